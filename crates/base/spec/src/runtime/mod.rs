@@ -1,0 +1,1 @@
+//! The OCI runtime specification: `config.json` and the state document.
