@@ -1,0 +1,3 @@
+//! `containerd-shim-runc-v2`.
+
+fn main() {}
