@@ -1,0 +1,160 @@
+//! The context of a request, and the one bridge from async to blocking code.
+//!
+//! A request handler holds a [`Ctx`]; [`Ctx::blocking`] moves a closure to a bounded lane of blocking threads and hands it
+//! a [`Cx`], the proof that this thread may block. A `Cx` is not `Send`, so no handler can keep one across an await.
+//!
+//! Invariant: dropping the future of `blocking` does not stop the closure; work that has begun ends whole.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use spec::{Error, Kind, LeaseId, Namespace};
+use tokio::sync::Semaphore;
+
+/// Which resource a blocking closure mostly uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// Short disk work: metadata transactions, mounts, renames.
+    Disk,
+    /// Long work that keeps a core busy: hashing, inflating, applying a layer.
+    Cpu,
+    /// Waiting on another process or a peer, bounded by a deadline.
+    Wait,
+}
+
+/// How many closures of each lane run at once.
+static DISK: Semaphore = Semaphore::const_new(32);
+static CPU: Semaphore = Semaphore::const_new(16);
+static WAIT: Semaphore = Semaphore::const_new(64);
+
+/// What every request carries: its namespace, its lease, its deadline, and whether its caller has left.
+#[derive(Clone, Debug)]
+pub struct Ctx {
+    namespace: Option<Namespace>,
+    lease: Option<LeaseId>,
+    deadline: Option<Instant>,
+    canceled: Arc<AtomicBool>,
+}
+
+impl Ctx {
+    /// A context without a namespace: of the daemon itself, and of the few calls that need none.
+    pub fn background() -> Self {
+        Self { namespace: None, lease: None, deadline: None, canceled: Arc::default() }
+    }
+
+    /// A context in `namespace`.
+    pub fn in_namespace(namespace: Namespace) -> Self {
+        Self { namespace: Some(namespace), ..Self::background() }
+    }
+
+    /// The same context under `lease`: what is made from now on is held by it.
+    #[must_use]
+    pub fn with_lease(&self, lease: LeaseId) -> Self {
+        Self { lease: Some(lease), ..self.clone() }
+    }
+
+    /// The same context, to be given up at `deadline` (or earlier, if it already had to be).
+    #[must_use]
+    pub fn with_deadline(&self, deadline: Instant) -> Self {
+        let deadline = self.deadline.map_or(deadline, |own| own.min(deadline));
+        Self { deadline: Some(deadline), ..self.clone() }
+    }
+
+    /// The namespace of the request.
+    ///
+    /// # Errors
+    /// The request named none: containerd's `namespace is required`, a failed precondition.
+    pub fn namespace(&self) -> Result<&Namespace, Error> {
+        self.namespace.as_ref().ok_or_else(|| Error::failed_precondition("namespace is required"))
+    }
+
+    /// The lease of the request, if it named one.
+    pub fn lease(&self) -> Option<&LeaseId> {
+        self.lease.as_ref()
+    }
+
+    /// When the request must have ended.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Says that the caller has left; blocking work notices at its next [`Cx::check`].
+    pub fn cancel(&self) {
+        self.canceled.store(true, Ordering::Relaxed);
+    }
+
+    /// Runs `work` on a thread that may block, once `lane` has room.
+    ///
+    /// # Errors
+    /// What `work` returns; an internal error when it panics.
+    #[expect(clippy::disallowed_methods, reason = "this is the bridge that the ban protects")]
+    pub async fn blocking<T, F>(&self, lane: Lane, work: F) -> Result<T, Error>
+    where
+        F: FnOnce(&Cx<'_>) -> Result<T, Error> + Send + 'static,
+        T: Send + 'static,
+    {
+        let room = match lane {
+            Lane::Disk => &DISK,
+            Lane::Cpu => &CPU,
+            Lane::Wait => &WAIT,
+        };
+        let permit = room.acquire().await.map_err(|_| Error::internal("the lane is closed"))?;
+        let ctx = self.clone();
+        tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            work(&Cx { ctx: &ctx, here: PhantomData })
+        })
+        .await
+        .map_err(|panic| Error::internal(format!("a blocking task failed: {panic}")))?
+    }
+
+    /// Runs `work` on this thread, for programs and threads that have no async side (tests, garbage collection).
+    pub fn on_this_thread<T>(&self, work: impl FnOnce(&Cx<'_>) -> T) -> T {
+        work(&Cx { ctx: self, here: PhantomData })
+    }
+}
+
+/// The right to block, with the request on whose behalf.
+#[derive(Debug)]
+pub struct Cx<'a> {
+    ctx: &'a Ctx,
+    here: PhantomData<*const ()>,
+}
+
+impl Cx<'_> {
+    /// The request.
+    pub fn ctx(&self) -> &Ctx {
+        self.ctx
+    }
+
+    /// The namespace of the request.
+    ///
+    /// # Errors
+    /// As [`Ctx::namespace`].
+    pub fn namespace(&self) -> Result<&Namespace, Error> {
+        self.ctx.namespace()
+    }
+
+    /// The lease of the request, if it named one.
+    pub fn lease(&self) -> Option<&LeaseId> {
+        self.ctx.lease()
+    }
+
+    /// Whether to go on: called between the pieces of long work.
+    ///
+    /// # Errors
+    /// The caller has left, or the deadline has passed.
+    pub fn check(&self) -> Result<(), Error> {
+        if self.ctx.canceled.load(Ordering::Relaxed) {
+            return Err(Error::new(Kind::Canceled, "context canceled"));
+        }
+        match self.ctx.deadline {
+            Some(deadline) if Instant::now() >= deadline => {
+                Err(Error::new(Kind::DeadlineExceeded, "context deadline exceeded"))
+            }
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! Undo: a multi-step verb registers how to take back each step; on failure all of it runs, newest first.
+
+use std::pin::Pin;
+
+use spec::Error;
+
+type Step = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send>> + Send>;
+
+/// What has been done and how to take it back.
+#[derive(Default)]
+pub struct Undo {
+    steps: Vec<(&'static str, Step)>,
+}
+
+impl Undo {
+    /// Registers how to take back the step `what`.
+    pub fn push<F, Fut>(&mut self, what: &'static str, step: F)
+    where
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output = Result<(), Error>> + Send + 'static,
+    {
+        self.steps.push((what, Box::new(move || Box::pin(step()))));
+    }
+
+    /// Forgets every step: the verb succeeded.
+    pub fn commit(mut self) {
+        self.steps.clear();
+    }
+
+    /// Takes back every step, newest first, whatever fails; `error` comes back with every failure attached.
+    pub async fn roll_back(mut self, error: Error) -> Error {
+        let mut failures = Vec::new();
+        while let Some((what, step)) = self.steps.pop() {
+            if let Err(failure) = step().await {
+                failures.push(format!("{what}: {failure}"));
+            }
+        }
+        if failures.is_empty() {
+            return error;
+        }
+        let text = format!("{} (and undoing failed: {})", error.text(), failures.join("; "));
+        Error::new(error.kind(), text)
+    }
+}
