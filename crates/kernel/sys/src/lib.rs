@@ -1,1 +1,15 @@
-//! sys
+//! Linux, by descriptor: the only crate that may hold `unsafe` code.
+//!
+//! Every function takes and returns descriptors, sets `CLOEXEC` itself and fails with an [`Error`] that spells the
+//! call as it was made. Nothing here knows what a container is.
+//!
+//! Invariant: paths from outside are walked only under a root descriptor ([`path`]).
+//! Invariant: no thread is started, and nothing waits without a bound the caller gave.
+#![allow(unsafe_code)]
+
+pub mod error;
+pub mod mount;
+pub mod path;
+pub mod xattr;
+
+pub use error::{Error, Result};
