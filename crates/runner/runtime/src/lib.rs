@@ -1,1 +1,16 @@
-//! runtime
+//! The OCI runtime as a library: a container is planned, cloned, started, watched and removed in the caller's process.
+//!
+//! [`Create`] plans (pure), makes the cgroup and clones init; [`Container`] is what stands on disk afterwards;
+//! [`Exec`] adds a process to one.
+//!
+//! Invariant: the caller is single threaded: the cloned child runs ordinary code until `execve(2)`.
+//! Invariant: a verb that fails leaves nothing behind: no process, mount, cgroup or file.
+//! Invariant: no process of the caller is ever waited for, only short-lived children that the verb itself made.
+
+pub mod container;
+pub mod create;
+pub mod exec;
+
+pub use container::{Container, ContainerError};
+pub use create::{Create, CreateError, Created, Stdio};
+pub use exec::{Exec, ExecError, Started};
