@@ -99,7 +99,7 @@ fn oddities() -> Vec<u8> {
         .dir("srv/", 0o755)
         .dir("srv/odd/", 0o2755)
         .file("srv/odd/first", 0o644, b"linked\n")
-        .hardlink("srv/odd/second", "srv/odd/first")
+        .hardlink("srv/odd/second", "srv/odd/first", 0o644)
         .entry(&Entry {
             mode: 0o600,
             uid: 1234,

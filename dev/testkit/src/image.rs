@@ -277,7 +277,7 @@ pub fn busybox_tar() -> Vec<u8> {
         .file("etc/group", 0o644, b"root:x:0:\napp:x:1000:\nextra:x:2000:app\n")
         .file("etc/release-of", 0o644, b"busybox\n");
     for applet in applets.lines().filter(|applet| *applet != "busybox") {
-        tar = tar.hardlink(&format!("bin/{applet}"), "bin/busybox");
+        tar = tar.hardlink(&format!("bin/{applet}"), "bin/busybox", 0o755);
     }
     tar.finish()
 }

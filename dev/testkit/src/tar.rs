@@ -81,9 +81,9 @@ impl Archive {
         self.entry(&Entry { link, mode: 0o777, ..Entry::new(b'2', name) })
     }
 
-    /// Adds a hard link to the entry `link`.
-    pub fn hardlink(self, name: &str, link: &str) -> Self {
-        self.entry(&Entry { link, ..Entry::new(b'1', name) })
+    /// Adds a hard link to the entry `link`, with the mode of that entry: Go's unpacker sets it anew.
+    pub fn hardlink(self, name: &str, link: &str, mode: u32) -> Self {
+        self.entry(&Entry { link, mode, ..Entry::new(b'1', name) })
     }
 
     /// Adds a character device.
@@ -211,7 +211,7 @@ mod tests {
             .dir("etc/", 0o755)
             .file("etc/passwd", 0o640, b"root\n")
             .symlink("bin", "usr/bin")
-            .hardlink("etc/shadow", "etc/passwd")
+            .hardlink("etc/shadow", "etc/passwd", 0o640)
             .char_device("null", 0o666, 1, 3)
             .file(&long, 0o600, b"x")
             .finish();
