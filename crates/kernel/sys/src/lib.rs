@@ -7,9 +7,12 @@
 //! Invariant: no thread is started, and nothing waits without a bound the caller gave.
 #![allow(unsafe_code)]
 
+pub mod bpf;
 pub mod error;
+pub mod event;
 pub mod mount;
 pub mod path;
+pub mod seccomp;
 pub mod xattr;
 
 pub use error::{Error, Result};

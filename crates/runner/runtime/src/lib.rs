@@ -10,6 +10,7 @@
 pub mod container;
 pub mod create;
 pub mod exec;
+pub mod seccomp;
 
 pub use container::{Container, ContainerError};
 pub use create::{Create, CreateError, Created, Stdio};
