@@ -103,16 +103,8 @@ pub(crate) fn check(value: libc::c_long, call: impl FnOnce() -> String) -> Resul
 macro_rules! call {
     ($name:literal $(, $arg:expr)* $(,)?) => {
         |errno: rustix::io::Errno| {
-            let mut text = String::from($name);
-            text.push('(');
-            let mut separator = "";
-            $(
-                text.push_str(separator);
-                text.push_str(&format!("{:?}", $arg));
-                separator = ", ";
-            )*
-            let _ = separator;
-            text.push(')');
+            let args: Vec<String> = vec![$(format!("{:?}", $arg)),*];
+            let text = format!("{}({})", $name, args.join(", "));
             $crate::error::Error::new(errno.raw_os_error(), text)
         }
     };

@@ -8,11 +8,23 @@
 #![allow(unsafe_code)]
 
 pub mod bpf;
+pub mod capability;
 pub mod error;
 pub mod event;
+pub mod exe;
+pub mod fd;
+pub mod identity;
+pub mod keyring;
 pub mod mount;
+pub mod namespace;
 pub mod path;
+pub mod process;
+pub mod procfs;
+pub mod pty;
+pub mod rlimit;
 pub mod seccomp;
+pub mod signal;
+pub mod socket;
 pub mod xattr;
 
 pub use error::{Error, Result};

@@ -1,0 +1,81 @@
+//! What the scheduler is told of a process: policy, I/O priority, CPUs, memory personality.
+
+use crate::error::{Result, check};
+
+/// `struct sched_attr` of the kernel, its first version.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct SchedAttr {
+    size: u32,
+    policy: u32,
+    flags: u64,
+    nice: i32,
+    priority: u32,
+    runtime: u64,
+    deadline: u64,
+    period: u64,
+}
+
+/// A scheduling policy and its numbers, as `sched_setattr(2)` takes them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// `SCHED_*`.
+    pub policy: u32,
+    /// `SCHED_FLAG_*`.
+    pub flags: u64,
+    /// For `SCHED_OTHER` and `SCHED_BATCH`.
+    pub nice: i32,
+    /// For `SCHED_FIFO` and `SCHED_RR`.
+    pub priority: u32,
+    /// For `SCHED_DEADLINE`, nanoseconds.
+    pub runtime: u64,
+    /// For `SCHED_DEADLINE`, nanoseconds.
+    pub deadline: u64,
+    /// For `SCHED_DEADLINE`, nanoseconds.
+    pub period: u64,
+}
+
+/// Sets the policy of this process. `sched_setattr(2)`.
+pub fn set_policy(policy: &Policy) -> Result<()> {
+    let attr = SchedAttr {
+        size: size_of::<SchedAttr>() as u32,
+        policy: policy.policy,
+        flags: policy.flags,
+        nice: policy.nice,
+        priority: policy.priority,
+        runtime: policy.runtime,
+        deadline: policy.deadline,
+        period: policy.period,
+    };
+    // SAFETY: the kernel reads `size` bytes of the struct, which outlives the call; pid 0 is the caller.
+    let done = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attr, 0) };
+    check(done, || format!("sched_setattr({policy:?})")).map(|_| ())
+}
+
+/// Sets class (1 real time, 2 best effort, 3 idle) and priority of this process's I/O. `ioprio_set(2)`.
+pub fn set_io_priority(class: u32, priority: u32) -> Result<()> {
+    let value = (class << 13) | priority;
+    // SAFETY: takes three numbers; 1 is IOPRIO_WHO_PROCESS, 0 the caller.
+    let done = unsafe { libc::syscall(libc::SYS_ioprio_set, 1, 0, value) };
+    check(done, || format!("ioprio_set({class}, {priority})")).map(|_| ())
+}
+
+/// Sets the execution domain of this process. `personality(2)`.
+pub fn set_personality(persona: u64) -> Result<()> {
+    // SAFETY: takes a number.
+    let done = unsafe { libc::personality(persona as libc::c_ulong) };
+    check(done.into(), || format!("personality({persona:#x})")).map(|_| ())
+}
+
+/// Binds this process to the CPUs numbered in `cpus`. `sched_setaffinity(2)`.
+pub fn set_cpus(cpus: &[usize]) -> Result<()> {
+    const MOST: usize = 8192;
+    let mut mask = [0u8; MOST / 8];
+    for &cpu in cpus.iter().filter(|&&cpu| cpu < MOST) {
+        mask[cpu / 8] |= 1 << (cpu % 8);
+    }
+    // SAFETY: the kernel reads as many bytes as it is told the mask has; bytes are little endian words on the
+    // architectures supported here.
+    let done = unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, mask.len(), mask.as_ptr()) };
+    check(done, || format!("sched_setaffinity({cpus:?})")).map(|_| ())
+}

@@ -1,0 +1,116 @@
+//! Signal numbers and names, and the dispositions a new program starts with.
+
+use std::mem::MaybeUninit;
+use std::ptr;
+
+use crate::error::{Error, Result};
+
+/// Names and numbers, as `kill -l` lists them.
+const NAMES: [(&str, i32); 33] = [
+    ("HUP", libc::SIGHUP),
+    ("INT", libc::SIGINT),
+    ("QUIT", libc::SIGQUIT),
+    ("ILL", libc::SIGILL),
+    ("TRAP", libc::SIGTRAP),
+    ("ABRT", libc::SIGABRT),
+    ("IOT", libc::SIGIOT),
+    ("BUS", libc::SIGBUS),
+    ("FPE", libc::SIGFPE),
+    ("KILL", libc::SIGKILL),
+    ("USR1", libc::SIGUSR1),
+    ("SEGV", libc::SIGSEGV),
+    ("USR2", libc::SIGUSR2),
+    ("PIPE", libc::SIGPIPE),
+    ("ALRM", libc::SIGALRM),
+    ("TERM", libc::SIGTERM),
+    ("STKFLT", libc::SIGSTKFLT),
+    ("CHLD", libc::SIGCHLD),
+    ("CLD", libc::SIGCHLD),
+    ("CONT", libc::SIGCONT),
+    ("STOP", libc::SIGSTOP),
+    ("TSTP", libc::SIGTSTP),
+    ("TTIN", libc::SIGTTIN),
+    ("TTOU", libc::SIGTTOU),
+    ("URG", libc::SIGURG),
+    ("XCPU", libc::SIGXCPU),
+    ("XFSZ", libc::SIGXFSZ),
+    ("VTALRM", libc::SIGVTALRM),
+    ("PROF", libc::SIGPROF),
+    ("WINCH", libc::SIGWINCH),
+    ("IO", libc::SIGIO),
+    ("PWR", libc::SIGPWR),
+    ("SYS", libc::SIGSYS),
+];
+
+/// The largest signal number.
+pub const LAST: i32 = 64;
+
+/// The number of `text`: a number, or a name with or without `SIG`, in any case, real-time ones included.
+pub fn parse(text: &str) -> Option<i32> {
+    if let Ok(number) = text.parse::<i32>() {
+        return (0..=LAST).contains(&number).then_some(number);
+    }
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    if let Some(&(_, number)) = NAMES.iter().find(|(known, _)| *known == name) {
+        return Some(number);
+    }
+    if name == "RTMIN" {
+        return Some(libc::SIGRTMIN());
+    }
+    if name == "RTMAX" {
+        return Some(libc::SIGRTMAX());
+    }
+    let number = match (name.strip_prefix("RTMIN+"), name.strip_prefix("RTMAX-")) {
+        (Some(up), _) => libc::SIGRTMIN().checked_add(up.parse::<u8>().ok()?.into())?,
+        (None, Some(down)) => libc::SIGRTMAX().checked_sub(down.parse::<u8>().ok()?.into())?,
+        (None, None) => return None,
+    };
+    (libc::SIGRTMIN()..=libc::SIGRTMAX()).contains(&number).then_some(number)
+}
+
+/// The name of a number, without `SIG`.
+pub fn name(number: i32) -> Option<&'static str> {
+    NAMES.iter().find(|(_, known)| *known == number).map(|(name, _)| *name)
+}
+
+/// Gives every signal its default disposition and unblocks all of them, as a fresh program expects.
+///
+/// `execve(2)` resets handlers but keeps ignored signals and the mask; Rust ignores `SIGPIPE` and a shim blocks what it
+/// reads from a signalfd.
+pub fn reset() -> Result<()> {
+    for number in 1..=LAST {
+        // SAFETY: SIG_DFL installs no code of ours. The C library refuses its own two signals, which is fine: nobody
+        // else can have ignored them either.
+        unsafe { libc::signal(number, libc::SIG_DFL) };
+    }
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: sigemptyset initialises the set it is given and cannot fail with a valid pointer.
+    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+    // SAFETY: the set was initialised above; a null old set is allowed.
+    let errno = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, set.as_ptr(), ptr::null_mut()) };
+    if errno == 0 { Ok(()) } else { Err(Error::new(errno, "pthread_sigmask(SIG_SETMASK, [])")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_numbers() {
+        for (text, number) in [
+            ("9", 9),
+            ("KILL", 9),
+            ("sigterm", 15),
+            ("SIGRTMIN+3", libc::SIGRTMIN() + 3),
+            ("0", 0),
+            ("RTMAX", 64),
+        ] {
+            assert_eq!(parse(text), Some(number), "{text}");
+        }
+        for text in ["", "65", "-1", "NOPE", "SIGRTMIN+90", "RTMAX-90"] {
+            assert_eq!(parse(text), None, "{text}");
+        }
+        assert_eq!(name(15), Some("TERM"));
+    }
+}

@@ -1,0 +1,100 @@
+//! Unix sockets: message pairs, and descriptors that travel over them.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
+};
+
+use crate::error::{Result, call};
+use crate::path::Root;
+
+/// Most descriptors one message may carry here; more are closed by the kernel.
+const MOST_FDS: usize = 4;
+
+/// A connected pair that keeps message boundaries (`SOCK_SEQPACKET`).
+pub fn message_pair() -> Result<(OwnedFd, OwnedFd)> {
+    rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .map_err(call!("socketpair", "SOCK_SEQPACKET"))
+}
+
+/// Sends `bytes` and at most four descriptors. A peer that is gone is `EPIPE`, never a signal.
+pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() {
+        ancillary.push(SendAncillaryMessage::ScmRights(fds));
+    }
+    loop {
+        match rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL) {
+            Err(rustix::io::Errno::INTR) => {}
+            done => return done.map(|_| ()).map_err(call!("sendmsg", socket, bytes.len(), fds.len())),
+        }
+    }
+}
+
+/// Receives one message into `buffer`, with the descriptors it carries; length 0 means that the peer is gone.
+pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<(usize, Vec<OwnedFd>)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let length = loop {
+        let mut slices = [IoSliceMut::new(buffer)];
+        match rustix::net::recvmsg(socket, &mut slices, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
+            Err(rustix::io::Errno::INTR) => {}
+            done => break done.map_err(call!("recvmsg", socket))?.bytes,
+        }
+    };
+    let mut fds = Vec::new();
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(received) = message {
+            fds.extend(received);
+        }
+    }
+    Ok((length, fds))
+}
+
+/// Connects to the stream socket at `path`, however long the path is.
+///
+/// The directory is opened first and the socket named through `/proc/self/fd`, because an address holds 107 bytes.
+pub fn connect(path: &Path) -> Result<OwnedFd> {
+    let socket =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+            .map_err(call!("socket", "AF_UNIX"))?;
+    let short = match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) if path.as_os_str().len() > 107 => Some((Root::open_dir(parent)?, name)),
+        _ => None,
+    };
+    let name = match &short {
+        Some((parent, name)) => crate::path::of_fd(std::os::fd::AsFd::as_fd(parent)).join(name),
+        None => path.to_owned(),
+    };
+    let address = SocketAddrUnix::new(&name).map_err(call!("connect", path))?;
+    rustix::net::connect(&socket, &address).map_err(call!("connect", path))?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn descriptors_travel_with_a_message() {
+        let (ours, theirs) = message_pair().unwrap();
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        send(ours.as_fd(), b"take", &[writer.as_fd()]).unwrap();
+        drop(writer);
+        let mut buffer = [0; 16];
+        let (length, fds) = receive(theirs.as_fd(), &mut buffer).unwrap();
+        assert_eq!(&buffer[..length], b"take");
+        rustix::io::write(&fds[0], b"x").unwrap();
+        assert_eq!(rustix::io::read(&reader, &mut buffer).unwrap(), 1);
+        drop(ours);
+        assert_eq!(receive(theirs.as_fd(), &mut buffer).unwrap().0, 0);
+        assert_eq!(send(theirs.as_fd(), b"x", &[]).unwrap_err().errno(), libc::EPIPE);
+    }
+}
