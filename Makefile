@@ -1,0 +1,73 @@
+# The usual tasks. Each does its own set-up, so that a fresh Debian machine with Rust, gcc, Python and git is enough.
+#
+#   make demo     build, then show an image going from a registry to a running container
+#   make test     build, then run every test
+#   make bench    measure beside Debian's containerd and runc
+#   make install  put the programs where containerd's own packages put them (DESTDIR, PREFIX)
+
+CARGO ?= cargo
+PREFIX ?= /usr/local
+DESTDIR ?=
+SECONDS_EACH ?= 60
+CYCLES ?= 200
+
+PROGRAMS := containerd ctr containerd-shim-runc-v2 runc
+FUZZ_TARGETS := tar manifest filter hosts
+DIST := target/dist
+
+.PHONY: all setup programs demo test bench soak fuzz deny release docs install clean help
+
+all: programs
+
+help:
+	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
+
+setup:
+	./dev/setup.sh
+
+# Debug builds, as the tests use them.
+programs:
+	$(CARGO) build --workspace --bins
+
+demo: setup programs
+	$(CARGO) xtask demo
+
+test: setup programs
+	rm -f target/skips.txt
+	$(CARGO) nextest run --workspace --no-fail-fast; status=$$?; \
+	if [ -s target/skips.txt ]; then sort -u target/skips.txt; fi; \
+	exit $$status
+
+# What is installed and measured: the shim and runc for size, since a shim stays resident once per pod.
+release:
+	$(CARGO) build --release --bin containerd --bin ctr
+	$(CARGO) build --profile small --bin containerd-shim-runc-v2 --bin runc
+	mkdir -p $(DIST)/bin
+	install -m 755 target/release/containerd target/release/ctr $(DIST)/bin/
+	install -m 755 target/small/containerd-shim-runc-v2 target/small/runc $(DIST)/bin/
+
+bench: setup release
+	$(CARGO) xtask bench
+
+soak: setup programs
+	$(CARGO) xtask soak --cycles $(CYCLES)
+
+fuzz:
+	for target in $(FUZZ_TARGETS); do \
+	    $(CARGO) run --release --package fuzz -- $$target --seconds $(SECONDS_EACH) || exit 1; \
+	done
+
+# Licences, advisories and sources of what we depend on; apart from `make test` because it wants cargo-deny.
+deny:
+	$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny
+	$(CARGO) deny check
+
+install: release
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/lib/systemd/system
+	install -m 755 $(DIST)/bin/containerd $(DIST)/bin/ctr $(DIST)/bin/containerd-shim-runc-v2 $(DESTDIR)$(PREFIX)/bin/
+	install -m 755 $(DIST)/bin/runc $(DESTDIR)$(PREFIX)/sbin/
+	sed 's|@BIN@|$(PREFIX)/bin|' contrib/containerd.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/containerd.service
+	chmod 644 $(DESTDIR)$(PREFIX)/lib/systemd/system/containerd.service
+
+clean:
+	$(CARGO) clean

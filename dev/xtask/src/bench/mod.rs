@@ -1,0 +1,124 @@
+//! `make bench`: our release build beside Debian's containerd and runc, set up alike, in one run.
+//!
+//! Both daemons run at once, each with directories and a namespace of its own, and turns alternate, so that whatever
+//! else the machine does falls on both. Figures are wall time of the client's process.
+
+mod cases;
+mod layers;
+mod table;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::ensure;
+use testkit::command::Run;
+use testkit::daemon::Daemon;
+use testkit::{image, need, place};
+
+use table::Table;
+
+/// The image of every container.
+pub const IMAGE: &str = "example.com/busybox:bench";
+
+/// What to measure.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Turns of each side in cases that take less than seconds
+    #[arg(long, default_value_t = 20)]
+    turns: usize,
+    /// Pulls of each side
+    #[arg(long, default_value_t = 3)]
+    pulls: usize,
+    /// Directory with our four programs
+    #[arg(long, default_value = "target/dist/bin")]
+    programs: PathBuf,
+    /// Leave out the pull of 600 MB
+    #[arg(long)]
+    no_pull: bool,
+}
+
+/// One of the two systems.
+pub struct Side {
+    /// Its daemon.
+    pub daemon: Daemon,
+    /// Its own ctr.
+    ctr: PathBuf,
+}
+
+impl Side {
+    /// A command line of its own ctr.
+    pub fn ctr(&self, line: &str) -> Run {
+        self.daemon.client(&self.ctr).line(line)
+    }
+}
+
+/// Runs every case and prints the table.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    for need in [
+        need::root(),
+        need::overlayfs(),
+        need::program("docker-registry"),
+        need::program("busybox"),
+        need::program("runc"),
+    ] {
+        need.map_err(anyhow::Error::msg)?;
+    }
+    let programs = place::workspace().join(&args.programs);
+    for name in ["containerd", "ctr", "containerd-shim-runc-v2"] {
+        ensure!(
+            programs.join(name).is_file(),
+            "{} is missing: `make release`",
+            programs.join(name).display()
+        );
+    }
+    print!("{}", machine());
+    let mut table = Table::default();
+    {
+        let ours = ours(&programs);
+        let theirs = theirs();
+        for side in [&ours, &theirs] {
+            let archive = side.daemon.dir().join("image.tar");
+            std::fs::write(&archive, image::busybox().archive(IMAGE))?;
+            side.ctr("image import").args([&archive]).ok();
+        }
+        cases::idle_memory(&mut table, &ours, &theirs);
+        cases::floor(&mut table, args.turns);
+        cases::run_rm(&mut table, &ours, &theirs, args.turns);
+        cases::exec(&mut table, &ours, &theirs, args.turns);
+        cases::starts_at_once(&mut table, &ours, &theirs, args.turns);
+        cases::thirty(&mut table, ours, theirs, args.turns);
+    }
+    if !args.no_pull {
+        cases::pull(&mut table, &programs, args.pulls);
+    }
+    cases::sizes(&mut table, &programs);
+    println!("\n{table}");
+    Ok(())
+}
+
+/// Our daemon from `programs`.
+pub fn ours(programs: &Path) -> Side {
+    Side { daemon: Daemon::ours().program(programs.join("containerd")).start(), ctr: programs.join("ctr") }
+}
+
+/// Debian's daemon.
+pub fn theirs() -> Side {
+    Side { daemon: Daemon::debian().start(), ctr: place::debian("ctr") }
+}
+
+/// What was measured on, and against what.
+fn machine() -> String {
+    let first = |program: &str, args: &[&str]| {
+        let text = Run::new(program).args(args).run().stdout;
+        text.lines().next().unwrap_or_default().to_owned()
+    };
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown");
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    format!(
+        "machine: {cores} cores, {}, Linux {}\ntheirs: {}; {}\n",
+        model.trim_start_matches([' ', '\t', ':']),
+        first("uname", &["-r"]),
+        first("/usr/bin/containerd", &["--version"]),
+        first("/usr/sbin/runc", &["--version"]),
+    )
+}
