@@ -14,7 +14,7 @@ pub mod runtime;
 
 pub use digest::{Algorithm, Digest};
 pub use error::{Error, HasKind, Kind, Result};
-pub use image::{Descriptor, media};
+pub use image::{Descriptor, ImageConfig, Index, Manifest, media};
 pub use label::Labels;
 pub use name::{ContainerId, ExecId, LeaseId, Namespace};
 pub use platform::Platform;

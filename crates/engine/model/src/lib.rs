@@ -14,6 +14,7 @@ pub mod event;
 pub mod filter;
 pub mod image;
 pub mod lease;
+pub mod manifest;
 pub mod mask;
 pub mod namespace;
 pub mod snapshot;
