@@ -132,6 +132,18 @@ pub fn mount<S: AsRef<str>>(name: &str, source: &OsStr, options: &[S], target: &
     propagate(tree.as_fd(), &options)
 }
 
+/// The same mount, attached nowhere: its tree is reached through the descriptor only and goes with it.
+///
+/// Linux 5.2; an overlay needs 6.8 for `lowerdir+`.
+pub fn detached<S: AsRef<str>>(name: &str, source: &OsStr, options: &[S]) -> Result<OwnedFd> {
+    let options = split(options);
+    match options.bind {
+        Some(recursive) => bind(source, recursive, &options),
+        None if name == "bind" || name == "rbind" => bind(source, name == "rbind", &options),
+        None => detached_long(name, source, &options),
+    }
+}
+
 /// A detached copy of `source` with the options' attributes.
 fn bind(source: &OsStr, recursive: bool, options: &Options) -> Result<OwnedFd> {
     let tree = copy(at::here(), Path::new(source), recursive)?;
