@@ -66,7 +66,7 @@ impl Fields for Container {
     fn field(&self, path: &[&str]) -> Option<&str> {
         match path {
             ["id"] => Some(&self.id),
-            ["image"] => Some(&self.image),
+            ["image"] => crate::filter::present(&self.image),
             ["runtime", "name"] => Some(&self.runtime.name),
             ["labels", key @ ..] => crate::filter::label(&self.labels, key),
             _ => None,

@@ -12,6 +12,7 @@ pub mod ctx;
 pub mod diff;
 pub mod event;
 pub mod filter;
+pub mod gc;
 pub mod image;
 pub mod lease;
 pub mod manifest;
