@@ -5,8 +5,21 @@ use std::path::Path;
 
 /// Services that travel over gRPC; the shim's travel over ttrpc.
 const SERVICES: &[&str] = &[
-    "containers", "content", "diff", "events", "images", "introspection", "leases", "mounts", "namespaces", "sandbox",
-    "snapshots", "streaming", "tasks", "transfer", "version",
+    "containers",
+    "content",
+    "diff",
+    "events",
+    "images",
+    "introspection",
+    "leases",
+    "mounts",
+    "namespaces",
+    "sandbox",
+    "snapshots",
+    "streaming",
+    "tasks",
+    "transfer",
+    "version",
 ];
 
 fn main() -> io::Result<()> {
@@ -18,7 +31,8 @@ fn main() -> io::Result<()> {
     let mut builder = tonic_prost_build::configure().include_file("grpc.rs");
     for package in set.file.iter().filter_map(|file| file.package.as_deref()) {
         if !package.starts_with("google.protobuf") {
-            builder = builder.extern_path(format!(".{package}"), format!("::api::{}", package.replace('.', "::")));
+            builder =
+                builder.extern_path(format!(".{package}"), format!("::api::{}", package.replace('.', "::")));
         }
     }
     builder.compile_fds(set)

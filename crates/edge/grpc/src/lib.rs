@@ -1,4 +1,15 @@
-//! tonic clients and servers of containerd's gRPC services, and the channel that carries namespace and lease.
-#![allow(missing_docs)]
+//! tonic clients and servers of containerd's gRPC services, the channel that carries namespace and lease, and the
+//! translations between the wire's words and the engine's.
+//!
+//! Invariant: this is the one place where an error kind becomes a gRPC code, and where one becomes a kind again.
 
-include!(concat!(env!("OUT_DIR"), "/grpc.rs"));
+pub mod channel;
+pub mod convert;
+pub mod status;
+
+#[allow(missing_docs, clippy::all)]
+mod stub {
+    include!(concat!(env!("OUT_DIR"), "/grpc.rs"));
+}
+
+pub use stub::containerd;
