@@ -1,0 +1,230 @@
+//! What the daemon tells the `start` action, and in which form it wants the answer.
+//!
+//! containerd 2.3 writes a binary `BootstrapParams` to standard input and reads a binary `BootstrapResult`. Daemons
+//! before it pass flags and environment, perhaps runc's options as an `Any`, and read a JSON object (2.0 to 2.2) or a
+//! bare address line (1.x).
+
+use std::io::Read;
+use std::path::PathBuf;
+
+use api::containerd::runc::v1::Options;
+use api::containerd::runtime::bootstrap::v1::{BootstrapParams, BootstrapResult};
+use api::{Any, Message, decode_any};
+use serde::Serialize;
+use spec::error::{Error, Kind};
+
+use crate::args::Args;
+use crate::options;
+
+/// The most that is read from standard input, as containerd's own shim.
+const MAX_INPUT: u64 = 10 << 20;
+
+/// The socket directory of a daemon that does not name one.
+const DEFAULT_SOCKET_DIR: &str = "/run/containerd/s";
+
+/// How the daemon wants to be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// A binary `BootstrapResult` (containerd 2.3).
+    Binary,
+    /// A JSON object (containerd 2.0 to 2.2).
+    Json,
+    /// The address alone (containerd 1.x).
+    Line,
+}
+
+/// What `start` was told, whichever way.
+#[derive(Debug)]
+pub struct Params {
+    /// The id of the first container or pod.
+    pub id: String,
+    /// The containerd namespace.
+    pub namespace: String,
+    /// The daemon's gRPC socket; part of the shim's own address.
+    pub grpc_address: String,
+    /// Where events go.
+    pub ttrpc_address: String,
+    /// Where the shim's socket is made.
+    pub socket_dir: PathBuf,
+    /// Whether the daemon named that directory.
+    pub names_socket_dir: bool,
+    /// Whether to log more.
+    pub debug: bool,
+    /// runc's options, if given.
+    pub options: Options,
+    /// How to answer.
+    pub reply: Reply,
+}
+
+/// What the environment adds for daemons that send no parameters.
+#[derive(Debug, Default)]
+pub struct Environment {
+    /// `TTRPC_ADDRESS`.
+    pub ttrpc_address: String,
+    /// `GRPC_ADDRESS`.
+    pub grpc_address: String,
+    /// `MAX_SHIM_VERSION`, when it is a number.
+    pub max_version: Option<u32>,
+}
+
+impl Environment {
+    /// Reads the process's own.
+    pub fn current() -> Self {
+        let get = |name| std::env::var(name).unwrap_or_default();
+        Self {
+            ttrpc_address: get("TTRPC_ADDRESS"),
+            grpc_address: get("GRPC_ADDRESS"),
+            max_version: get("MAX_SHIM_VERSION").parse().ok(),
+        }
+    }
+}
+
+impl Params {
+    /// Reads everything a daemon says.
+    ///
+    /// # Errors
+    /// Standard input cannot be read or is longer than any daemon's.
+    pub fn read(args: &Args, environment: Environment, input: &mut dyn Read) -> Result<Self, Error> {
+        let mut bytes = Vec::new();
+        let count = input
+            .take(MAX_INPUT + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|error| Error::internal(format!("failed to read stdin: {error}")))?;
+        if count as u64 > MAX_INPUT {
+            return Err(Error::worded(Kind::ResourceExhausted, "bootstrap parameters"));
+        }
+        match BootstrapParams::decode(bytes.as_slice()) {
+            // An Any with options also decodes as parameters: its type name lands in the id.
+            Ok(params) if params.instance_id == args.id && params.namespace == args.namespace => {
+                Self::from_message(params, args)
+            }
+            _ => Self::from_flags(&bytes, args, environment),
+        }
+    }
+
+    fn from_message(params: BootstrapParams, args: &Args) -> Result<Self, Error> {
+        let mut options = Options::default();
+        for value in params.extensions.iter().filter_map(|extension| extension.value.as_ref()) {
+            if let Ok(Some(found)) = decode_any::<Options>(value) {
+                options = found;
+            }
+        }
+        let named = params.socket_dir.filter(|dir| !dir.is_empty());
+        Ok(Self {
+            id: params.instance_id,
+            namespace: params.namespace,
+            grpc_address: params.containerd_grpc_address,
+            ttrpc_address: params.containerd_ttrpc_address,
+            names_socket_dir: named.is_some(),
+            socket_dir: named.unwrap_or_else(|| DEFAULT_SOCKET_DIR.into()).into(),
+            debug: args.debug || params.log_level <= -4,
+            options,
+            reply: Reply::Binary,
+        })
+    }
+
+    fn from_flags(input: &[u8], args: &Args, environment: Environment) -> Result<Self, Error> {
+        let options = match Any::decode(input) {
+            Ok(any) => options::decode(Some(&any)).unwrap_or_default(),
+            Err(_) => Options::default(),
+        };
+        let grpc_address =
+            if args.address.is_empty() { environment.grpc_address } else { args.address.clone() };
+        Ok(Self {
+            id: args.id.clone(),
+            namespace: args.namespace.clone(),
+            grpc_address,
+            ttrpc_address: environment.ttrpc_address,
+            socket_dir: DEFAULT_SOCKET_DIR.into(),
+            names_socket_dir: false,
+            debug: args.debug,
+            options,
+            reply: if environment.max_version.is_some_and(|max| max >= 3) {
+                Reply::Json
+            } else {
+                Reply::Line
+            },
+        })
+    }
+}
+
+/// The JSON form of the reply.
+#[derive(Serialize)]
+struct Json<'a> {
+    version: u32,
+    address: &'a str,
+    protocol: &'a str,
+}
+
+impl Reply {
+    /// Says that the shim serves ttrpc at `address`.
+    pub fn encode(self, address: &str) -> Vec<u8> {
+        match self {
+            Self::Binary => {
+                let result = BootstrapResult {
+                    version: 3,
+                    address: address.into(),
+                    protocol: "ttrpc".into(),
+                    ..BootstrapResult::default()
+                };
+                result.encode_to_vec()
+            }
+            // Three plain fields cannot fail to encode; an empty reply would be refused by the daemon.
+            Self::Json => {
+                serde_json::to_vec(&Json { version: 3, address, protocol: "ttrpc" }).unwrap_or_default()
+            }
+            Self::Line => address.as_bytes().to_vec(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::containerd::runtime::bootstrap::v1::Extension;
+    use api::encode_any;
+
+    fn args() -> Args {
+        Args { id: "a".into(), namespace: "ns".into(), address: "/sock".into(), ..Args::default() }
+    }
+
+    #[test]
+    fn binary_parameters_ask_for_a_binary_reply() {
+        let options = Options { shim_cgroup: "/shims".into(), ..Options::default() };
+        let message = BootstrapParams {
+            instance_id: "a".into(),
+            namespace: "ns".into(),
+            containerd_grpc_address: "/grpc".into(),
+            socket_dir: Some("/sockets".into()),
+            extensions: vec![Extension { value: Some(encode_any(&options)) }],
+            ..BootstrapParams::default()
+        };
+        let bytes = message.encode_to_vec();
+        let params = Params::read(&args(), Environment::default(), &mut bytes.as_slice()).unwrap();
+        assert_eq!((params.reply, params.grpc_address.as_str()), (Reply::Binary, "/grpc"));
+        assert_eq!((params.options, params.names_socket_dir), (options, true));
+    }
+
+    #[test]
+    fn options_on_stdin_are_not_taken_for_parameters() {
+        let options = Options { binary_name: "crun".into(), ..Options::default() };
+        let bytes = encode_any(&options).encode_to_vec();
+        let environment = Environment { max_version: Some(3), ..Environment::default() };
+        let params = Params::read(&args(), environment, &mut bytes.as_slice()).unwrap();
+        assert_eq!((params.reply, params.options), (Reply::Json, options));
+        assert_eq!(params.grpc_address, "/sock");
+    }
+
+    #[test]
+    fn an_old_daemon_gets_the_bare_address() {
+        let params = Params::read(&args(), Environment::default(), &mut [].as_slice()).unwrap();
+        assert_eq!(params.reply, Reply::Line);
+        assert_eq!(params.reply.encode("unix:///x"), b"unix:///x");
+    }
+
+    #[test]
+    fn the_json_reply_has_three_fields() {
+        let json = String::from_utf8(Reply::Json.encode("unix:///x")).unwrap();
+        assert_eq!(json, r#"{"version":3,"address":"unix:///x","protocol":"ttrpc"}"#);
+    }
+}

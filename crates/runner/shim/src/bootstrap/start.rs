@@ -1,0 +1,139 @@
+//! `start`: makes the socket, starts the process that serves it, answers with the address.
+//!
+//! Invariant: the socket listens before the daemon is answered, so its first connect(2) succeeds.
+
+use std::fs;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use spec::error::{Error, Kind};
+
+use super::params::{Environment, Params};
+use super::socket::{self, Socket};
+use super::{address, group};
+use crate::args::Args;
+use crate::log;
+
+/// Starts a shim for the bundle that is the working directory, or finds the one of its group.
+///
+/// # Errors
+/// There is no bundle, no socket or no process; nothing is left of the attempt.
+pub fn start(args: &Args, input: &mut dyn Read) -> Result<Vec<u8>, Error> {
+    let params = Params::read(args, Environment::current(), input)?;
+    let bundle = std::env::current_dir().map_err(|error| Error::internal(format!("getwd: {error}")))?;
+    let group = group::group(&bundle, &params.id)?;
+    let address = address(&params.socket_dir, &params.grpc_address, &params.namespace, &group);
+    if params.names_socket_dir {
+        link_socket_dir(&bundle, &params.socket_dir)?;
+    }
+    let path = socket::path_of(&address);
+    if let Socket::New(listener) = socket::listen(path)? {
+        let serving = spawn(&params, listener).and_then(|mut child| {
+            settle(&params, child.id()).and_then(|()| record_pid(&bundle, child.id())).inspect_err(|_| {
+                let _ = child.kill();
+                let _ = child.wait();
+            })
+        });
+        serving.inspect_err(|_| {
+            let _ = fs::remove_file(path);
+        })?;
+    }
+    write(&bundle.join("address"), &address)?;
+    Ok(params.reply.encode(&address))
+}
+
+/// Leaves the way to the sockets in the bundle, as containerd 2.3's shim does.
+fn link_socket_dir(bundle: &Path, dir: &Path) -> Result<(), Error> {
+    let link = bundle.join("s");
+    // An older link may point elsewhere; its absence is the usual case.
+    let _ = fs::remove_file(&link);
+    std::os::unix::fs::symlink(dir, &link)
+        .map_err(|error| Error::internal(format!("failed to write socket-dir: {error}")))
+}
+
+/// Starts the serving process with the socket as its standard input.
+///
+/// The program is opened through a read-only view of itself, so that nothing a container reaches by the shim's
+/// `/proc/PID/exe` can be written (CVE-2019-5736).
+fn spawn(params: &Params, listener: UnixListener) -> Result<Child, Error> {
+    let program = program();
+    let mut command = Command::new(program.path());
+    command
+        .args(["-namespace", &params.namespace, "-id", &params.id, "-address", &params.grpc_address])
+        .args(params.debug.then_some("-debug"))
+        .env("TTRPC_ADDRESS", &params.ttrpc_address)
+        .stdin(Stdio::from(OwnedFd::from(listener)))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command.spawn().map_err(|error| Error::internal(format!("cannot start the shim: {error}")))
+}
+
+/// The program to run, and what keeps its path alive.
+struct Program {
+    path: String,
+    _view: Option<OwnedFd>,
+}
+
+impl Program {
+    fn path(&self) -> &str {
+        &self.path
+    }
+}
+
+fn program() -> Program {
+    Program { path: "/proc/self/exe".into(), _view: None }
+}
+
+/// Gives the new process its cgroup and its place in the queue of the out-of-memory killer.
+fn settle(params: &Params, pid: u32) -> Result<(), Error> {
+    if !params.options.shim_cgroup.is_empty() {
+        join_cgroup(&params.options.shim_cgroup, pid)?;
+    }
+    let score = rustix::process::getppid()
+        .and_then(|parent| {
+            fs::read_to_string(format!("/proc/{}/oom_score_adj", parent.as_raw_nonzero())).ok()
+        })
+        .and_then(|text| text.trim().parse::<i32>().ok());
+    if let Some(score) = score {
+        let wanted = (score + 1).min(1000).to_string();
+        // Lowering needs a capability that a daemon in a container lacks; the shim then keeps what it inherited.
+        if let Err(error) = fs::write(format!("/proc/{pid}/oom_score_adj"), wanted) {
+            log::warn(format_args!("cannot set the shim's oom_score_adj: {error}"));
+        }
+    }
+    Ok(())
+}
+
+/// Moves `pid` into the existing cgroup `path`, in every hierarchy that has it.
+fn join_cgroup(path: &str, pid: u32) -> Result<(), Error> {
+    let invalid = || Error::new(Kind::InvalidArgument, format!("failed to join cgroup {path}"));
+    if path.split('/').any(|word| word == "..") {
+        return Err(invalid());
+    }
+    let relative = path.trim_start_matches('/');
+    let root = Path::new("/sys/fs/cgroup");
+    let mut targets = vec![root.join(relative)];
+    if let Ok(hierarchies) = fs::read_dir(root) {
+        targets.extend(hierarchies.flatten().map(|entry| entry.path().join(relative)));
+    }
+    let joined = targets.iter().filter(|dir| fs::write(dir.join("cgroup.procs"), pid.to_string()).is_ok());
+    if joined.count() == 0 {
+        return Err(Error::not_found(format_args!("failed to load cgroup {path}")));
+    }
+    Ok(())
+}
+
+fn record_pid(bundle: &Path, pid: u32) -> Result<(), Error> {
+    write(&bundle.join("shim.pid"), &pid.to_string())
+}
+
+/// Writes a small file of the bundle in one step: readers see the whole of it or the one before.
+fn write(path: &Path, text: &str) -> Result<(), Error> {
+    let draft = path.with_extension("new");
+    fs::write(&draft, text)
+        .and_then(|()| fs::rename(&draft, path))
+        .map_err(|error| Error::internal(format!("cannot write {}: {error}", path.display())))
+}

@@ -1,0 +1,414 @@
+//! runc's command line protocol, for any `BinaryName` that speaks it: runc itself, crun, kata's wrapper.
+//!
+//! The program writes `<bundle>/log.json` (`{"level","msg","time"}` lines); its last error is the verb's error.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use api::containerd::runc::v1::Options;
+use rustix::fs::{MemfdFlags, memfd_create};
+use serde::Deserialize;
+use spec::error::Kind;
+
+use super::console::ConsoleSocket;
+use super::{Begun, Call, ChildStdio, Driver, DriverError, Outcome, PID_FILE};
+
+/// How long a program may take to make a container or a process: hooks and slow disks included.
+const LONG: Duration = Duration::from_secs(120);
+/// How long any other verb may take.
+const SHORT: Duration = Duration::from_secs(30);
+/// The most of a log or an output that is read back.
+const MAX_OUTPUT: u64 = 256 << 10;
+
+/// Runs a container through a program.
+#[derive(Debug)]
+pub struct Command {
+    binary: String,
+    root: PathBuf,
+    id: String,
+    bundle: PathBuf,
+    systemd_cgroup: bool,
+    no_pivot: bool,
+    no_new_keyring: bool,
+}
+
+impl Command {
+    /// The program `options.binary_name` for container `id`, with its state below `root`.
+    pub fn new(options: &Options, root: PathBuf, id: &str, bundle: &Path) -> Self {
+        Self {
+            binary: options.binary_name.clone(),
+            root,
+            id: id.into(),
+            bundle: bundle.into(),
+            systemd_cgroup: options.systemd_cgroup,
+            no_pivot: options.no_pivot_root,
+            no_new_keyring: options.no_new_keyring,
+        }
+    }
+
+    /// The program with its global flags.
+    fn program(&self) -> std::process::Command {
+        let mut command = std::process::Command::new(&self.binary);
+        command.current_dir(&self.bundle).arg("--root").arg(&self.root);
+        command.arg("--log").arg(self.bundle.join("log.json")).args(["--log-format", "json"]);
+        if self.systemd_cgroup {
+            command.arg("--systemd-cgroup");
+        }
+        // A group of its own, so that a program that hangs is killed with its helpers.
+        command.process_group(0);
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Starts `command`; whatever it prints is kept for the error or the result.
+    fn spawn(&self, mut command: std::process::Command, expect: Expect) -> Result<Running, DriverError> {
+        let program = |source| DriverError::Program { binary: self.binary.clone(), source };
+        let log = self.bundle.join("log.json");
+        let log_start = fs::metadata(&log).map_or(0, |found| found.len());
+        let output = match &expect {
+            Expect::Process { console: None, .. } => None,
+            _ => {
+                let file = output_file().map_err(program)?;
+                command.stdout(file.try_clone().map_err(program)?);
+                command.stderr(file.try_clone().map_err(program)?);
+                Some(file)
+            }
+        };
+        let limit = match &expect {
+            Expect::Process { .. } => LONG,
+            _ => SHORT,
+        };
+        let child = command.spawn().map_err(program)?;
+        Ok(Running {
+            child,
+            binary: self.binary.clone(),
+            deadline: Instant::now() + limit,
+            limit,
+            killed: false,
+            log,
+            log_start,
+            output,
+            expect,
+        })
+    }
+
+    fn create(&self, stdio: Option<ChildStdio>) -> Result<Running, DriverError> {
+        let pid_file = self.bundle.join(PID_FILE);
+        let mut command = self.program();
+        command.args(["create", "--bundle"]).arg(&self.bundle).arg("--pid-file").arg(&pid_file);
+        let console = self.stdio(&mut command, stdio, "console.sock")?;
+        if self.no_pivot {
+            command.arg("--no-pivot");
+        }
+        if self.no_new_keyring {
+            command.arg("--no-new-keyring");
+        }
+        command.arg(&self.id);
+        self.spawn(command, Expect::Process { pid_file, console, _scratch: None })
+    }
+
+    fn exec(&self, exec_id: &str, process: &[u8], stdio: Option<ChildStdio>) -> Result<Running, DriverError> {
+        let pid_file = self.bundle.join(format!("{exec_id}.pid"));
+        let document = self.bundle.join(format!("{exec_id}.process.json"));
+        fs::write(&document, process)
+            .map_err(|source| DriverError::Reply { what: "cannot write the process document", source })?;
+        let scratch = Some(Scratch(document));
+        let mut command = self.program();
+        command.arg("exec").arg("--process").args(scratch.as_ref().map(|scratch| &scratch.0));
+        let console = self.stdio(&mut command, stdio, &format!("{exec_id}.sock"))?;
+        command.args(["--detach", "--pid-file"]).arg(&pid_file).arg(&self.id);
+        self.spawn(command, Expect::Process { pid_file, console, _scratch: scratch })
+    }
+
+    /// Gives the program the container's files, or the socket that the terminal comes back on.
+    fn stdio(
+        &self,
+        command: &mut std::process::Command,
+        stdio: Option<ChildStdio>,
+        socket: &str,
+    ) -> Result<Option<ConsoleSocket>, DriverError> {
+        if let Some(stdio) = stdio {
+            command.stdin(stdio.stdin).stdout(stdio.stdout).stderr(stdio.stderr);
+            return Ok(None);
+        }
+        let console = ConsoleSocket::listen(&self.bundle, socket).map_err(|source| DriverError::Reply {
+            what: "failed to create OCI runtime console socket",
+            source,
+        })?;
+        command.arg("--console-socket").arg(self.bundle.join(socket));
+        Ok(Some(console))
+    }
+
+    fn simple(&self, words: &[&str]) -> Result<Running, DriverError> {
+        let mut command = self.program();
+        command.args(words);
+        self.spawn(command, Expect::Nothing)
+    }
+
+    fn update(&self, resources: &[u8]) -> Result<Running, DriverError> {
+        let document = self.bundle.join("resources.json");
+        fs::write(&document, resources)
+            .map_err(|source| DriverError::Reply { what: "cannot write the resources document", source })?;
+        let mut command = self.program();
+        command.args(["update", "--resources"]).arg(&document).arg(&self.id);
+        self.spawn(command, Expect::Update { _scratch: Scratch(document) })
+    }
+
+    fn run(&self, call: Call<'_>) -> Result<Running, DriverError> {
+        let id = self.id.as_str();
+        match call {
+            Call::Create { stdio } => self.create(stdio),
+            Call::Start => self.simple(&["start", id]),
+            Call::Delete { force: false } => self.simple(&["delete", id]),
+            Call::Delete { force: true } => self.simple(&["delete", "--force", id]),
+            Call::Kill { signal, all: false } => self.simple(&["kill", id, &signal.to_string()]),
+            Call::Kill { signal, all: true } => self.simple(&["kill", "--all", id, &signal.to_string()]),
+            Call::Pause => self.simple(&["pause", id]),
+            Call::Resume => self.simple(&["resume", id]),
+            Call::Update { resources } => self.update(resources),
+            Call::Processes => {
+                let mut command = self.program();
+                command.args(["ps", "--format", "json", id]);
+                self.spawn(command, Expect::Pids)
+            }
+            Call::Exec { exec_id, process, stdio } => self.exec(exec_id, process, stdio),
+        }
+    }
+}
+
+impl Driver for Command {
+    fn begin(&mut self, call: Call<'_>) -> Begun {
+        match self.run(call) {
+            Ok(running) => Begun::Running(running),
+            Err(error) => Begun::Done(Err(error)),
+        }
+    }
+}
+
+/// A file that is removed when the program that reads it has ended.
+#[derive(Debug)]
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // Already gone is as good.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// What a program leaves behind when it succeeds.
+#[derive(Debug)]
+enum Expect {
+    Nothing,
+    Update { _scratch: Scratch },
+    Pids,
+    Process { pid_file: PathBuf, console: Option<ConsoleSocket>, _scratch: Option<Scratch> },
+}
+
+/// A program at work.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    binary: String,
+    deadline: Instant,
+    limit: Duration,
+    killed: bool,
+    log: PathBuf,
+    log_start: u64,
+    output: Option<File>,
+    expect: Expect,
+}
+
+impl Running {
+    /// The program's process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// When it must have ended.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Kills it and its helpers; it is reaped as if it had ended by itself.
+    pub fn kill(&mut self) {
+        self.killed = true;
+        // Not yet reaped, so the number is still its own.
+        if let Some(group) = rustix::process::Pid::from_raw(self.child.id().cast_signed()) {
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        }
+    }
+
+    /// Waits for the end, at most until the deadline.
+    ///
+    /// # Errors
+    /// See [`Running::finish`].
+    pub fn wait(mut self) -> Result<Outcome, DriverError> {
+        self.settle()
+    }
+
+    fn settle(&mut self) -> Result<Outcome, DriverError> {
+        let status = loop {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                break status;
+            }
+            if Instant::now() >= self.deadline && !self.killed {
+                self.kill();
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        };
+        self.conclude(status)
+    }
+
+    /// Reads what the program, which ended with the wait status `raw`, left behind.
+    ///
+    /// # Errors
+    /// It failed; the text is its own last error.
+    pub fn finish(mut self, raw: i32) -> Result<Outcome, DriverError> {
+        self.conclude(ExitStatus::from_raw(raw))
+    }
+
+    fn conclude(&mut self, status: ExitStatus) -> Result<Outcome, DriverError> {
+        if self.killed {
+            return Err(DriverError::Deadline { binary: self.binary.clone(), limit: self.limit });
+        }
+        if !status.success() {
+            return Err(self.failure(status));
+        }
+        match &self.expect {
+            Expect::Nothing | Expect::Update { .. } => Ok(Outcome::default()),
+            Expect::Pids => self.pids().map(|processes| Outcome { processes, ..Outcome::default() }),
+            Expect::Process { pid_file, console, .. } => {
+                let reply = |what| move |source| DriverError::Reply { what, source };
+                let text = fs::read_to_string(pid_file)
+                    .map_err(reply("failed to retrieve OCI runtime container pid"))?;
+                let pid = text.trim().parse().map_err(|_| {
+                    reply("failed to retrieve OCI runtime container pid")(io::ErrorKind::InvalidData.into())
+                })?;
+                let console = match console {
+                    Some(socket) => {
+                        Some(socket.receive().map_err(reply("failed to retrieve console master"))?)
+                    }
+                    None => None,
+                };
+                Ok(Outcome { pid, console, processes: Vec::new() })
+            }
+        }
+    }
+
+    fn pids(&mut self) -> Result<Vec<u32>, DriverError> {
+        let text = self.printed();
+        // runc 1.1 prints null for a container without processes.
+        let list: Option<Vec<u32>> = serde_json::from_str(text.trim()).map_err(|error| {
+            DriverError::Reply { what: "cannot read the process list", source: error.into() }
+        })?;
+        Ok(list.unwrap_or_default())
+    }
+
+    /// The program's words for its failure: its log's last error, or what it printed, or its status.
+    fn failure(&mut self, status: ExitStatus) -> DriverError {
+        let mut text = last_error(&self.log, self.log_start).unwrap_or_default();
+        if text.is_empty() {
+            text = self.printed().trim().to_owned();
+        }
+        if text.is_empty() {
+            text = format!("{}: {status}", self.binary);
+        }
+        let kind = if text.contains("does not exist") { Kind::NotFound } else { Kind::Unknown };
+        DriverError::Runtime { text, kind }
+    }
+
+    fn printed(&mut self) -> String {
+        let mut bytes = Vec::new();
+        if let Some(file) = &mut self.output
+            && file.seek(SeekFrom::Start(0)).is_ok()
+        {
+            // What cannot be read is as good as not printed: the status still tells.
+            let _ = file.take(MAX_OUTPUT).read_to_end(&mut bytes);
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+/// Memory that a child can print into without a reader.
+fn output_file() -> io::Result<File> {
+    Ok(File::from(memfd_create(c"runtime-output", MemfdFlags::CLOEXEC)?))
+}
+
+/// One line of `log.json`.
+#[derive(Deserialize)]
+#[serde(default)]
+#[derive(Default)]
+struct LogLine {
+    level: String,
+    msg: String,
+}
+
+/// The last error that was logged after `start`.
+fn last_error(log: &Path, start: u64) -> Option<String> {
+    let mut file = File::open(log).ok()?;
+    file.seek(SeekFrom::Start(start)).ok()?;
+    let mut text = Vec::new();
+    file.take(MAX_OUTPUT).read_to_end(&mut text).ok()?;
+    let lines = text.split(|byte| *byte == b'\n');
+    lines
+        .filter_map(|line| serde_json::from_slice::<LogLine>(line).ok())
+        .filter(|line| line.level == "error")
+        .last()
+        .map(|line| line.msg.trim().to_owned())
+}
+
+/// Asks a program for its features document.
+///
+/// # Errors
+/// It has no such command, or cannot be run.
+pub fn features(binary: &str) -> Result<Vec<u8>, DriverError> {
+    let program = |source| DriverError::Program { binary: binary.into(), source };
+    let file = output_file().map_err(program)?;
+    let mut command = std::process::Command::new(binary);
+    command.arg("features").stdin(Stdio::null()).stderr(Stdio::null()).process_group(0);
+    command.stdout(file.try_clone().map_err(program)?);
+    let mut running = Running {
+        child: command.spawn().map_err(program)?,
+        binary: binary.into(),
+        deadline: Instant::now() + SHORT,
+        limit: SHORT,
+        killed: false,
+        log: PathBuf::new(),
+        log_start: 0,
+        output: Some(file),
+        expect: Expect::Nothing,
+    };
+    running.settle()?;
+    Ok(running.printed().into_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_error_of_this_call_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log.json");
+        let old = "{\"level\":\"error\",\"msg\":\"old\",\"time\":\"t\"}\n";
+        let new = "{\"level\":\"error\",\"msg\":\"first\"}\nnot json\n{\"level\":\"error\",\"msg\":\" last \"}\n\
+                   {\"level\":\"warning\",\"msg\":\"w\"}\n";
+        fs::write(&log, format!("{old}{new}")).unwrap();
+        assert_eq!(last_error(&log, old.len() as u64).as_deref(), Some("last"));
+        assert_eq!(last_error(&log, (old.len() + new.len()) as u64), None);
+    }
+
+    #[test]
+    fn a_missing_program_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options { binary_name: "/no/such/runtime".into(), ..Options::default() };
+        let mut driver = Command::new(&options, dir.path().join("state"), "a", dir.path());
+        let Begun::Done(Err(error)) = driver.begin(Call::Start) else { panic!("it cannot have started") };
+        assert_eq!(error.to_string(), "/no/such/runtime: No such file or directory (os error 2)");
+    }
+}

@@ -1,0 +1,149 @@
+//! The runtime library, called in this process: no program is started but the container's own.
+//!
+//! Invariant: the container's parsed configuration is kept only between create and start; a shim at rest holds none.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use api::containerd::runc::v1::Options;
+use runtime::{Container, ContainerError, Create, Exec, Stdio};
+use spec::error::{Error, HasKind, Kind};
+use spec::runtime::{LinuxResources, Process};
+
+use super::{Begun, Call, ChildStdio, Driver, DriverError, Outcome, PID_FILE};
+
+/// How long a delete may fight for the cgroup of a container whose processes are dying.
+const DELETE_LIMIT: Duration = Duration::from_secs(10);
+
+/// Runs a container with the library.
+#[derive(Debug)]
+pub struct InProcess {
+    root: PathBuf,
+    id: String,
+    bundle: PathBuf,
+    no_pivot: bool,
+    no_new_keyring: bool,
+    systemd_cgroup: bool,
+    created: Option<Container>,
+}
+
+impl InProcess {
+    /// Container `id` of `bundle`, with its state below `root`.
+    pub fn new(options: &Options, root: PathBuf, id: &str, bundle: &Path) -> Self {
+        Self {
+            root,
+            id: id.into(),
+            bundle: bundle.into(),
+            no_pivot: options.no_pivot_root,
+            no_new_keyring: options.no_new_keyring,
+            systemd_cgroup: options.systemd_cgroup,
+            created: None,
+        }
+    }
+
+    fn load(&self) -> Result<Container, DriverError> {
+        Container::load(&self.root, &self.id).map_err(failed)
+    }
+
+    fn create(&mut self, stdio: Option<ChildStdio>) -> Result<Outcome, DriverError> {
+        if self.systemd_cgroup {
+            let text =
+                "runc create failed: the systemd cgroup driver is not supported by this runtime".into();
+            return Err(DriverError::Runtime { text, kind: Kind::Unimplemented });
+        }
+        let pid_file = self.bundle.join(PID_FILE);
+        let mut create = Create::new(&self.root, &self.id, &self.bundle);
+        create.stdio = streams(stdio);
+        create.pid_file = Some(&pid_file);
+        create.no_pivot = self.no_pivot;
+        create.no_new_keyring = self.no_new_keyring;
+        let created = create.run().map_err(failed)?;
+        self.created = Some(created.container);
+        Ok(Outcome { pid: created.pid.cast_unsigned(), console: created.console, processes: Vec::new() })
+    }
+
+    fn exec(&self, exec_id: &str, process: &[u8], stdio: Option<ChildStdio>) -> Result<Outcome, DriverError> {
+        let process = Process::from_slice(process)
+            .map_err(|error| DriverError::Runtime { text: error.to_string(), kind: Kind::InvalidArgument })?;
+        let container = self.load()?;
+        let pid_file = self.bundle.join(format!("{exec_id}.pid"));
+        let mut exec = Exec::new(&container, process);
+        exec.stdio = streams(stdio);
+        exec.pid_file = Some(&pid_file);
+        let started = exec.run().map_err(failed)?;
+        Ok(Outcome { pid: started.pid.cast_unsigned(), console: started.console, processes: Vec::new() })
+    }
+
+    fn delete(&mut self, force: bool) -> Result<Outcome, DriverError> {
+        let container = match self.created.take() {
+            Some(container) => container,
+            None => match Container::load(&self.root, &self.id) {
+                // Deleted by another hand, or never finished: what is asked for holds already.
+                Err(ContainerError::NotFound(_)) => return Ok(Outcome::default()),
+                loaded => loaded.map_err(failed)?,
+            },
+        };
+        container.delete(force, DELETE_LIMIT).map(|()| Outcome::default()).map_err(failed)
+    }
+
+    fn run(&mut self, call: Call<'_>) -> Result<Outcome, DriverError> {
+        match call {
+            Call::Create { stdio } => return self.create(stdio),
+            Call::Exec { exec_id, process, stdio } => return self.exec(exec_id, process, stdio),
+            Call::Delete { force } => return self.delete(force),
+            Call::Start => {
+                let mut container = match self.created.take() {
+                    Some(container) => container,
+                    None => self.load()?,
+                };
+                container.start().map_err(failed)?;
+            }
+            Call::Kill { signal, all } => {
+                self.load()?.kill(signal.cast_signed(), all).map_err(failed)?;
+            }
+            Call::Pause => self.load()?.pause().map_err(failed)?,
+            Call::Resume => self.load()?.resume().map_err(failed)?,
+            Call::Update { resources } => {
+                let resources = LinuxResources::from_slice(resources).map_err(|error| {
+                    DriverError::Runtime { text: error.to_string(), kind: Kind::InvalidArgument }
+                })?;
+                self.load()?.update(&resources).map_err(failed)?;
+            }
+            Call::Processes => {
+                let list = self.load()?.processes().map_err(failed)?;
+                let processes = list.into_iter().map(i32::cast_unsigned).collect();
+                return Ok(Outcome { processes, ..Outcome::default() });
+            }
+        }
+        Ok(Outcome::default())
+    }
+}
+
+impl Driver for InProcess {
+    fn begin(&mut self, call: Call<'_>) -> Begun {
+        Begun::Done(self.run(call))
+    }
+}
+
+fn streams(stdio: Option<ChildStdio>) -> Stdio {
+    match stdio {
+        Some(stdio) => {
+            Stdio { stdin: Some(stdio.stdin), stdout: Some(stdio.stdout), stderr: Some(stdio.stderr) }
+        }
+        None => Stdio::default(),
+    }
+}
+
+/// The library's error with its causes, as one text.
+fn failed<E: HasKind + std::error::Error + Send + Sync + 'static>(error: E) -> DriverError {
+    let error = Error::from(error);
+    DriverError::Runtime { kind: error.kind(), text: error.text().to_owned() }
+}
+
+/// The library's own features document.
+///
+/// # Errors
+/// None today; the form is that of the other driver.
+pub fn features() -> Result<Vec<u8>, DriverError> {
+    Ok(Vec::new())
+}
