@@ -9,6 +9,7 @@
 
 pub mod bpf;
 pub mod capability;
+pub mod cgroup;
 pub mod error;
 pub mod event;
 pub mod exe;

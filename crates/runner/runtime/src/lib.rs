@@ -7,6 +7,7 @@
 //! Invariant: a verb that fails leaves nothing behind: no process, mount, cgroup or file.
 //! Invariant: no process of the caller is ever waited for, only short-lived children that the verb itself made.
 
+pub mod cgroup;
 pub mod container;
 pub mod create;
 pub mod exec;
