@@ -1,0 +1,218 @@
+//! A snapshot's mounts, made visible.
+//!
+//! [`all`] attaches them at a directory, as containerd's `mount.All`. [`temporary`] needs no directory where the kernel
+//! can make the mount detached: it is walked by descriptor, nobody else sees it, and it goes with the descriptor even
+//! when the process is killed.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use model::snapshot::Mount;
+use spec::{HasKind, Kind};
+use sys::mount::fstab;
+use sys::path::Root;
+
+/// Why mounts could not be made or taken away.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the texts say it")]
+pub enum MountError {
+    #[error("no mounts provided: invalid argument")]
+    None,
+    #[error("cannot mount {kind} {source_dir:?} at {target}")]
+    Mount { kind: String, source_dir: String, target: PathBuf, source: sys::Error },
+    #[error("cannot open the mount point {target}")]
+    Target { target: PathBuf, source: sys::Error },
+    #[error("cannot unmount {target}")]
+    Unmount { target: PathBuf, source: sys::Error },
+    #[error("cannot make a temporary mount point in {dir}")]
+    Temporary { dir: PathBuf, source: std::io::Error },
+    #[error("mapped ids ({0}) are not supported for this mount: not implemented")]
+    Mapped(String),
+}
+
+impl HasKind for MountError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::None => Kind::InvalidArgument,
+            Self::Mapped(_) => Kind::Unimplemented,
+            Self::Mount { source, .. } | Self::Target { source, .. } | Self::Unmount { source, .. } => {
+                match Kind::from_errno(source.errno()) {
+                    // A mount point or a layer that is missing is no record that is missing.
+                    Kind::NotFound | Kind::AlreadyExists | Kind::Unimplemented => Kind::Internal,
+                    kind => kind,
+                }
+            }
+            Self::Temporary { .. } => Kind::Internal,
+        }
+    }
+}
+
+/// Mounts each of `mounts` at the trusted directory `target` (or at its own target below it), in order.
+///
+/// On failure what was already mounted is taken away again.
+pub fn all(mounts: &[Mount], target: &Path) -> Result<(), MountError> {
+    for (done, mount) in mounts.iter().enumerate() {
+        let Err(error) = one(mount, target) else { continue };
+        for made in mounts[..done].iter().rev() {
+            let _ = sys::mount::detach(&place(made, target));
+        }
+        return Err(error);
+    }
+    Ok(())
+}
+
+fn one(mount: &Mount, target: &Path) -> Result<(), MountError> {
+    refuse_mapped(mount)?;
+    let failed = |source| MountError::Mount {
+        kind: mount.kind.clone(),
+        source_dir: mount.source.clone(),
+        target: place(mount, target),
+        source,
+    };
+    if mount.target.is_empty() {
+        return fstab::mount(&mount.kind, OsStr::new(&mount.source), &mount.options, target).map_err(failed);
+    }
+    let root =
+        Root::open_dir(target).map_err(|source| MountError::Target { target: target.to_owned(), source })?;
+    fstab::mount_below(
+        &root,
+        &mount.kind,
+        OsStr::new(&mount.source),
+        &mount.options,
+        Path::new(&mount.target),
+    )
+    .map_err(failed)
+}
+
+fn place(mount: &Mount, target: &Path) -> PathBuf {
+    target.join(sys::path::clean(Path::new(&mount.target)))
+}
+
+fn refuse_mapped(mount: &Mount) -> Result<(), MountError> {
+    let mapped = |option: &&String| option.starts_with("uidmap=") || option.starts_with("gidmap=");
+    match mount.options.iter().find(mapped) {
+        Some(option) => Err(MountError::Mapped(option.clone())),
+        None => Ok(()),
+    }
+}
+
+/// Takes away everything mounted at the trusted `target`. Nothing mounted there, or nothing there at all, is success.
+pub fn unmount_all(target: &Path) -> Result<(), MountError> {
+    sys::mount::unmount_all(target)
+        .map_err(|source| MountError::Unmount { target: target.to_owned(), source })
+}
+
+/// The same mounts, read only: overlay's upper directory becomes its topmost lower one, so that a tree in use elsewhere
+/// can be looked at.
+pub fn read_only(mounts: &[Mount]) -> Vec<Mount> {
+    mounts.iter().map(read_only_one).collect()
+}
+
+fn read_only_one(mount: &Mount) -> Mount {
+    let mut mount = mount.clone();
+    if mount.kind == "overlay" {
+        let upper =
+            mount.options.iter().find_map(|option| option.strip_prefix("upperdir=")).map(str::to_owned);
+        mount.options.retain(|option| !option.starts_with("upperdir=") && !option.starts_with("workdir="));
+        if let Some(upper) = upper {
+            for option in &mut mount.options {
+                if let Some(lower) = option.strip_prefix("lowerdir=") {
+                    *option = format!("lowerdir={upper}:{lower}");
+                }
+            }
+        }
+        return mount;
+    }
+    mount.options.retain(|option| option != "rw");
+    if !mount.options.iter().any(|option| option == "ro") {
+        mount.options.push("ro".to_owned());
+    }
+    mount
+}
+
+/// Runs `work` on the root of `mounts`, mounted at a directory made in `dir` and taken away afterwards.
+///
+/// # Errors
+/// What `work` returns, or why the mounts could not be made (`E` must be able to hold it).
+pub fn temporary<T, E: From<MountError>>(
+    dir: &Path,
+    mounts: &[Mount],
+    work: impl FnOnce(BorrowedFd<'_>) -> Result<T, E>,
+) -> Result<T, E> {
+    let place = MountPoint::make(dir)?;
+    all(mounts, &place.path)?;
+    let done = {
+        let root = sys::path::at::open(
+            sys::path::at::here(),
+            place.path.as_os_str(),
+            libc::O_RDONLY | libc::O_DIRECTORY,
+            0,
+        )
+        .map_err(|source| MountError::Target { target: place.path.clone(), source });
+        root.map_err(E::from).and_then(|root| work(root.as_fd()))
+    };
+    let gone = place.remove();
+    let value = done?;
+    gone?;
+    Ok(value)
+}
+
+/// A directory to mount on.
+struct MountPoint {
+    path: PathBuf,
+}
+
+impl MountPoint {
+    fn make(dir: &Path) -> Result<Self, MountError> {
+        use std::sync::atomic::{AtomicU64, Ordering};
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let name = format!("berth-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let path = dir.join(name);
+        std::fs::create_dir_all(&path)
+            .map_err(|source| MountError::Temporary { dir: dir.to_owned(), source })?;
+        Ok(Self { path })
+    }
+
+    fn remove(&self) -> Result<(), MountError> {
+        unmount_all(&self.path)?;
+        std::fs::remove_dir(&self.path)
+            .map_err(|source| MountError::Temporary { dir: self.path.clone(), source })
+    }
+}
+
+impl Drop for MountPoint {
+    fn drop(&mut self) {
+        // A second time is success; this one is for the paths on which `remove` was not reached.
+        let _ = self.remove();
+    }
+}
+
+/// Takes away the temporary mounts that a killed process left in `dir`. Only for a directory of our own.
+pub fn clean_temporary(dir: &Path) -> Result<(), MountError> {
+    let Ok(entries) = std::fs::read_dir(dir) else { return Ok(()) };
+    for entry in entries.flatten() {
+        if entry.file_name().as_encoded_bytes().starts_with(b"berth-") {
+            unmount_all(&entry.path())?;
+            // Not empty only when something else is there, which is not ours to delete.
+            let _ = std::fs::remove_dir(entry.path());
+        }
+    }
+    Ok(())
+}
+
+/// Whether this process is inside a user namespace, where device nodes cannot be made.
+pub fn in_user_namespace() -> bool {
+    static INSIDE: OnceLock<bool> = OnceLock::new();
+    *INSIDE.get_or_init(|| {
+        let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+        let numbers: Vec<_> = map.split_whitespace().collect();
+        !map.is_empty() && numbers != ["0", "0", "4294967295"]
+    })
+}
+
+/// Whether mounts of [`all`] can map ids.
+pub(crate) fn can_map_ids() -> bool {
+    false
+}
