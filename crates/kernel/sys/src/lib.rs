@@ -16,6 +16,7 @@ pub mod exe;
 pub mod fd;
 pub mod identity;
 pub mod keyring;
+pub mod memfd;
 pub mod mount;
 pub mod namespace;
 pub mod path;

@@ -11,7 +11,9 @@ pub mod cgroup;
 pub mod container;
 pub mod create;
 pub mod exec;
+pub mod hooks;
 pub mod seccomp;
+pub mod state;
 
 pub use container::{Container, ContainerError};
 pub use create::{Create, CreateError, Created, Stdio};
