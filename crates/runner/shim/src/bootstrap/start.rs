@@ -4,8 +4,9 @@
 
 use std::fs;
 use std::io::Read;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -56,35 +57,22 @@ fn link_socket_dir(bundle: &Path, dir: &Path) -> Result<(), Error> {
 
 /// Starts the serving process with the socket as its standard input.
 ///
-/// The program is opened through a read-only view of itself, so that nothing a container reaches by the shim's
+/// The program is executed through a sealed view of itself, so that nothing a container reaches by the shim's
 /// `/proc/PID/exe` can be written (CVE-2019-5736).
 fn spawn(params: &Params, listener: UnixListener) -> Result<Child, Error> {
-    let program = program();
-    let mut command = Command::new(program.path());
+    let failed = |error: &dyn std::fmt::Display| Error::internal(format!("cannot start the shim: {error}"));
+    let own_path = std::env::current_exe().map_err(|error| failed(&error))?;
+    let program = sys::exe::open_sealed().map_err(|error| failed(&error))?;
+    let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
     command
+        .arg0(own_path)
         .args(["-namespace", &params.namespace, "-id", &params.id, "-address", &params.grpc_address])
         .args(params.debug.then_some("-debug"))
         .env("TTRPC_ADDRESS", &params.ttrpc_address)
         .stdin(Stdio::from(OwnedFd::from(listener)))
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    command.spawn().map_err(|error| Error::internal(format!("cannot start the shim: {error}")))
-}
-
-/// The program to run, and what keeps its path alive.
-struct Program {
-    path: String,
-    _view: Option<OwnedFd>,
-}
-
-impl Program {
-    fn path(&self) -> &str {
-        &self.path
-    }
-}
-
-fn program() -> Program {
-    Program { path: "/proc/self/exe".into(), _view: None }
+    command.spawn().map_err(|error| failed(&error))
 }
 
 /// Gives the new process its cgroup and its place in the queue of the out-of-memory killer.

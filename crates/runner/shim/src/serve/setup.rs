@@ -21,6 +21,8 @@ use crate::{log, stdio};
 pub fn prepare(args: &Args) -> Result<(Shim, Option<PathBuf>), Error> {
     // First of all, while the numbers are free.
     stdio::reserve_descriptors().map_err(|error| failed("open(/dev/null)", &error))?;
+    // Executed by descriptor, the process would be named after a number. The kernel keeps 15 bytes.
+    let _ = rustix::thread::set_name(c"containerd-shim");
     let listener = listener(args)?;
     let path = listener.local_addr().ok().and_then(|name| name.as_pathname().map(Path::to_path_buf));
     listener.set_nonblocking(true).map_err(|error| failed("no socket to serve", &error))?;

@@ -1,0 +1,10 @@
+//! The shim as daemons drive it: the real binary, its socket, real containers.
+#![allow(clippy::unwrap_used)]
+
+mod bundle;
+mod clients;
+mod events;
+mod life;
+mod other_runtimes;
+mod shim;
+mod streams;
