@@ -138,8 +138,10 @@ pub struct Daemon {
 
 impl Daemon {
     /// Our daemon as built in the running profile, to be set up.
+    ///
+    /// With `BERTH_AGAINST=debian` it is Debian's, and so is `ctr`: a case that expects the wrong thing fails there.
     pub fn ours() -> Setup {
-        Self::setup(place::built("containerd"), false)
+        if against_debian() { Self::debian() } else { Self::setup(place::built("containerd"), false) }
     }
 
     /// Debian's Go daemon, to be set up.
@@ -159,7 +161,8 @@ impl Daemon {
 
     /// Our `ctr`, speaking to this daemon in this test's namespace.
     pub fn ctr(&self, line: &str) -> Run {
-        self.client(&place::built("ctr")).line(line)
+        let program = if against_debian() { place::debian("ctr") } else { place::built("ctr") };
+        self.client(&program).line(line)
     }
 
     /// Debian's Go `ctr`, speaking to this daemon in this test's namespace.
@@ -311,6 +314,11 @@ impl Daemon {
         let lines: Vec<_> = log.lines().collect();
         lines[lines.len().saturating_sub(40)..].join("\n")
     }
+}
+
+/// Whether the cases themselves are on trial, on Debian's daemon and ctr.
+fn against_debian() -> bool {
+    std::env::var_os("BERTH_AGAINST").is_some_and(|value| value == "debian")
 }
 
 impl Drop for Daemon {

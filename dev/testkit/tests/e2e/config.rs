@@ -1,0 +1,102 @@
+//! config.toml, command lines and sockets: what is wrong is named, and a second daemon is kept out.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use testkit::command::Run;
+use testkit::daemon::Daemon;
+use testkit::needs;
+use testkit::place;
+
+#[test]
+fn wrong_values_name_their_line_and_key() {
+    needs!(root, built "containerd");
+    for (text, words) in [
+        ("[debug]\n  level = 7", &["level", "line"][..]),
+        ("[plugins.'io.containerd.gc.v1.scheduler']\n  pause_threshold = 'much'", &["pause_threshold"]),
+        ("[timeouts]\n  'io.containerd.timeout.task.state' = 'soon'", &["io.containerd.timeout.task.state"]),
+        ("required_plugins = ['nodot']", &["nodot"]),
+        ("this is no toml", &["line"]),
+    ] {
+        let setup = Daemon::ours();
+        // Top-level keys must stand before the first table.
+        let path = setup.dir().join("wrong.toml");
+        let root = setup.dir().display().to_string();
+        std::fs::write(&path, format!("version = 2\nroot = '{root}/r'\nstate = '{root}/s'\n{text}\n"))
+            .unwrap();
+        let said = Run::new(place::built("containerd")).args(["--config".as_ref(), path.as_path()]).fails();
+        for word in words {
+            assert!(said.contains(word), "{text:?}: {word:?} is missing in {said}");
+        }
+    }
+}
+
+#[test]
+fn an_unknown_key_is_named_and_the_daemon_starts() {
+    needs!(root, built "containerd", built "ctr");
+    let daemon = Daemon::ours()
+        .config("[plugins.'io.containerd.snapshotter.v1.overlayfs']\n  root_pat = '/x'")
+        .start();
+    assert!(daemon.log().contains("root_pat"), "{}", daemon.log());
+    daemon.ctr("version").ok();
+}
+
+#[test]
+fn the_default_config_is_one_that_loads() {
+    needs!(root, built "containerd");
+    let text = Run::new(place::built("containerd")).line("config default").ok();
+    assert!(text.starts_with("version = ") && text.contains("/run/containerd/containerd.sock"), "{text}");
+    let dir = place::temp();
+    let path = dir.path().join("default.toml");
+    std::fs::write(&path, &text).unwrap();
+    let dump = Run::new(place::built("containerd"))
+        .args(["--config".as_ref(), path.as_path()])
+        .line("config dump")
+        .ok();
+    assert!(dump.contains("version = "), "{dump}");
+}
+
+#[test]
+fn a_second_daemon_on_the_same_root_is_refused() {
+    needs!(root, built "containerd", built "ctr");
+    let first = Daemon::start();
+    let said = Daemon::ours().root(first.root()).refused();
+    assert!(
+        said.to_lowercase().contains("lock") || said.contains("in use") || said.contains("another"),
+        "{said}"
+    );
+    first.ctr("version").ok();
+}
+
+#[test]
+fn the_socket_is_for_root_and_its_group() {
+    needs!(root, built "containerd");
+    let daemon = Daemon::start();
+    let mode = std::fs::metadata(daemon.socket()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o660);
+    assert!(daemon.dir().join("c.sock.ttrpc").exists());
+}
+
+#[test]
+fn version_is_told_by_every_program() {
+    needs!(built "containerd", built "ctr", built "runc", built "containerd-shim-runc-v2");
+    for (name, flag) in [
+        ("containerd", "--version"),
+        ("ctr", "--version"),
+        ("runc", "--version"),
+        ("containerd-shim-runc-v2", "-v"),
+    ] {
+        let text = Run::new(place::built(name)).args([flag]).ok();
+        assert!(text.contains("containerd") || text.contains(name), "{name}: {text}");
+    }
+}
+
+#[test]
+fn a_stop_is_clean_and_a_start_follows() {
+    needs!(root, built "containerd", built "ctr");
+    let mut daemon = Daemon::start();
+    daemon.ctr("ns create before").ok();
+    daemon.stop();
+    assert!(daemon.ctr("version").run().code != 0);
+    daemon.restart();
+    assert!(daemon.ctr("ns ls -q").ok().contains("before"));
+}

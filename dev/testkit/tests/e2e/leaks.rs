@@ -1,0 +1,29 @@
+//! What is made is unmade: lives of containers and pulls leave no process, mount, cgroup, file or descriptor.
+
+use testkit::needs;
+
+use crate::stage::{self, BUSYBOX};
+
+#[test]
+fn ten_lives_leave_the_machine_as_it_was() {
+    needs!(root, overlayfs, program "docker-registry", program "busybox", built "containerd", built "ctr");
+    let stage = stage::busybox();
+    let daemon = &stage.daemon;
+    let live = |turn: usize| {
+        daemon.ctr(&format!("run --rm {BUSYBOX} short{turn} true")).ok();
+        daemon.ctr(&format!("run -d {BUSYBOX} long{turn} sleep 1000")).ok();
+        daemon.ctr(&format!("task exec --exec-id e long{turn} true")).ok();
+        daemon.ctr(&format!("task rm -f long{turn}")).ok();
+        daemon.ctr(&format!("container rm long{turn}")).ok();
+    };
+    live(0);
+    let before = daemon.traces();
+    (1..=10).for_each(live);
+    let after = daemon.traces();
+    assert_eq!(after.processes, before.processes);
+    assert_eq!(after.mounts, before.mounts);
+    assert_eq!(after.cgroups, before.cgroups);
+    assert_eq!(after.state, before.state);
+    assert_eq!((after.snapshots, after.blobs), (before.snapshots, before.blobs));
+    assert!(after.descriptors <= before.descriptors + 8, "{} then {}", before.descriptors, after.descriptors);
+}

@@ -1,0 +1,205 @@
+//! `ctr run` and what its flags do inside the container.
+
+use testkit::command::Run;
+use testkit::needs;
+
+use crate::stage::{self, BUSYBOX, Stage, becomes};
+
+fn run(stage: &Stage, flags: &str, id: &str, script: &str) -> Run {
+    stage.daemon.ctr(&format!("run --rm {flags} {BUSYBOX} {id}")).args(["sh", "-c", script])
+}
+
+#[test]
+fn output_input_and_exit_code_pass_through() {
+    needs!(root, overlayfs, program "docker-registry", program "busybox", built "containerd", built "ctr");
+    let stage = stage::busybox();
+    let done = run(&stage, "", "io", "cat; echo err >&2; exit 42").stdin("from outside\n").run();
+    assert_eq!((done.code, done.stdout.as_str()), (42, "from outside\n"), "{done}");
+    assert!(done.stderr.contains("err\n"), "{done}");
+    let big = run(&stage, "", "big", "dd if=/dev/zero bs=65536 count=160 2>/dev/null | tr '\\0' x").ok();
+    assert_eq!(big.len(), 160 * 65536, "all output comes before the end");
+    assert_eq!(run(&stage, "", "signal", "kill -9 $$").run().code, 137);
+}
+
+#[test]
+fn flags_shape_the_container() {
+    needs!(root, overlayfs, program "docker-registry", program "busybox", built "containerd", built "ctr");
+    let stage = stage::busybox();
+    assert_eq!(run(&stage, "--env A=b --env EMPTY=", "env", "echo $A.$EMPTY.").ok(), "b..\n");
+    assert_eq!(run(&stage, "--cwd /tmp", "cwd", "pwd").ok(), "/tmp\n");
+    assert_eq!(run(&stage, "--user app", "user", "id -u; id -g; id -G").ok(), "1000\n1000\n1000 2000\n");
+    assert_eq!(run(&stage, "--user 7:8", "ids", "id -u; id -g").ok(), "7\n8\n");
+    assert_eq!(run(&stage, "--hostname harbour", "host", "hostname").ok(), "harbour\n");
+    let read_only = run(&stage, "--read-only", "ro", "echo x >/file || echo refused").run();
+    assert!(read_only.stdout.contains("refused"), "{read_only}");
+    let net = std::fs::read_link("/proc/self/ns/net").unwrap();
+    assert_eq!(
+        run(&stage, "--net-host", "net", "readlink /proc/self/ns/net").ok().trim(),
+        net.to_str().unwrap()
+    );
+    let dir = stage.daemon.dir().join("shared");
+    std::fs::create_dir(&dir).unwrap();
+    let mount = format!("--mount type=bind,src={},dst=/shared,options=rbind:rw", dir.display());
+    run(&stage, &mount, "mount", "echo from-inside >/shared/file").ok();
+    assert_eq!(std::fs::read_to_string(dir.join("file")).unwrap(), "from-inside\n");
+    assert_eq!(run(&stage, "--rlimit-nofile 123:456", "limit", "ulimit -Sn; ulimit -Hn").ok(), "123\n456\n");
+}
+
+#[test]
+fn a_container_is_confined_unless_told_otherwise() {
+    needs!(root, overlayfs, program "docker-registry", program "busybox", built "containerd", built "ctr");
+    let stage = stage::busybox();
+    let caps = |flags: &str, id: &str| {
+        let out = run(&stage, flags, id, "grep CapEff /proc/self/status").ok();
+        u64::from_str_radix(out.split_whitespace().last().unwrap(), 16).unwrap()
+    };
+    let usual = caps("", "usual");
+    assert_eq!(usual.count_ones(), 14, "containerd's fourteen: {usual:x}");
+    assert_eq!(caps("--cap-drop CAP_CHOWN", "dropped"), usual & !1);
+    assert_eq!(caps("--cap-add CAP_SYS_ADMIN", "added"), usual | 1 << 21);
+    let status = run(
+        &stage,
+        "",
+        "nnp",
+        "grep NoNewPrivs /proc/self/status; wc -c </proc/kcore; ls /proc/acpi /sys/firmware 2>&1 | wc -l",
+    )
+    .ok();
+    assert!(status.contains("NoNewPrivs:\t1"), "{status}");
+    let denied = run(&stage, "", "proc", "echo x >/proc/sys/kernel/domainname && echo written").run();
+    assert!(!denied.stdout.contains("written"), "{denied}");
+    let links = run(
+        &stage,
+        "",
+        "fds",
+        "ls -l /proc/1/fd | grep -v -e pipe -e /dev/null -e total -e '/proc/1/fd'; true",
+    )
+    .ok();
+    assert_eq!(links, "", "nothing of the host is open in the container");
+    let exe = run(&stage, "", "exe", "readlink /proc/1/exe").ok();
+    assert_eq!(exe, "/bin/busybox\n");
+}
+
+#[test]
+fn a_detached_container_is_entered_paused_measured_and_removed() {
+    needs!(root, overlayfs, program "docker-registry", program "busybox", built "containerd", built "ctr");
+    let stage = stage::busybox();
+    let daemon = &stage.daemon;
+    daemon
+        .ctr(&format!("run -d {BUSYBOX} web"))
+        .args(["sh", "-c", "trap 'exit 5' TERM; while :; do sleep 1 & wait $!; done"])
+        .ok();
+    let done = daemon.ctr("task exec --exec-id one web").args(["sh", "-c", "echo hello; exit 9"]).run();
+    assert_eq!((done.code, done.stdout.as_str()), (9, "hello\n"), "{done}");
+    daemon
+        .ctr("task exec --exec-id two --cwd /tmp --user 1000 web")
+        .args(["sh", "-c", "test $(pwd)$(id -u) = /tmp1000"])
+        .ok();
+    let ps = daemon.ctr("task ps web").ok();
+    assert!(stage::row(&ps, &stage::pid(daemon, "web").to_string()).is_some(), "{ps}");
+    daemon.ctr("task pause web").ok();
+    assert_eq!(stage::status(daemon, "web").as_deref(), Some("PAUSED"));
+    daemon.ctr("task resume web").ok();
+    assert_eq!(stage::status(daemon, "web").as_deref(), Some("RUNNING"));
+    let metrics = daemon.ctr("task metrics web").ok();
+    assert!(metrics.contains("METRIC") && metrics.contains("memory"), "{metrics}");
+    let early = daemon.ctr("task rm web").fails();
+    assert!(early.contains("must be stopped"), "{early}");
+    daemon.ctr("task kill web").ok();
+    becomes(daemon, "web", "STOPPED");
+    let removed = daemon.ctr("task rm web").run();
+    assert!(removed.stderr.contains('5') || removed.code == 5, "the exit code is told: {removed}");
+    daemon.ctr("container rm web").ok();
+    assert_eq!(daemon.ctr("snapshot ls").ok().lines().filter(|line| line.contains("Active")).count(), 0);
+}
+
+#[test]
+fn wrong_requests_name_what_is_wrong() {
+    needs!(root, overlayfs, program "docker-registry", program "busybox", built "containerd", built "ctr");
+    let stage = stage::busybox();
+    let daemon = &stage.daemon;
+    for (line, word) in [
+        ("run --rm docker.io/library/absent:v1 x", "not found"),
+        ("container create docker.io/library/busybox:e2e -bad-", "identifier"),
+        ("container info absent", "not found"),
+        ("task start absent", "not found"),
+        ("task kill absent", "not found"),
+        ("snapshot info absent", "not found"),
+        ("content get sha256:0000000000000000000000000000000000000000000000000000000000000000", "not found"),
+        ("content get sha256:short", "digest"),
+        ("ns create UPPER/slash", "identifier"),
+        ("image pull not-a-reference", "reference"),
+        ("run --rm --runtime io.containerd.absent.v1 docker.io/library/busybox:e2e r true", "absent"),
+        ("image ls name=", "filter"),
+    ] {
+        let said = daemon.ctr(line).fails();
+        assert!(said.to_lowercase().contains(word), "{line}: {word:?} is missing in {said}");
+    }
+    daemon.ctr(&format!("container create {BUSYBOX} same")).ok();
+    let twice = daemon.ctr(&format!("container create {BUSYBOX} same")).fails();
+    assert!(twice.contains("already exists"), "{twice}");
+}
+
+#[test]
+fn a_program_that_does_not_exist_is_named_and_nothing_stays() {
+    needs!(root, overlayfs, program "docker-registry", program "busybox", built "containerd", built "ctr");
+    let stage = stage::busybox();
+    let daemon = &stage.daemon;
+    daemon.ctr(&format!("run --rm {BUSYBOX} warm true")).ok();
+    let before = daemon.traces();
+    let said = daemon.ctr(&format!("run --rm {BUSYBOX} missing no-such-program")).fails();
+    assert!(said.contains("no-such-program") && said.contains("executable file not found"), "{said}");
+    let said = daemon.ctr(&format!("run --rm {BUSYBOX} directory /tmp")).fails();
+    assert!(said.contains("permission denied") || said.contains("is a directory"), "{said}");
+    assert_eq!(daemon.ctr("container ls -q").ok(), "");
+    let after = daemon.traces();
+    assert_eq!(
+        (after.processes, after.mounts, after.cgroups),
+        (before.processes, before.mounts, before.cgroups)
+    );
+}
+
+#[test]
+fn events_tell_the_life_of_a_container() {
+    needs!(root, overlayfs, program "docker-registry", program "busybox", built "containerd", built "ctr");
+    let stage = stage::busybox();
+    let daemon = &stage.daemon;
+    let events = daemon.ctr("events").start();
+    // The subscription is in place once it has shown an event of ours.
+    testkit::wait::eventually(std::time::Duration::from_secs(20), "the subscription", || {
+        daemon.ctr("ns label").args([daemon.namespace(), "seen=yes"]).ok();
+        events.stdout().contains("/namespaces/update").then_some(())
+    });
+    daemon.ctr(&format!("run --rm {BUSYBOX} life true")).ok();
+    events.sees("/containers/delete");
+    let text = events.stdout();
+    let topics: Vec<_> = text
+        .lines()
+        .filter_map(|line| {
+            line.split_whitespace()
+                .find(|word| word.starts_with("/tasks/") || word.starts_with("/containers/"))
+        })
+        .collect();
+    assert_eq!(
+        topics,
+        [
+            "/containers/create",
+            "/tasks/create",
+            "/tasks/start",
+            "/tasks/exit",
+            "/tasks/delete",
+            "/containers/delete"
+        ],
+        "{text}"
+    );
+}
+
+#[test]
+fn twenty_start_at_once() {
+    needs!(root, overlayfs, program "docker-registry", program "busybox", built "containerd", built "ctr");
+    let stage = stage::busybox();
+    let running: Vec<_> =
+        (0..20).map(|n| run(&stage, "", &format!("crowd{n}"), &format!("echo {n}")).start()).collect();
+    for (number, one) in running.into_iter().enumerate() {
+        assert_eq!(one.wait().ok(), format!("{number}\n"));
+    }
+}
