@@ -13,10 +13,10 @@
 
 pub mod args;
 pub mod bootstrap;
+pub mod cgroup;
 pub mod driver;
 pub mod log;
 pub mod metrics;
-pub mod oom;
 pub mod options;
 pub mod process;
 pub mod rootfs;

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use api::Timestamp;
+use runtime::cgroup::Cgroup;
 
 use crate::driver::Driver;
 use crate::serve::ReplyTo;
@@ -191,6 +192,8 @@ pub struct Container {
     pub queue: VecDeque<Queued>,
     /// The end of init, while execs still run, and when it is told regardless.
     pub held_exit: Option<(Exit, Instant)>,
+    /// The cgroup it was made in.
+    pub cgroup: Option<Cgroup>,
     /// What watches it for lack of memory.
     pub oom: Option<u32>,
 }

@@ -18,12 +18,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use api::containerd::types::Envelope;
 use api::{Message, encode_any};
+use runtime::cgroup::OomWatch;
 use rustix::event::epoll;
 use spec::error::Error;
 
 use crate::args::Args;
 use crate::log;
-use crate::oom;
 use crate::process::{Container, Exit, timestamp};
 use connection::Connection;
 pub use jobs::Doing;
@@ -56,7 +56,7 @@ pub struct Shim {
     signals: sys::event::Signals,
     connections: BTreeMap<u32, Connection>,
     streams: BTreeMap<u32, Stream>,
-    oom_watches: BTreeMap<u32, (String, oom::Watch)>,
+    oom_watches: BTreeMap<u32, (String, OomWatch)>,
     jobs: BTreeMap<u32, Job>,
     /// Ends of processes that a job under way may turn out to have started.
     early: Vec<(u32, Exit)>,

@@ -13,7 +13,7 @@ use crate::driver::{Call, DriverError, Outcome};
 use crate::process::{Freeze, Phase};
 use crate::serve::{Doing, ReplyTo, Shim};
 use crate::stdio::{self, Owner};
-use crate::{log, rootfs};
+use crate::{cgroup, log, rootfs};
 
 impl Shim {
     /// Goes on with `doing` on container `id` now that the driver has `result`.
@@ -59,6 +59,7 @@ impl Shim {
         let Some(container) = self.containers.get_mut(id) else { return };
         container.ready = true;
         container.init.pid = outcome.pid;
+        container.cgroup = cgroup::of(outcome.pid);
         self.attach(id, "", opened);
         if let Err(error) = self.attach_terminal(id, "", outcome.console) {
             // The container is there but deaf and dumb: as good as not made.
@@ -78,7 +79,7 @@ impl Shim {
             pid: outcome.pid,
         };
         self.publish("/tasks/create", &event);
-        self.watch_oom(id, outcome.pid);
+        self.watch_oom(id);
         self.answer(reply, Ok(CreateTaskResponse { pid: outcome.pid }.encode_to_vec()));
     }
 

@@ -100,6 +100,7 @@ impl Shim {
             busy: false,
             queue: VecDeque::new(),
             held_exit: None,
+            cgroup: None,
             oom: None,
         };
         self.containers.insert(id.clone(), container);

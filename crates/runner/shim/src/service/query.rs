@@ -83,10 +83,8 @@ impl Shim {
     pub(super) fn stats(&mut self, payload: &[u8]) -> Result<Vec<u8>, Error> {
         let request: StatsRequest = decode(payload)?;
         let container = self.container(&request.id)?;
-        if container.init.exit().is_some() {
-            return Err(Error::not_found("cgroup does not exist"));
-        }
-        let stats = metrics::of(container.init.pid)?;
+        let cgroup = container.cgroup.as_ref().filter(|cgroup| cgroup.exists());
+        let stats = metrics::of(cgroup.ok_or_else(|| Error::not_found("cgroup does not exist"))?)?;
         Ok(StatsResponse { stats: Some(stats) }.encode_to_vec())
     }
 

@@ -1,6 +1,7 @@
 //! The life of containers and execs.
 
-use api::containerd::events::TaskExit;
+use api::Message;
+use api::containerd::events::{TaskExit, TaskOom};
 use api::containerd::task::v3::*;
 use api::containerd::v1::types::Status;
 use spec::error::Kind;
@@ -25,6 +26,17 @@ pub fn whole_life(mut shim: Shim, events: &Events) {
 
     let pids: PidsResponse = shim.call("Pids", &PidsRequest { id: "a".into() }).unwrap();
     assert!(pids.processes.iter().any(|process| process.pid == pid), "{pids:?}");
+
+    let stats: StatsResponse = shim.call("Stats", &StatsRequest { id: "a".into() }).unwrap();
+    let stats = stats.stats.unwrap();
+    if stats.type_url == "io.containerd.cgroups.v1.Metrics" {
+        let metrics = api::io::containerd::cgroups::v1::Metrics::decode(stats.value.as_slice()).unwrap();
+        assert_eq!(metrics.pids.unwrap().current, 1);
+        assert!(metrics.memory.unwrap().usage.unwrap().usage > 0);
+    } else {
+        let metrics = api::io::containerd::cgroups::v2::Metrics::decode(stats.value.as_slice()).unwrap();
+        assert_eq!(metrics.pids.unwrap().current, 1);
+    }
 
     let () = shim.call("Pause", &PauseRequest { id: "a".into() }).unwrap();
     assert_eq!(shim.state("a", "").status(), Status::Paused);
@@ -99,7 +111,7 @@ fn the_exit_code_is_the_programs() {
     let deadline = crate::shim::soon();
     assert!(shim.client.receive(started, deadline).unwrap().status.is_none());
     let response = shim.client.receive(waiting, deadline).unwrap();
-    let wait = <WaitResponse as api::Message>::decode(response.payload.as_slice()).unwrap();
+    let wait = WaitResponse::decode(response.payload.as_slice()).unwrap();
     assert_eq!(wait.exit_status, 42);
     assert_eq!(shim.delete("a", "").exit_status, 42);
     shim.shutdown();
@@ -203,7 +215,7 @@ fn a_dead_shim_is_cleaned_up_after() {
     // The root of the state is in the options, which the bundle keeps.
     let output = action(&shim.place, &shim.bundle, "a", &["delete"], &[], &[]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let response = <DeleteResponse as api::Message>::decode(output.stdout.as_slice()).unwrap();
+    let response = DeleteResponse::decode(output.stdout.as_slice()).unwrap();
     assert_eq!((response.pid, response.exit_status), (pid, 137));
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
     assert!(!mounts.contains(&shim.bundle.display().to_string()));
@@ -228,4 +240,51 @@ fn old_daemons_get_the_replies_they_read() {
         let mut client = crate::shim::connect(&place, &address);
         let () = client.call("containerd.task.v2.Task", "Shutdown", &ShutdownRequest::default()).unwrap();
     }
+}
+
+#[test]
+fn running_out_of_memory_is_told() {
+    testkit::needs!(root, program "busybox");
+    let place = Place::new();
+    let events = Events::listen(&place.events_socket());
+    place.bundle_of("a", &["/bin/sh", "-c", "x=x; while true; do x=$x$x; done"], |spec| {
+        let memory = spec::runtime::LinuxMemory { limit: Some(16 << 20), ..Default::default() };
+        spec.linux_mut().resources.get_or_insert_default().memory = Some(memory);
+    });
+    let mut shim = Shim::start(place, "a");
+    shim.create(&shim.create_request("a"));
+    shim.start_process("a", "");
+    assert_eq!(shim.wait("a", "").exit_status, 137);
+    shim.delete("a", "");
+    shim.shutdown();
+    let topics = events.wait_for(5);
+    let oom = topics.iter().position(|topic| topic == "/tasks/oom").unwrap();
+    let exit = topics.iter().position(|topic| topic == "/tasks/exit").unwrap();
+    assert!(oom < exit, "{topics:?}");
+    let told: Vec<TaskOom> = events.payloads("/tasks/oom");
+    assert_eq!(told[0].container_id, "a");
+}
+
+#[test]
+fn execs_end_before_a_container_that_shares_its_pids() {
+    testkit::needs!(root, program "busybox");
+    let place = Place::new();
+    let events = Events::listen(&place.events_socket());
+    place.bundle_of("a", &["/bin/sleep", "1000"], |spec| {
+        spec.linux_mut().namespaces.retain(|ns| ns.kind != spec::runtime::NamespaceKind::Pid);
+    });
+    let mut shim = Shim::start(place, "a");
+    shim.create(&shim.create_request("a"));
+    shim.start_process("a", "");
+    let exec = ExecProcessRequest { id: "a".into(), exec_id: "e".into(), ..ExecProcessRequest::default() };
+    shim.exec(exec, &["/bin/sleep", "1000"]).unwrap();
+    shim.kill("a", "", 9);
+    assert_eq!(shim.wait("a", "").exit_status, 137);
+    assert_eq!(shim.state("a", "e").status(), Status::Stopped);
+    shim.delete("a", "e");
+    shim.delete("a", "");
+    shim.shutdown();
+    events.wait_for(7);
+    let exits: Vec<TaskExit> = events.payloads("/tasks/exit");
+    assert_eq!([exits[0].id.as_str(), exits[1].id.as_str()], ["e", "a"]);
 }
