@@ -6,7 +6,7 @@
 //! Invariant: nothing here is written by hand but the conversions to and from `Any`.
 #![allow(missing_docs, clippy::doc_lazy_continuation, clippy::doc_overindented_list_items)]
 
-pub use prost::Message;
+pub use prost::{DecodeError, Message, Name};
 pub use prost_types::{Any, FieldMask, Timestamp};
 
 mod any;

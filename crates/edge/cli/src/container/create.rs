@@ -1,0 +1,185 @@
+//! Making a container's snapshot and record, as `ctr run` and `ctr containers create` do.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use api::containerd::services::containers::v1 as wire;
+use api::containerd::services::snapshots::v1 as snapshots;
+use spec::Platform;
+use spec::runtime::Spec;
+
+use super::flags::{ContainerFlags, RunFlags};
+use super::rootfs::Tree;
+use super::spec as build;
+use crate::client::Client;
+use crate::ctr::args;
+use crate::failure::{Failure, OrFail, Result};
+use crate::image;
+
+/// The type that containerd gives an OCI runtime spec in an Any, whose value is JSON.
+pub const SPEC_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
+
+/// What to make.
+#[derive(Debug)]
+pub struct Create<'a> {
+    /// Flags of both commands.
+    pub flags: &'a ContainerFlags,
+    /// Flags of `run`.
+    pub run: &'a RunFlags,
+    /// Image or root file system; nothing with `--config`.
+    pub image: &'a str,
+    /// The new container's id.
+    pub id: &'a str,
+    /// The command; the image's when empty.
+    pub command: &'a [String],
+}
+
+/// A container that was made.
+#[derive(Debug)]
+pub struct Created {
+    /// Its record.
+    pub container: wire::Container,
+    /// Its spec.
+    pub spec: Spec,
+    /// How to mount its root file system; nothing for one of the user's own.
+    pub rootfs: Vec<api::containerd::types::Mount>,
+}
+
+impl Create<'_> {
+    /// Makes the container, or leaves nothing behind.
+    pub async fn make(&self, client: &Client) -> Result<Created> {
+        spec::name::check_identifier(self.id).map_err(spec::Error::from)?;
+        let record = wire::Container {
+            id: self.id.to_owned(),
+            labels: args::labels(&self.flags.label.labels),
+            runtime: Some(wire::container::Runtime {
+                name: self.flags.runtime.runtime.clone(),
+                options: self.flags.runtime.options()?,
+            }),
+            sandbox: self.flags.sandbox.clone().unwrap_or_default(),
+            ..Default::default()
+        };
+        if let Some(config) = &self.flags.config {
+            let text = std::fs::read(config)
+                .or_fail(format!("cannot load spec template file {}", config.display()))?;
+            let mut spec = Spec::from_slice(&text).or_fail(format!("{} is no OCI spec", config.display()))?;
+            spec.annotations.extend(record.labels.clone());
+            return store(client, record, spec, vec![]).await;
+        }
+        let mut spec = build::base(client.namespace(), self.id);
+        if self.flags.rootfs {
+            let root = std::path::absolute(Path::new(self.image))?;
+            spec.root.get_or_insert_default().path = root.display().to_string();
+            spec.process_mut().args = self.command.to_vec();
+            let tree = Tree::of_directory(&root).or_fail(format!("cannot open rootfs {}", root.display()))?;
+            build::apply_flags(&mut spec, self.flags, self.run, Some(&tree))?;
+            return store(client, record, spec, vec![]).await;
+        }
+        self.from_image(client, record, spec).await
+    }
+
+    async fn from_image(
+        &self,
+        client: &Client,
+        mut record: wire::Container,
+        mut spec: Spec,
+    ) -> Result<Created> {
+        let snapshotter = client.snapshotter(self.flags.snapshotter.snapshotter.as_deref()).await?;
+        let platform: Option<Platform> =
+            self.run.platform.as_ref().map(|text| text.parse()).transpose().map_err(::spec::Error::from)?;
+        let image = image::get(client, self.image).await?;
+        let chosen = image::choose(client, &image, platform.as_ref()).await?;
+        let parent = match chosen.chain_id() {
+            Some(chain_id) if image::is_unpacked(client, &chosen, &snapshotter).await? => chain_id,
+            _ => image::unpack(client, &image, platform.as_ref(), &snapshotter, self.run.sync_fs).await?,
+        };
+        record.image.clone_from(&image.name);
+        record.snapshotter.clone_from(&snapshotter);
+        record.snapshot_key = self.id.to_owned();
+        record.labels = self.labels(&image, &chosen.config.config);
+        let prepare = snapshots::PrepareSnapshotRequest {
+            snapshotter: snapshotter.clone(),
+            key: self.id.to_owned(),
+            parent: parent.to_string(),
+            labels: self.snapshot_labels(),
+        };
+        let lease = crate::ctr::lease(client).await?;
+        let leased = client.with_lease(&lease)?;
+        let result = async {
+            let mounts = leased.snapshots().prepare(prepare).await?.into_inner().mounts;
+            let tree = Tree::of_mounts(&mounts).or_fail("cannot look into the image")?;
+            build::apply_image(&mut spec, &chosen.config.config, self.command, &tree)?;
+            build::apply_flags(&mut spec, self.flags, self.run, Some(&tree))?;
+            drop(tree); // before the runtime mounts the same directories for writing
+            store(&leased, record, spec, mounts).await
+        };
+        let result = result.await;
+        if result.as_ref().is_err_and(|failure| !failure.is_already_exists()) {
+            let request = snapshots::RemoveSnapshotRequest { snapshotter, key: self.id.to_owned() };
+            // The failure that led here is the one to tell; the lease's end frees what stays.
+            let _leased = client.snapshots().remove(request).await;
+        }
+        crate::ctr::end_lease(client, lease).await?;
+        result
+    }
+
+    /// Labels of the image's config and record, then the flags'; those with containerd's own prefixes are not copied.
+    fn labels(
+        &self,
+        image: &image::Image,
+        config: &::spec::image::ProcessConfig,
+    ) -> BTreeMap<String, String> {
+        let own = |key: &str| key.starts_with("containerd.io/") || key.starts_with("io.cri-containerd");
+        let mut labels = BTreeMap::new();
+        for (key, value) in config.labels.iter().chain(&image.labels) {
+            if !own(key) && ::spec::label::check(key, value).is_ok() {
+                labels.insert(key.clone(), value.clone());
+            }
+        }
+        labels.extend(args::labels(&self.flags.label.labels));
+        let signal = if config.stop_signal.is_empty() { "SIGTERM" } else { &config.stop_signal };
+        labels.insert(::spec::label::STOP_SIGNAL.into(), signal.to_owned());
+        labels
+    }
+
+    fn snapshot_labels(&self) -> BTreeMap<String, String> {
+        let mut labels = args::labels(&self.flags.snapshotter_labels);
+        if !self.run.uid_maps.is_empty() {
+            labels.insert("containerd.io/snapshot/uidmapping".into(), self.run.uid_maps.join(","));
+            labels.insert("containerd.io/snapshot/gidmapping".into(), self.run.gid_maps.join(","));
+        }
+        labels
+    }
+}
+
+async fn store(
+    client: &Client,
+    mut record: wire::Container,
+    spec: Spec,
+    rootfs: Vec<api::containerd::types::Mount>,
+) -> Result<Created> {
+    let value = serde_json::to_vec(&spec)?;
+    record.spec = Some(api::Any { type_url: SPEC_TYPE.into(), value });
+    let request = wire::CreateContainerRequest { container: Some(record) };
+    let container = client.containers().create(request).await?.into_inner().container;
+    let container = container.ok_or_else(|| Failure::new("the daemon made no container"))?;
+    Ok(Created { container, spec, rootfs })
+}
+
+/// Deletes a container's record and, unless it is to be kept, its snapshot.
+pub async fn delete(client: &Client, id: &str, keep_snapshot: bool) -> Result {
+    let request = wire::GetContainerRequest { id: id.to_owned() };
+    let container = client.containers().get(request).await?.into_inner().container.unwrap_or_default();
+    if !keep_snapshot && !container.snapshot_key.is_empty() {
+        let request = snapshots::RemoveSnapshotRequest {
+            snapshotter: container.snapshotter,
+            key: container.snapshot_key,
+        };
+        match client.snapshots().remove(request).await {
+            Err(status) if status.code() != tonic::Code::NotFound => return Err(status.into()),
+            _ => {}
+        }
+    }
+    client.containers().delete(wire::DeleteContainerRequest { id: id.to_owned() }).await?;
+    Ok(())
+}

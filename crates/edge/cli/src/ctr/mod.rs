@@ -1,0 +1,223 @@
+//! `ctr`: containerd's own client, command for command. One file a group of commands.
+
+pub mod args;
+mod containers;
+mod content;
+mod events;
+mod images;
+mod info;
+mod leases;
+mod metrics;
+mod namespaces;
+mod oci;
+mod plugins;
+mod run;
+mod shim;
+mod snapshots;
+mod tasks;
+mod version;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::client::Client;
+use crate::failure::Result;
+
+const BANNER: &str = "\
+        __
+  _____/ /______
+ / ___/ __/ ___/
+/ /__/ /_/ /
+\\___/\\__/_/
+
+containerd CLI
+";
+
+const TEMPLATE: &str = "\
+NAME:
+   ctr - {before-help}
+USAGE:
+   {usage}
+
+VERSION:
+   {version}
+
+DESCRIPTION:
+   {about}
+
+COMMANDS:
+{subcommands}
+
+GLOBAL OPTIONS:
+{options}{after-help}
+";
+
+/// ctr is an unsupported debug and administrative client for interacting with the containerd daemon.
+#[derive(Parser, Debug)]
+#[command(name = "ctr", version, before_help = BANNER, help_template = TEMPLATE)]
+#[command(subcommand_required = true, arg_required_else_help = true, disable_help_subcommand = false)]
+pub struct Ctr {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Flags before the command.
+#[derive(clap::Args, Debug)]
+pub struct Global {
+    /// Enable debug output in logs
+    #[arg(long)]
+    pub debug: bool,
+    /// Address for containerd's GRPC server
+    #[arg(long, short = 'a', env = "CONTAINERD_ADDRESS", default_value = "/run/containerd/containerd.sock")]
+    pub address: PathBuf,
+    /// Total timeout for ctr commands
+    #[arg(long, default_value = "0s", value_parser = args::duration)]
+    pub timeout: Duration,
+    /// Timeout for connecting to containerd
+    #[arg(long, default_value = "0s", value_parser = args::duration)]
+    pub connect_timeout: Duration,
+    /// Namespace to use with commands
+    #[arg(long, short = 'n', env = "CONTAINERD_NAMESPACE", default_value = "default")]
+    pub namespace: String,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Provides information about containerd plugins
+    #[command(visible_alias = "plugin", subcommand)]
+    Plugins(plugins::Command),
+    /// Print the client and server versions
+    Version(version::Version),
+    /// Manage containers
+    #[command(visible_aliases = ["c", "container"], subcommand)]
+    Containers(containers::Command),
+    /// Manage content
+    #[command(subcommand)]
+    Content(content::Command),
+    /// Display containerd events
+    #[command(visible_alias = "event")]
+    Events(events::Events),
+    /// Manage images
+    #[command(visible_aliases = ["image", "i"], subcommand)]
+    Images(images::Command),
+    /// Manage leases
+    #[command(subcommand)]
+    Leases(leases::Command),
+    /// Manage namespaces
+    #[command(visible_aliases = ["namespace", "ns"], subcommand)]
+    Namespaces(namespaces::Command),
+    /// Run a container
+    Run(Box<run::Run>),
+    /// Manage snapshots
+    #[command(visible_alias = "snapshot")]
+    Snapshots(snapshots::Snapshots),
+    /// Manage tasks
+    #[command(visible_aliases = ["t", "task"], subcommand)]
+    Tasks(tasks::Command),
+    /// OCI tools
+    #[command(subcommand)]
+    Oci(oci::Command),
+    /// Interact with a shim directly
+    Shim(shim::Shim),
+    /// Print the server info
+    Info(info::Info),
+    /// Print a completion script
+    Completion(Completion),
+}
+
+/// Which shell.
+#[derive(clap::Args, Debug)]
+pub struct Completion {
+    /// The shell to complete for
+    shell: clap_complete::Shell,
+}
+
+/// The whole command line, for parsing, completion and man pages.
+pub fn command() -> clap::Command {
+    booleans(Ctr::command())
+}
+
+/// Lets every switch take `=true` and `=false` as Go's do, and every `list` be called `ls`.
+fn booleans(command: clap::Command) -> clap::Command {
+    let command = command.mut_args(|arg| match arg.get_action() {
+        ArgAction::SetTrue => arg
+            .action(ArgAction::Set)
+            .num_args(0..=1)
+            .require_equals(true)
+            .hide_possible_values(true)
+            .hide_default_value(true)
+            .default_missing_value("true"),
+        _ => arg,
+    });
+    command.mut_subcommands(booleans)
+}
+
+/// Parses the command line and runs it.
+///
+/// # Errors
+/// What the command failed with; a wrong command line ends the process here, with its usage.
+pub async fn main(args: impl IntoIterator<Item = std::ffi::OsString>) -> Result {
+    let matches = command().get_matches_from(args);
+    let ctr = Ctr::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let timeout = ctr.global.timeout;
+    let run = dispatch(ctr);
+    if timeout.is_zero() {
+        return run.await;
+    }
+    tokio::time::timeout(timeout, run)
+        .await
+        .unwrap_or_else(|_| Err(crate::Failure::new(format!("context deadline exceeded after {timeout:?}"))))
+}
+
+async fn dispatch(ctr: Ctr) -> Result {
+    let global = &ctr.global;
+    match ctr.command {
+        Command::Oci(command) => return command.run(global).await,
+        Command::Shim(shim) => return shim.run(global).await,
+        Command::Completion(completion) => {
+            clap_complete::generate(completion.shell, &mut command(), "ctr", &mut std::io::stdout());
+            return Ok(());
+        }
+        _ => {}
+    }
+    let client = Client::connect(global).await?;
+    match ctr.command {
+        Command::Plugins(command) => command.run(&client).await,
+        Command::Version(version) => version.run(&client).await,
+        Command::Containers(command) => command.run(&client).await,
+        Command::Content(command) => command.run(&client).await,
+        Command::Events(events) => events.run(&client).await,
+        Command::Images(command) => command.run(&client).await,
+        Command::Leases(command) => command.run(&client).await,
+        Command::Namespaces(command) => command.run(&client).await,
+        Command::Run(run) => run.run(&client).await,
+        Command::Snapshots(snapshots) => snapshots.run(&client).await,
+        Command::Tasks(command) => command.run(&client).await,
+        Command::Info(info) => info.run(&client).await,
+        Command::Oci(_) | Command::Shim(_) | Command::Completion(_) => Ok(()),
+    }
+}
+
+/// A lease for the length of a command, ended by [`end_lease`] or, if the command is killed, after a day.
+///
+/// # Errors
+/// The daemon refuses.
+pub async fn lease(client: &Client) -> Result<String> {
+    let mut labels = std::collections::BTreeMap::new();
+    leases::expire(&mut labels, Duration::from_secs(24 * 3600));
+    leases::create(client, String::new(), labels).await
+}
+
+/// Ends a command's lease.
+///
+/// # Errors
+/// The daemon refuses.
+pub async fn end_lease(client: &Client, id: String) -> Result {
+    let request = api::containerd::services::leases::v1::DeleteRequest { id, sync: false };
+    client.leases().delete(request).await?;
+    Ok(())
+}
