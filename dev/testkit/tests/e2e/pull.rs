@@ -145,6 +145,8 @@ fn content_can_be_fetched_read_and_written_by_hand() {
     let daemon = Daemon::start();
     let blob = Blob::new("text/plain", b"by hand".to_vec());
     let digest = format!("--expected-digest={}", blob.digest);
+    let wrong = daemon.ctr("content ingest").args([&digest, "other-key"]).stdin("something else").fails();
+    assert!(wrong.contains("sha256:"), "{wrong}");
     daemon
         .ctr("content ingest")
         .args([&digest, "--expected-size=7", "my-key"])

@@ -45,7 +45,7 @@ const TABLE: &[Row] = &[
         name: "snapshot",
         ours: &["model", "sys", "spec", "api"],
         theirs: None,
-        never: &["tonic", "hyper", "redb"],
+        never: &["tonic", "hyper"],
     },
     Row { name: "image", ours: &["model", "sys", "spec", "api"], theirs: None, never: &["tonic", "redb"] },
     Row {
