@@ -55,7 +55,11 @@ pub fn watch_oom_v1(memory: &Path) -> Result<OwnedFd> {
 pub fn watch_file(path: &Path) -> Result<OwnedFd> {
     let flags = CreateFlags::CLOEXEC | CreateFlags::NONBLOCK;
     let events = inotify::init(flags).map_err(call!("inotify_init1", flags))?;
-    inotify::add_watch(&events, path, WatchFlags::MODIFY).map_err(call!("inotify_add_watch", events, path))?;
+    inotify::add_watch(&events, path, WatchFlags::MODIFY).map_err(call!(
+        "inotify_add_watch",
+        events,
+        path
+    ))?;
     Ok(events)
 }
 

@@ -33,7 +33,7 @@ pub fn is_sealed() -> Result<bool> {
 
 /// A descriptor of this process's own program that executes and cannot be written through.
 pub fn open_sealed() -> Result<OwnedFd> {
-    match read_only_bind() {
+    match read_only_bind(Path::new("/proc/self/exe")) {
         Ok(bind) => Ok(bind),
         Err(_) => sealed_copy(),
     }
@@ -74,8 +74,8 @@ fn c_string(text: OsString) -> Result<CString> {
     CString::new(text.into_vec()).map_err(|_| Error::new(libc::EINVAL, "execveat(argument with a zero byte)"))
 }
 
-fn read_only_bind() -> Result<OwnedFd> {
-    let tree = copy(at::here(), Path::new("/proc/self/exe"), false)?;
+fn read_only_bind(program: &Path) -> Result<OwnedFd> {
+    let tree = copy(at::here(), program, false)?;
     change(
         tree.as_fd(),
         Change { set: Attributes::RDONLY | Attributes::NOSUID, ..Change::default() },
@@ -119,7 +119,11 @@ mod tests {
             return;
         }
         assert!(!is_sealed().unwrap());
-        for sealed in [read_only_bind().unwrap(), sealed_copy().unwrap()] {
+        // A program that runs cannot be written anyway, so a copy that does not run is the better witness.
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("program");
+        std::fs::write(&program, "x").unwrap();
+        for sealed in [read_only_bind(&program).unwrap(), sealed_copy().unwrap()] {
             let path = crate::path::of_fd(sealed.as_fd());
             let error = fd::open(&path, libc::O_WRONLY).unwrap_err();
             assert!(error.is(libc::EROFS) || error.is(libc::EPERM) || error.is(libc::EACCES), "{error}");

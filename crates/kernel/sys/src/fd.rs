@@ -19,6 +19,43 @@ pub fn close_on_exec_from(first: u32) -> Result<()> {
     }
 }
 
+/// Closes every descriptor above the standard streams but those in `keep`. For a process that has just been cloned:
+/// values that own the closed descriptors must never be dropped again.
+pub fn close_all_but(keep: &[i32]) -> Result<()> {
+    let mut keep: Vec<u32> =
+        keep.iter().filter_map(|fd| u32::try_from(*fd).ok()).filter(|fd| *fd > 2).collect();
+    keep.sort_unstable();
+    keep.dedup();
+    let mut first = 3;
+    for fd in keep {
+        if fd > first {
+            close_range(first, fd - 1)?;
+        }
+        first = fd + 1;
+    }
+    close_range(first, libc::c_uint::MAX)
+}
+
+/// Closes the descriptors from `first` to `last`. `close_range(2)`, Linux 5.9.
+fn close_range(first: u32, last: u32) -> Result<()> {
+    // SAFETY: the only caller is documented to own nothing in that range any more.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    check(done, || format!("close_range({first}, {last})")).map(|_| ())
+}
+
+/// Waits for one byte.
+pub fn read_byte(fd: BorrowedFd<'_>) -> Result<()> {
+    let mut byte = [0u8; 1];
+    loop {
+        match rustix::io::read(fd, &mut byte) {
+            Ok(1) => return Ok(()),
+            Ok(_) => return Err(Error::new(libc::EPIPE, format!("read({fd:?})"))),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(call!("read", fd)(errno)),
+        }
+    }
+}
+
 /// The same, one by one from `/proc/self/fd`.
 fn mark_each(first: u32) -> Result<()> {
     let dir = rustix::fs::open(

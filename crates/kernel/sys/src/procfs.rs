@@ -3,13 +3,14 @@
 //! A container's `/proc` is under the control of its image and its mounts; a write meant for a kernel file could be
 //! led elsewhere (CVE-2019-16884, CVE-2025-52881). This handle cannot.
 
+use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::fd;
 use crate::mount::{Attributes, Context, PROC_MAGIC, file_system_magic};
-use crate::path::{Access, Root};
+use crate::path::{Access, Root, at};
 
 /// A private procfs of the caller's pid namespace.
 #[derive(Debug)]
@@ -38,6 +39,13 @@ impl Procfs {
     pub fn write(&self, path: &str, text: &str) -> Result<()> {
         let file = self.root.open_on_mount(Path::new(path), Access::Write)?;
         fd::write_once(file.as_fd(), text.as_bytes()).map_err(|error| name(&error, path))
+    }
+
+    /// Writes `text` to the file `path` of this process.
+    pub fn write_self(&self, path: &str, text: &str) -> Result<()> {
+        // `self` is a link; its text is the pid in this procfs, whatever namespace the process is in by now.
+        let pid = at::read_link(self.root.as_fd(), OsStr::new("self"))?;
+        self.write(&format!("{}/{path}", pid.display()), text)
     }
 
     /// Reads the file `path`.

@@ -31,25 +31,31 @@ pub fn resource(name: &str) -> Option<Resource> {
     Some(Resource(number))
 }
 
-/// The soft and hard limit of this process.
-pub fn get(resource: Resource) -> Result<(u64, u64)> {
+/// The soft and hard limit of the process `pid`, 0 for the caller.
+pub fn get(pid: i32, resource: Resource) -> Result<(u64, u64)> {
     let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: a null new limit only reads; the old one is written to `limit`.
     let done = unsafe {
-        libc::syscall(libc::SYS_prlimit64, 0, resource.0, std::ptr::null::<libc::rlimit64>(), &raw mut limit)
+        libc::syscall(
+            libc::SYS_prlimit64,
+            pid,
+            resource.0,
+            std::ptr::null::<libc::rlimit64>(),
+            &raw mut limit,
+        )
     };
     check(done, || format!("prlimit64({resource:?})"))?;
     Ok((limit.rlim_cur, limit.rlim_max))
 }
 
-/// Sets the soft and hard limit of this process. `prlimit(2)`.
-pub fn set(resource: Resource, soft: u64, hard: u64) -> Result<()> {
+/// Sets the soft and hard limit of the process `pid`, 0 for the caller. `prlimit(2)`.
+pub fn set(pid: i32, resource: Resource, soft: u64, hard: u64) -> Result<()> {
     let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
     // SAFETY: the new limit is read from `limit`; a null old limit is allowed.
     let done = unsafe {
         libc::syscall(
             libc::SYS_prlimit64,
-            0,
+            pid,
             resource.0,
             &raw const limit,
             std::ptr::null_mut::<libc::rlimit64>(),

@@ -1,13 +1,24 @@
 //! Exec: one more process in a running container.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
-use spec::runtime::Process;
+use spec::runtime::{NamespaceKind, Process, Status};
 use spec::{HasKind, Kind};
+use sys::process::{self, Clone3, Fork};
 
-use crate::container::Container;
-use crate::create::Stdio;
+use crate::cgroup::{CgroupError, Joiner};
+use crate::container::{Container, ContainerError};
+use crate::create::plan::{self, PlanError};
+use crate::create::{self, CreateError, Stdio};
+use crate::init::{self, Joining};
+use crate::state::runc_name;
+use crate::talk::{TIMED_OUT, Talk, Word};
+
+/// How long joining may take between two words.
+const PATIENCE: Duration = Duration::from_secs(30);
+const SIGKILL: i32 = 9;
 
 /// A process to be added to a container.
 #[derive(Debug)]
@@ -26,26 +37,8 @@ pub struct Exec<'a> {
     pub preserve_fds: u32,
     /// Join even when the container is paused.
     pub ignore_paused: bool,
-}
-
-impl<'a> Exec<'a> {
-    /// `process` in `container`, with inherited streams.
-    pub fn new(container: &'a Container, process: Process) -> Self {
-        Self {
-            container,
-            process,
-            stdio: Stdio::default(),
-            console_socket: None,
-            pid_file: None,
-            preserve_fds: 0,
-            ignore_paused: false,
-        }
-    }
-
-    /// Starts it; when this returns the program runs.
-    pub fn run(self) -> Result<Started, ExecError> {
-        Err(ExecError::Unready)
-    }
+    /// A cgroup below the container's, to run in.
+    pub cgroup: Option<&'a Path>,
 }
 
 /// What [`Exec::run`] started.
@@ -64,13 +57,182 @@ pub struct Started {
 pub enum ExecError {
     /// The container does not run.
     #[error("cannot exec in a stopped container")]
-    Unready,
+    Stopped,
+    /// The container is paused.
+    #[error("cannot exec in a paused container (use --ignore-paused to override)")]
+    Paused,
+    /// The process asks for what cannot be.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The container would not.
+    #[error(transparent)]
+    Container(#[from] ContainerError),
+    /// Its cgroup would not.
+    #[error("unable to join the container's cgroup")]
+    Cgroup(#[from] CgroupError),
+    /// A system call of the parent failed.
+    #[error("exec failed: {step}")]
+    System {
+        /// What it was for.
+        step: &'static str,
+        /// The call.
+        source: sys::Error,
+    },
+    /// The new process failed; the text is complete.
+    #[error("exec failed: unable to start container process: {text}")]
+    Init {
+        /// Errno of the failed call, 0 when there was none.
+        errno: i32,
+        /// What failed.
+        text: String,
+    },
+    /// It ended without a word.
+    #[error("exec failed: unable to start container process: it was killed")]
+    Died,
+    /// It did not get ready in time.
+    #[error("exec failed: unable to start container process: it was not ready in time")]
+    Timeout,
+}
+
+impl ExecError {
+    fn at(step: &'static str) -> impl FnOnce(sys::Error) -> Self {
+        move |source| Self::System { step, source }
+    }
 }
 
 impl HasKind for ExecError {
     fn kind(&self) -> Kind {
         match self {
-            Self::Unready => Kind::FailedPrecondition,
+            Self::Stopped | Self::Paused => Kind::FailedPrecondition,
+            Self::Plan(source) => source.kind(),
+            Self::Container(source) => source.kind(),
+            Self::Cgroup(source) => source.kind(),
+            Self::System { source, .. } => Kind::from_errno(source.errno()),
+            Self::Init { .. } | Self::Died => Kind::Unknown,
+            Self::Timeout => Kind::DeadlineExceeded,
+        }
+    }
+}
+
+impl<'a> Exec<'a> {
+    /// `process` in `container`, with inherited streams.
+    pub fn new(container: &'a Container, process: Process) -> Self {
+        Self {
+            container,
+            process,
+            stdio: Stdio::default(),
+            console_socket: None,
+            pid_file: None,
+            preserve_fds: 0,
+            ignore_paused: false,
+            cgroup: None,
+        }
+    }
+
+    /// Starts it; when this returns the program runs.
+    pub fn run(self) -> Result<Started, ExecError> {
+        self.check_status()?;
+        let record = self.container.record();
+        let spec = record.spec.as_deref().cloned().unwrap_or_default();
+        let process = plan::plan_exec(&spec, &self.process)?;
+        let init = self.container.init()?.ok_or(ExecError::Stopped)?;
+        let joiner = match self.cgroup {
+            Some(below) => self.container.cgroup().joiner_below(below)?,
+            None => self.container.cgroup().joiner_beside(record.init_process_pid)?,
+        };
+        let socket = self.console_socket.map(sys::socket::connect).transpose();
+        let socket = socket.map_err(ExecError::at("connect to the console socket"))?;
+        let (ours, theirs) = Talk::pair().map_err(ExecError::at("make the talk"))?;
+        let user_namespace = self.has(NamespaceKind::User);
+        let joining = Joining {
+            process: &process,
+            talk: &theirs,
+            stdio: &self.stdio,
+            joiner: &joiner,
+            init: init.as_fd(),
+            namespaces: self.namespaces(),
+            user_namespace,
+            preserve_fds: self.preserve_fds,
+        };
+        let (pid, pidfd) = match self.clone_process(&joiner, init.as_fd())? {
+            Fork::Child => init::join(&joining),
+            Fork::Parent { pid, pidfd } => (pid, pidfd),
+        };
+        drop(theirs);
+        let finished = self.follow(pid, &process, &ours, user_namespace).and_then(|console| {
+            let console =
+                create::hand_over(console, socket).map_err(ExecError::at("hand over the terminal"))?;
+            if let Some(path) = self.pid_file {
+                create::write_pid_file(path, pid).map_err(ExecError::at("write the pid file"))?;
+            }
+            Ok(console)
+        });
+        match finished {
+            Ok(console) => Ok(Started { pid, pidfd, console }),
+            Err(error) => {
+                let _ = process::signal(pidfd.as_fd(), SIGKILL);
+                create::reap(pidfd.as_fd());
+                Err(error)
+            }
+        }
+    }
+
+    fn check_status(&self) -> Result<(), ExecError> {
+        match self.container.status()? {
+            Status::Stopped => Err(ExecError::Stopped),
+            Status::Paused if !self.ignore_paused => Err(ExecError::Paused),
+            Status::Creating | Status::Created | Status::Running | Status::Paused => Ok(()),
+        }
+    }
+
+    fn has(&self, kind: NamespaceKind) -> bool {
+        self.container.record().config.namespaces.iter().any(|namespace| namespace.kind == runc_name(kind))
+    }
+
+    /// What the new process joins by itself.
+    fn namespaces(&self) -> i32 {
+        NamespaceKind::ALL
+            .into_iter()
+            .filter(|kind| !matches!(kind, NamespaceKind::Pid | NamespaceKind::User) && self.has(*kind))
+            .fold(0, |flags, kind| flags | plan::kind_of(kind).flag())
+    }
+
+    fn clone_process(&self, joiner: &Joiner, init: BorrowedFd<'_>) -> Result<Fork, ExecError> {
+        let options = Clone3 { namespaces: 0, sibling: false, cgroup: joiner.clone_into() };
+        let fork = || process::fork(&options);
+        if !self.has(NamespaceKind::Pid) {
+            return fork().map_err(ExecError::at("clone"));
+        }
+        create::parked_in_pid_namespace(init, fork).map_err(ExecError::at("clone into the pid namespace"))
+    }
+
+    /// Hears the new process until it has executed its program.
+    fn follow(
+        &self,
+        pid: i32,
+        process: &plan::Process,
+        talk: &Talk,
+        user_namespace: bool,
+    ) -> Result<Option<OwnedFd>, ExecError> {
+        if user_namespace {
+            create::settle(pid, process).map_err(|error| match error {
+                CreateError::System { source, .. } => ExecError::at("prepare the process")(source),
+                other => ExecError::Init { errno: 0, text: other.to_string() },
+            })?;
+            talk.go().map_err(ExecError::at("let the process go on"))?;
+        }
+        let (mut console, mut ready) = (None, false);
+        loop {
+            match talk.hear(PATIENCE) {
+                Ok(Some(Word::Console(master))) => console = Some(master),
+                Ok(Some(Word::Ready)) => ready = true,
+                Ok(Some(Word::Failed(errno, text))) => return Err(ExecError::Init { errno, text }),
+                // The end of the talk after the last word is the program's beginning.
+                Ok(None) if ready => return Ok(console),
+                Ok(Some(Word::Maps | Word::Sibling(_) | Word::Hooks) | None) => return Err(ExecError::Died),
+                Err(error) if error.is(TIMED_OUT) => return Err(ExecError::Timeout),
+                Err(error) => return Err(ExecError::at("hear the process")(error)),
+            }
         }
     }
 }

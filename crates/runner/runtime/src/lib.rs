@@ -12,8 +12,10 @@ pub mod container;
 pub mod create;
 pub mod exec;
 pub mod hooks;
+mod init;
 pub mod seccomp;
 pub mod state;
+mod talk;
 
 pub use container::{Container, ContainerError};
 pub use create::{Create, CreateError, Created, Stdio};

@@ -284,6 +284,20 @@ impl From<FileType> for Type {
     }
 }
 
+/// A second descriptor of what is open as `fd`. `fcntl(F_DUPFD_CLOEXEC)`.
+pub fn duplicate(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
+    rustix::io::fcntl_dupfd_cloexec(fd, 3).map_err(call!("fcntl", fd, "F_DUPFD_CLOEXEC"))
+}
+
+/// Whether this process, with its effective ids, may execute the file `path`. `faccessat2(2)`, Linux 5.8.
+pub fn may_execute(path: &Path) -> Result<()> {
+    rustix::fs::accessat(rustix::fs::CWD, path, rustix::fs::Access::EXEC_OK, AtFlags::EACCESS).map_err(call!(
+        "faccessat2",
+        path,
+        "X_OK"
+    ))
+}
+
 /// Writes `dir`'s file system to disk. `syncfs(2)`.
 pub fn sync_file_system(dir: BorrowedFd<'_>) -> Result<()> {
     rustix::fs::syncfs(dir).map_err(call!("syncfs", dir))

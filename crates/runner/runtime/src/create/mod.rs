@@ -1,12 +1,34 @@
 //! Creation: plan, cgroup, clone, and the parent's half of the talk with init.
+//!
+//! ```text
+//! <root>/<id>/            made first; its existence is what reserves the id
+//!     exec.fifo           the gate; goes when the container is started
+//!     state.json          written when init is ready
+//! ```
+//!
+//! Invariant: whatever fails, the directory, the cgroup and init are gone again before the error is returned.
 
-use std::os::fd::OwnedFd;
-use std::path::Path;
+mod error;
+mod idmap;
+mod parent;
+pub mod plan;
 
-use spec::runtime::Spec;
-use spec::{HasKind, Kind};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 
+use spec::runtime::{MAX_CONFIG_BYTES, Spec, State, Status, VERSION};
+use sys::process::{self, Fork};
+
+use crate::cgroup::Cgroup;
 use crate::container::Container;
+use crate::init::{self, Init};
+use crate::state::{GATE, Record};
+use crate::talk::Talk;
+
+pub use error::CreateError;
+pub(crate) use parent::{Child, parked_in_pid_namespace, settle};
+use plan::Plan;
 
 /// The standard streams of a new process; `None` inherits the caller's.
 #[derive(Debug, Default)]
@@ -44,6 +66,19 @@ pub struct Create<'a> {
     pub preserve_fds: u32,
 }
 
+/// What [`Create::run`] made.
+#[derive(Debug)]
+pub struct Created {
+    /// The container.
+    pub container: Container,
+    /// Pid of init.
+    pub pid: i32,
+    /// Pidfd of init, a child of the caller.
+    pub pidfd: OwnedFd,
+    /// Master of the terminal, when it has one and no console socket took it.
+    pub console: Option<OwnedFd>,
+}
+
 impl<'a> Create<'a> {
     /// The container `id` of `bundle`, with inherited streams and nothing special.
     pub fn new(root: &'a Path, id: &'a str, bundle: &'a Path) -> Self {
@@ -62,36 +97,237 @@ impl<'a> Create<'a> {
     }
 
     /// Creates it: afterwards init waits at the gate for [`Container::start`].
-    pub fn run(self) -> Result<Created, CreateError> {
-        Err(CreateError::Exists(self.id.to_owned()))
+    pub fn run(mut self) -> Result<Created, CreateError> {
+        check_id(self.id)?;
+        let bundle = std::fs::canonicalize(self.bundle).map_err(io_error("resolve", self.bundle))?;
+        let spec = match self.spec.take() {
+            Some(spec) => spec,
+            None => read_spec(&bundle)?,
+        };
+        let plan = plan::plan(&spec, &bundle)?;
+        let dir = self.root.join(self.id);
+        reserve(self.root, &dir, self.id)?;
+        let made = self.make(&spec, &plan, &bundle, &dir);
+        if made.is_err() {
+            // Best effort: the error that matters is the one that led here.
+            let _ = std::fs::remove_dir_all(&dir);
+        }
+        made
+    }
+
+    fn make(&self, spec: &Spec, plan: &Plan, bundle: &Path, dir: &Path) -> Result<Created, CreateError> {
+        let cgroup = Cgroup::create(&plan.cgroups_path, self.id)?;
+        let made = self.make_in(spec, plan, bundle, dir, &cgroup);
+        if made.is_err() {
+            let _ = cgroup.kill(SIGKILL);
+            let _ = cgroup.destroy();
+        }
+        made
+    }
+
+    fn make_in(
+        &self,
+        spec: &Spec,
+        plan: &Plan,
+        bundle: &Path,
+        dir: &Path,
+        cgroup: &Cgroup,
+    ) -> Result<Created, CreateError> {
+        cgroup.apply(&plan.resources)?;
+        let gate = make_gate(dir)?;
+        let console_socket = self.console_socket.map(sys::socket::connect).transpose();
+        let console_socket = console_socket.map_err(CreateError::at("connect to the console socket"))?;
+        let state = State {
+            oci_version: VERSION.into(),
+            id: self.id.to_owned(),
+            status: Status::Creating,
+            pid: 0,
+            bundle: bundle.display().to_string(),
+            annotations: spec.annotations.clone(),
+        };
+        let record = |pid: i32| Record::new(self.id, pid, spec, bundle, &plan.rootfs, cgroup);
+        let (child, talk) = self.clone_init(plan, cgroup, &state, gate.as_fd())?;
+        let made = child.converse(plan, &talk, &state, |pid| record(pid).save(dir));
+        let finished = made.and_then(|(child, console)| {
+            let record = record(child.pid());
+            let done = self.publish(&record, dir, child.pid(), console, console_socket);
+            match done {
+                Ok(console) => Ok((child, record, console)),
+                Err(error) => {
+                    child.end();
+                    Err(error)
+                }
+            }
+        });
+        let (child, record, console) = finished?;
+        let (pid, pidfd) = child.into_parts();
+        let container = Container::created(self.root, record, talk);
+        Ok(Created { container, pid, pidfd, console })
+    }
+
+    /// Makes init, or the stage that makes it.
+    fn clone_init(
+        &self,
+        plan: &Plan,
+        cgroup: &Cgroup,
+        state: &State,
+        gate: std::os::fd::BorrowedFd<'_>,
+    ) -> Result<(Child, Talk), CreateError> {
+        let joiner = cgroup.joiner()?;
+        let trees = idmap::trees(plan)?;
+        let (ours, theirs) = Talk::pair().map_err(CreateError::at("make the talk"))?;
+        let staged = init::needs_stage(&plan.namespaces);
+        let new_user = plan.namespaces.is_new(sys::namespace::Kind::User);
+        match parent::clone(&plan.namespaces, &joiner, staged)? {
+            Fork::Parent { pid, pidfd } => Ok((Child::new(pid, pidfd, staged), ours)),
+            Fork::Child => {
+                if staged {
+                    init::stage(&plan.namespaces, &joiner, &theirs);
+                }
+                init::run(&Init {
+                    plan,
+                    talk: &theirs,
+                    stdio: &self.stdio,
+                    gate,
+                    joiner: (!staged).then_some(&joiner),
+                    cgroup,
+                    state,
+                    trees: &trees,
+                    wait_first: staged || new_user,
+                    join_namespaces: !staged,
+                    privileged: !plan.namespaces.has(sys::namespace::Kind::User),
+                    no_pivot: self.no_pivot,
+                    no_new_keyring: self.no_new_keyring,
+                    preserve_fds: self.preserve_fds,
+                })
+            }
+        }
+    }
+
+    /// Makes the created container known: its state, its pid, its terminal.
+    fn publish(
+        &self,
+        record: &Record,
+        dir: &Path,
+        pid: i32,
+        console: Option<OwnedFd>,
+        console_socket: Option<OwnedFd>,
+    ) -> Result<Option<OwnedFd>, CreateError> {
+        record.save(dir)?;
+        let console =
+            hand_over(console, console_socket).map_err(CreateError::at("hand over the terminal"))?;
+        if let Some(path) = self.pid_file {
+            write_pid_file(path, pid).map_err(CreateError::at("write the pid file"))?;
+        }
+        Ok(console)
     }
 }
 
-/// What [`Create::run`] made.
-#[derive(Debug)]
-pub struct Created {
-    /// The container.
-    pub container: Container,
-    /// Pid of init.
-    pub pid: i32,
-    /// Pidfd of init, a child of the caller.
-    pub pidfd: OwnedFd,
-    /// Master of the terminal, when it has one and no console socket took it.
-    pub console: Option<OwnedFd>,
-}
+const SIGKILL: i32 = 9;
 
-/// Why a container was not created.
-#[derive(Debug, thiserror::Error)]
-pub enum CreateError {
-    /// The id is in use.
-    #[error("container with id {0:?} exists already")]
-    Exists(String),
-}
-
-impl HasKind for CreateError {
-    fn kind(&self) -> Kind {
-        match self {
-            Self::Exists(_) => Kind::AlreadyExists,
+/// Sends the terminal's master to the console socket, when there are both.
+pub(crate) fn hand_over(
+    console: Option<OwnedFd>,
+    socket: Option<OwnedFd>,
+) -> Result<Option<OwnedFd>, sys::Error> {
+    match (&console, socket) {
+        (Some(master), Some(socket)) => {
+            sys::socket::send(socket.as_fd(), b"/dev/ptmx", &[master.as_fd()])?;
+            Ok(None)
         }
+        _ => Ok(console),
+    }
+}
+
+/// Writes `pid` so that a reader sees all of it or no file.
+pub(crate) fn write_pid_file(path: &Path, pid: i32) -> Result<(), sys::Error> {
+    let name = path.file_name().unwrap_or_default();
+    let fresh = path.with_file_name(format!(".{}", name.display()));
+    let failed = |error: std::io::Error| {
+        sys::Error::new(error.raw_os_error().unwrap_or(0), format!("write({path:?})"))
+    };
+    std::fs::write(&fresh, pid.to_string()).map_err(failed)?;
+    std::fs::rename(&fresh, path).map_err(failed)
+}
+
+/// An id is one name of a directory, as runc takes it.
+fn check_id(id: &str) -> Result<(), CreateError> {
+    let plain = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_+-.".contains(&byte));
+    if id.is_empty() || id.len() > 255 || !plain || id == "." || id == ".." {
+        return Err(CreateError::Id(id.to_owned()));
+    }
+    Ok(())
+}
+
+/// Reads `<bundle>/config.json`, at most as large as a configuration may be.
+pub fn read_spec(bundle: &Path) -> Result<Spec, CreateError> {
+    let path = bundle.join("config.json");
+    let limit = usize::try_from(MAX_CONFIG_BYTES).unwrap_or(usize::MAX);
+    let text = sys::fd::open(&path, O_NONBLOCK).and_then(|file| sys::fd::read_all(file.as_fd(), limit));
+    let text = text.map_err(|source| CreateError::Read { path: path.clone(), source })?;
+    Spec::from_slice(&text).map_err(|source| CreateError::Json { path, source })
+}
+
+const O_NONBLOCK: i32 = 0o4000;
+
+/// Makes the container's directory, and its parents; the one that made it owns the id.
+fn reserve(root: &Path, dir: &Path, id: &str) -> Result<(), CreateError> {
+    let make = || std::fs::DirBuilder::new().mode(0o711).create(dir);
+    let made = make().or_else(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(root)?;
+            make()
+        }
+        _ => Err(error),
+    });
+    made.map_err(|error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => CreateError::Exists(id.to_owned()),
+        _ => io_error("mkdir", dir)(error),
+    })
+}
+
+/// Makes the gate and opens it for both sides, so that neither open nor read ever meets its end.
+fn make_gate(dir: &Path) -> Result<OwnedFd, CreateError> {
+    let path = dir.join(GATE);
+    sys::fd::make_fifo(&path, 0o622)
+        .and_then(|()| sys::fd::open(&path, O_RDWR))
+        .map_err(CreateError::at("make the start gate"))
+}
+
+const O_RDWR: i32 = 2;
+
+fn io_error(call: &str, path: &Path) -> impl FnOnce(std::io::Error) -> CreateError {
+    let (call, path) = (format!("{call}({path:?})"), PathBuf::from(path));
+    move |error| CreateError::Read { path, source: sys::Error::new(error.raw_os_error().unwrap_or(0), call) }
+}
+
+/// Waits a moment for a process that was told to end.
+pub(crate) fn reap(pidfd: std::os::fd::BorrowedFd<'_>) {
+    let gone = process::ended(pidfd, std::time::Duration::from_secs(10));
+    if gone.unwrap_or(false) {
+        let _ = process::try_wait(pidfd);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_a_plain_name() {
+        for id in ["a", "k8s.io_x+1-2", "..."] {
+            assert!(check_id(id).is_ok(), "{id}");
+        }
+        for id in ["", ".", "..", "a/b", "a b", "ä", &"x".repeat(256)] {
+            assert!(check_id(id).is_err(), "{id}");
+        }
+    }
+
+    #[test]
+    fn an_id_is_reserved_once() {
+        let root = tempfile::tempdir().unwrap();
+        let base = root.path().join("not/yet");
+        reserve(&base, &base.join("x"), "x").unwrap();
+        assert!(matches!(reserve(&base, &base.join("x"), "x"), Err(CreateError::Exists(_))));
     }
 }

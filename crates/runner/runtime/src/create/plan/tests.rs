@@ -1,0 +1,116 @@
+//! What a plan accepts and refuses.
+
+use std::path::Path;
+
+use spec::runtime::{IdMapping, Mount, Namespace, NamespaceKind, Spec, default_unix_spec};
+use sys::namespace;
+
+use super::{Plan, PlanError, plan};
+
+fn base() -> Spec {
+    let mut spec = default_unix_spec("default", "test");
+    spec.process_mut().args = vec!["/bin/true".into()];
+    spec
+}
+
+fn planned(spec: &Spec) -> Plan {
+    plan(spec, Path::new("/bundle")).unwrap()
+}
+
+fn refused(change: impl FnOnce(&mut Spec)) -> String {
+    let mut spec = base();
+    change(&mut spec);
+    plan(&spec, Path::new("/bundle")).unwrap_err().to_string()
+}
+
+#[test]
+fn the_default_container_is_planned() {
+    let plan = planned(&base());
+    assert_eq!(plan.rootfs, Path::new("/bundle/rootfs"));
+    assert_eq!(plan.namespaces.new.len(), 5);
+    assert_eq!(plan.mounts.len(), 7);
+    assert!(plan.own_dev);
+    assert_eq!(plan.devices.len(), 6);
+    assert_eq!(plan.process.limits.len(), 1);
+    assert!(plan.process.no_new_privs);
+}
+
+#[test]
+fn contradictions_are_named() {
+    let cases: [(&str, String); 9] = [
+        ("ociVersion", refused(|spec| spec.oci_version = "2.0".into())),
+        ("root", refused(|spec| spec.root = None)),
+        ("process.args", refused(|spec| spec.process_mut().args.clear())),
+        ("process.cwd", refused(|spec| spec.process_mut().cwd = "tmp".into())),
+        ("process.env", refused(|spec| spec.process_mut().env = vec!["A\0B".into()])),
+        (
+            "linux.uidMappings",
+            refused(|spec| {
+                spec.linux_mut().namespaces.push(Namespace::new(NamespaceKind::User));
+            }),
+        ),
+        (
+            "linux.namespaces",
+            refused(|spec| spec.linux_mut().namespaces.push(Namespace::new(NamespaceKind::Pid))),
+        ),
+        (
+            "hostname",
+            refused(|spec| {
+                spec.hostname = "x".into();
+                spec.linux_mut().namespaces.retain(|namespace| namespace.kind != NamespaceKind::Uts);
+            }),
+        ),
+        (
+            "linux.sysctl",
+            refused(|spec| {
+                spec.linux_mut().sysctl.insert("kernel.panic".into(), "1".into());
+            }),
+        ),
+    ];
+    for (field, text) in cases {
+        assert!(text.contains(field), "{field}: {text}");
+    }
+}
+
+#[test]
+fn a_relative_namespace_path_is_refused() {
+    let text = refused(|spec| {
+        spec.linux_mut().namespaces = vec![
+            Namespace::new(NamespaceKind::Mount),
+            Namespace { kind: NamespaceKind::Network, path: "proc/1/ns/net".into() },
+        ];
+    });
+    assert!(text.contains("not an absolute path"), "{text}");
+}
+
+#[test]
+fn network_sysctls_need_a_network_namespace() {
+    let mut spec = base();
+    spec.linux_mut().sysctl.insert("net.ipv4.ip_forward".into(), "1".into());
+    assert_eq!(planned(&spec).sysctls, [("sys/net/ipv4/ip_forward".to_owned(), "1".to_owned())]);
+    spec.linux_mut().namespaces.retain(|namespace| namespace.kind != NamespaceKind::Network);
+    let error = plan(&spec, Path::new("/bundle")).unwrap_err();
+    assert!(matches!(error, PlanError::Field { .. }));
+}
+
+#[test]
+fn a_bound_dev_keeps_its_devices() {
+    let mut spec = base();
+    spec.mounts.retain(|mount| mount.destination != "/dev");
+    spec.mounts.push(Mount::new("/dev/", "bind", "/dev", &["rbind"]));
+    let plan = planned(&spec);
+    assert!(!plan.own_dev);
+    assert!(plan.devices.is_empty());
+}
+
+#[test]
+fn mappings_become_the_kernels_text() {
+    let mut spec = base();
+    let linux = spec.linux_mut();
+    linux.namespaces.push(Namespace::new(NamespaceKind::User));
+    linux.uid_mappings = vec![IdMapping { container_id: 0, host_id: 100_000, size: 65536 }];
+    linux.gid_mappings = linux.uid_mappings.clone();
+    let plan = planned(&spec);
+    assert!(plan.namespaces.is_new(namespace::Kind::User));
+    assert_eq!(plan.namespaces.uid_map, "0 100000 65536\n");
+}

@@ -1,0 +1,196 @@
+//! Init: what runs between `clone3(2)` and the user's program, on the container's side.
+//!
+//! One straight sequence in a process of its own. It talks to the parent over [`Talk`], fails with one complete text,
+//! and ends in `execve(2)` or `_exit(2)`; it never returns into the caller's code.
+//!
+//! Invariant: nothing of the image is trusted: paths below the root file system are only walked under its descriptor.
+//! Invariant: while it waits at the gate it holds no descriptor of the host but the gate and its standard streams.
+//! Invariant: it is not dumpable, so nobody in the container reads its memory or borrows its descriptors.
+
+mod cgroup;
+mod console;
+mod copy_up;
+mod device;
+mod error;
+mod finish;
+mod join;
+mod mask;
+mod mount;
+mod namespace;
+mod program;
+mod rootfs;
+
+use std::convert::Infallible;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use spec::runtime::{State, Status};
+use sys::process;
+use sys::procfs::Procfs;
+
+use crate::cgroup::{Cgroup, Joiner};
+use crate::create::Stdio;
+use crate::create::plan::Plan;
+use crate::hooks;
+use crate::talk::{Talk, Word};
+
+pub(crate) use error::{InitError, Step};
+pub(crate) use finish::{oom_score, set_limits};
+pub(crate) use join::{Joining, join};
+pub(crate) use mount::bind_tree;
+pub(crate) use namespace::{clone_flags, needs_stage, stage};
+
+/// Everything init works with; made by the parent, read by the child.
+#[derive(Debug)]
+pub(crate) struct Init<'a> {
+    /// What to make.
+    pub plan: &'a Plan,
+    /// Init's end of the talk.
+    pub talk: &'a Talk,
+    /// Standard streams, when there is no terminal.
+    pub stdio: &'a Stdio,
+    /// The gate: a FIFO that delivers one byte when the program may start.
+    pub gate: BorrowedFd<'a>,
+    /// Doors to the container's cgroup; `None` when an earlier stage has gone through them.
+    pub joiner: Option<&'a Joiner>,
+    /// The container's cgroup.
+    pub cgroup: &'a Cgroup,
+    /// What hooks are told.
+    pub state: &'a State,
+    /// Mounts that only the parent could make, by their index in the plan.
+    pub trees: &'a [(usize, OwnedFd)],
+    /// Whether to wait for the parent before anything else.
+    pub wait_first: bool,
+    /// Whether namespaces are still to be joined by path.
+    pub join_namespaces: bool,
+    /// Whether limits and the like are still this process's to set (in a user namespace the parent sets them).
+    pub privileged: bool,
+    /// See [`crate::Create::no_pivot`].
+    pub no_pivot: bool,
+    /// See [`crate::Create::no_new_keyring`].
+    pub no_new_keyring: bool,
+    /// See [`crate::Create::preserve_fds`].
+    pub preserve_fds: u32,
+}
+
+/// Becomes the container's first process. Called in the child.
+pub(crate) fn run(init: &Init<'_>) -> ! {
+    let Err(error) = steps(init);
+    fail(init.talk, &error)
+}
+
+/// Tells the parent why and ends.
+pub(crate) fn fail(talk: &Talk, error: &InitError) -> ! {
+    // A parent that is gone cannot be told; there is nobody else.
+    let _ = talk.say(&Word::Failed(error.errno(), error.text()));
+    process::exit_now(255)
+}
+
+fn steps(init: &Init<'_>) -> Result<Infallible, InitError> {
+    let plan = init.plan;
+    begin(init)?;
+    namespace::enter(init)?;
+    let host = Procfs::of_host().step(|| "open procfs".into())?;
+    if init.privileged {
+        finish::host_settings(&plan.process, &host)?;
+    }
+    let hidden = mask::Hidden::new(plan)?;
+    let root = rootfs::prepare(plan)?;
+    let mounted = mount::all(init, &root)?;
+    device::all(plan, &root, &mounted)?;
+    runtime_hooks(init)?;
+    container_hooks(init, hooks::Point::CreateContainer, &plan.hooks.create_container)?;
+    console::or_streams(&plan.process, &root, mounted.terminals(), init.stdio, init.talk, true)?;
+    let root = rootfs::enter(init, root)?;
+    settings(plan, &host)?;
+    mounted.make_read_only()?;
+    mask::all(plan, &root, hidden)?;
+    rootfs::finish(plan, &root)?;
+    finish::labels(&plan.process, &host)?;
+    drop((host, mounted));
+    let program = finish::identity(&plan.process, &root, true)?;
+    drop(root);
+    init.talk.say(&Word::Ready).step(|| "report to the parent".into())?;
+    wait_at_gate(init)?;
+    container_hooks(init, hooks::Point::StartContainer, &plan.hooks.start_container)?;
+    finish::execute(&plan.process, &program, init.preserve_fds)
+}
+
+/// What comes before everything else: the cgroup, and leaving the caller's descriptors, session and signals behind.
+fn begin(init: &Init<'_>) -> Result<(), InitError> {
+    let mut keep = vec![init.talk.as_fd().as_raw_fd(), init.gate.as_raw_fd()];
+    keep.extend(init.trees.iter().map(|(_, tree)| tree.as_raw_fd()));
+    begin_process(init.joiner, init.stdio, keep, init.preserve_fds)?;
+    if !init.no_new_keyring {
+        let name = format!("_ses.{}", init.state.id);
+        match sys::keyring::join_session(&name) {
+            // No keyrings in this kernel, or a quota of them: as runc does, go on without.
+            Err(error) if [ENOSYS, EDQUOT].contains(&error.errno()) => {}
+            done => done.step(|| "join a session keyring".into())?,
+        }
+    }
+    Ok(())
+}
+
+const ENOSYS: i32 = 38;
+const EDQUOT: i32 = 122;
+
+/// The part of [`begin`] that joining processes share.
+pub(crate) fn begin_process(
+    joiner: Option<&Joiner>,
+    stdio: &Stdio,
+    mut keep: Vec<i32>,
+    preserve_fds: u32,
+) -> Result<(), InitError> {
+    if let Some(joiner) = joiner {
+        joiner.join_self().step(|| "join the cgroup".into())?;
+    }
+    process::set_dumpable(false).step(|| "become undumpable".into())?;
+    sys::signal::reset().step(|| "reset signals".into())?;
+    process::new_session().step(|| "begin a session".into())?;
+    process::set_umask(0);
+    keep.extend([&stdio.stdin, &stdio.stdout, &stdio.stderr].into_iter().flatten().map(AsRawFd::as_raw_fd));
+    keep.extend((3..3 + preserve_fds).filter_map(|number| i32::try_from(number).ok()));
+    sys::fd::close_all_but(&keep).step(|| "close descriptors".into())
+}
+
+/// Has the parent run the hooks that belong to the runtime's own namespaces.
+fn runtime_hooks(init: &Init<'_>) -> Result<(), InitError> {
+    let hooks = &init.plan.hooks;
+    if hooks.prestart.is_empty() && hooks.create_runtime.is_empty() {
+        return Ok(());
+    }
+    init.talk.say(&Word::Hooks).step(|| "ask for hooks".into())?;
+    init.talk.wait_for_go().step(|| "wait for hooks".into())
+}
+
+fn container_hooks(
+    init: &Init<'_>,
+    point: hooks::Point,
+    commands: &[spec::runtime::Hook],
+) -> Result<(), InitError> {
+    if commands.is_empty() {
+        return Ok(());
+    }
+    let status = if point == hooks::Point::StartContainer { Status::Created } else { Status::Creating };
+    let state = State { pid: process::own_pid(), status, ..init.state.clone() };
+    hooks::run(commands, &state, point).map_err(|error| InitError::other(&error))
+}
+
+/// Names and kernel settings of the new namespaces.
+fn settings(plan: &Plan, host: &Procfs) -> Result<(), InitError> {
+    if let Some(name) = &plan.hostname {
+        sys::namespace::set_host_name(name).step(|| "sethostname".into())?;
+    }
+    if let Some(name) = &plan.domainname {
+        sys::namespace::set_domain_name(name).step(|| "setdomainname".into())?;
+    }
+    for (path, value) in &plan.sysctls {
+        host.write(path, value).step(|| format!("write sysctl {path}"))?;
+    }
+    Ok(())
+}
+
+/// Waits for the byte that [`crate::Container::start`] writes. There is no bound: a container may stay created.
+fn wait_at_gate(init: &Init<'_>) -> Result<(), InitError> {
+    sys::fd::read_byte(init.gate).step(|| "wait to be started".into())
+}

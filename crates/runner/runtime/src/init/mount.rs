@@ -1,0 +1,203 @@
+//! The mounts of a container: each made detached, attached last, onto a target resolved under the root.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use sys::mount::fstab::{self, Options};
+use sys::mount::{self, Attributes, Change, Context, PROC_MAGIC};
+use sys::path::{Root, at};
+
+use super::rootfs::plain_dir;
+use super::{Init, InitError, Step, cgroup, copy_up};
+use crate::create::plan::{Mount, MountKind, Plan};
+
+/// Files of procfs that may be bound over, as runc's list has them: system monitors show container values there.
+const PROC_FILES: [&str; 11] = [
+    "cpuinfo",
+    "diskstats",
+    "meminfo",
+    "stat",
+    "swaps",
+    "uptime",
+    "loadavg",
+    "slabinfo",
+    "net/dev",
+    "sys/kernel/ns_last_pid",
+    "sys/crypto/fips_enabled",
+];
+
+/// Mounts that later steps come back to.
+#[derive(Debug, Default)]
+pub(super) struct Mounted {
+    dev: Option<OwnedFd>,
+    terminals: Option<OwnedFd>,
+    read_only: Vec<OwnedFd>,
+}
+
+impl Mounted {
+    /// The container's own `/dev`, when it is a mount.
+    pub(super) fn dev(&self) -> Option<BorrowedFd<'_>> {
+        self.dev.as_ref().map(AsFd::as_fd)
+    }
+
+    /// The container's own devpts.
+    pub(super) fn terminals(&self) -> Option<BorrowedFd<'_>> {
+        self.terminals.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Protects the file systems that had to be written to first.
+    pub(super) fn make_read_only(&self) -> Result<(), InitError> {
+        let change = Change { set: Attributes::RDONLY, ..Change::default() };
+        self.read_only.iter().try_for_each(|tree| {
+            mount::change(tree.as_fd(), change, false).step(|| "make a tmpfs read-only".into())
+        })
+    }
+}
+
+/// Makes every mount of the plan, in order.
+pub(super) fn all(init: &Init<'_>, root: &Root) -> Result<Mounted, InitError> {
+    let mut mounted = Mounted::default();
+    for (index, wanted) in init.plan.mounts.iter().enumerate() {
+        let ready = init.trees.iter().find(|(made, _)| *made == index).map(|(_, tree)| tree);
+        let done = match wanted.kind {
+            MountKind::Bind { recursive } => bind(wanted, recursive, ready, root),
+            MountKind::Cgroup => cgroup::mount(init, wanted, root),
+            MountKind::FileSystem => file_system(init.plan, wanted, root, &mut mounted),
+        };
+        done.map_err(|error| {
+            let (source, target) = (wanted.source.display(), wanted.target.display());
+            error.context(format!("error mounting \"{source}\" to rootfs at \"{target}\""))
+        })?;
+    }
+    Ok(mounted)
+}
+
+/// Binds something of the host.
+fn bind(wanted: &Mount, recursive: bool, ready: Option<&OwnedFd>, root: &Root) -> Result<(), InitError> {
+    let made;
+    let tree = match ready {
+        Some(tree) => tree.as_fd(),
+        None => {
+            made = bind_tree(wanted, recursive).step(|| format!("bind {:?}", wanted.source))?;
+            made.as_fd()
+        }
+    };
+    let stat = at::stat_fd(tree).step(|| format!("stat {:?}", wanted.source))?;
+    let target = if stat.is_dir() {
+        root.make_dirs(&wanted.target, 0o755)
+    } else {
+        root.make_file(&wanted.target, 0o644, 0o755)
+    };
+    let target = target.step(|| format!("make mountpoint {:?}", wanted.target))?;
+    refuse_proc(wanted, tree, target.as_fd())?;
+    attach(tree, target.as_fd(), &wanted.options)
+}
+
+/// A detached copy of a bind's source with its attributes.
+pub(crate) fn bind_tree(wanted: &Mount, recursive: bool) -> Result<OwnedFd, sys::Error> {
+    let tree = mount::copy(at::here(), &wanted.source, recursive)?;
+    fstab::set_attributes(tree.as_fd(), &wanted.options)?;
+    Ok(tree)
+}
+
+/// A bind onto procfs could make a write meant for the kernel land elsewhere; only known files may be covered.
+fn refuse_proc(wanted: &Mount, tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), InitError> {
+    let magic = |fd| mount::file_system_magic(fd).step(|| format!("statfs {:?}", wanted.target));
+    let clean = sys::path::clean(&wanted.target);
+    if clean == Path::new("proc") && magic(tree)? != PROC_MAGIC {
+        return Err(InitError::text_only(format!(
+            "{:?} cannot be mounted because it is not of type proc",
+            wanted.target
+        )));
+    }
+    if magic(target)? != PROC_MAGIC || clean == Path::new("proc") {
+        return Ok(());
+    }
+    match clean.strip_prefix("proc") {
+        Ok(file) if PROC_FILES.iter().any(|allowed| Path::new(allowed) == file) => Ok(()),
+        _ => Err(InitError::text_only(format!(
+            "{:?} cannot be mounted because it is inside /proc",
+            wanted.target
+        ))),
+    }
+}
+
+/// Mounts a file system of its own.
+fn file_system(plan: &Plan, wanted: &Mount, root: &Root, mounted: &mut Mounted) -> Result<(), InitError> {
+    let kind = wanted.file_system.as_str();
+    // A linked /proc, /sys or /dev would lead what is written through it to a place of the image's choice.
+    let target = if ["proc", "sysfs"].contains(&kind) || wanted.is_at("/dev") {
+        plain_dir(root, &wanted.target)?
+    } else {
+        root.make_dirs(&wanted.target, 0o755).step(|| format!("make mountpoint {:?}", wanted.target))?
+    };
+    // A tmpfs is filled (devices, copies, mount points) before it is protected.
+    let late = kind == "tmpfs" && wanted.options.set.contains(Attributes::RDONLY);
+    let mut attributes = wanted.options.set;
+    if late {
+        attributes.0 &= !Attributes::RDONLY.0;
+    }
+    let tree = match detached(plan, wanted, attributes) {
+        Err(error) if error.errno() == EPERM && kind == "sysfs" => host_sysfs(&wanted.options)?,
+        done => done?,
+    };
+    if wanted.options.copy_up {
+        copy_up::copy(target.as_fd(), tree.as_fd())?;
+    }
+    attach(tree.as_fd(), target.as_fd(), &wanted.options)?;
+    if late {
+        mounted.read_only.push(at::duplicate(tree.as_fd()).step(|| "dup".into())?);
+    }
+    match kind {
+        "devpts" => mounted.terminals = Some(tree),
+        _ if wanted.is_at("/dev") => mounted.dev = Some(tree),
+        _ => {}
+    }
+    Ok(())
+}
+
+const EPERM: i32 = 1;
+
+/// In a user namespace without a network namespace of its own sysfs cannot be mounted, but the host's can be bound.
+fn host_sysfs(options: &Options) -> Result<OwnedFd, InitError> {
+    let tree = mount::copy(at::here(), Path::new("/sys"), true).step(|| "bind /sys".into())?;
+    let change = Change { set: options.set, ..Change::default() };
+    mount::change(tree.as_fd(), change, true).step(|| "protect /sys".into())?;
+    Ok(tree)
+}
+
+/// Makes the file system, attached nowhere.
+fn detached(plan: &Plan, wanted: &Mount, attributes: Attributes) -> Result<OwnedFd, InitError> {
+    let kind = wanted.file_system.as_str();
+    let context = Context::open(kind).step(|| format!("file system {kind:?}"))?;
+    let configure = || -> Result<(), sys::Error> {
+        if !wanted.source.as_os_str().is_empty() {
+            context.set("source", wanted.source.as_os_str())?;
+        }
+        for option in &wanted.options.data {
+            match option.split_once('=') {
+                Some((key, value)) => context.set(key, value.as_ref())?,
+                None => context.set_flag(option)?,
+            }
+        }
+        if !plan.mount_label.is_empty() && !["proc", "sysfs", "mqueue"].contains(&kind) {
+            context.set("context", plan.mount_label.as_ref())?;
+        }
+        Ok(())
+    };
+    configure().step(|| format!("options of {kind:?}"))?;
+    let tree = context.mount(attributes).step(|| format!("mount {kind:?}"))?;
+    let recursive = Options { set: Attributes::NONE, clear: Attributes::NONE, ..wanted.options.clone() };
+    fstab::set_attributes(tree.as_fd(), &recursive).step(|| format!("attributes of {kind:?}"))?;
+    Ok(tree)
+}
+
+/// Attaches `tree` and sets its propagation.
+pub(super) fn attach(
+    tree: BorrowedFd<'_>,
+    target: BorrowedFd<'_>,
+    options: &Options,
+) -> Result<(), InitError> {
+    mount::attach(tree, target).step(|| "attach".into())?;
+    fstab::propagate(tree, options).step(|| "set propagation".into())
+}
