@@ -69,6 +69,8 @@ fn spawn(params: &Params, listener: UnixListener) -> Result<Child, Error> {
         .args(["-namespace", &params.namespace, "-id", &params.id, "-address", &params.grpc_address])
         .args(params.debug.then_some("-debug"))
         .env("TTRPC_ADDRESS", &params.ttrpc_address)
+        // systemd's word to the daemon; a runtime that saw it would report the container's readiness there.
+        .env_remove("NOTIFY_SOCKET")
         .stdin(Stdio::from(OwnedFd::from(listener)))
         .stdout(Stdio::null())
         .stderr(Stdio::null());

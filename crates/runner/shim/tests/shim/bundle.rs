@@ -35,6 +35,8 @@ impl Place {
     /// A bundle of container `id` that runs `args`, changed by `change`.
     pub fn bundle_of(&self, id: &str, args: &[&str], change: impl FnOnce(&mut Spec)) -> PathBuf {
         let mut spec = default_unix_spec(&self.namespace, id);
+        // Debian's crun 1.8 knows no later version.
+        spec.oci_version = "1.0.2".into();
         let process = spec.process_mut();
         process.args = args.iter().map(|arg| (*arg).to_owned()).collect();
         process.env.push("PATH=/bin".into());

@@ -4,6 +4,7 @@
 mod bundle;
 mod clients;
 mod events;
+mod go_daemon;
 mod life;
 mod other_runtimes;
 mod shim;

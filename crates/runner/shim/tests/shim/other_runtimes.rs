@@ -22,6 +22,17 @@ fn debians_runc_runs_containers() {
 }
 
 #[test]
+fn crun_runs_containers() {
+    testkit::needs!(root, program "busybox", program "crun");
+    let hybrid = std::path::Path::new("/sys/fs/cgroup/unified").exists();
+    let need = if hybrid { Err("crun takes no hybrid cgroups".into()) } else { Ok(()) };
+    if testkit::need::lacks(need) {
+        return;
+    }
+    life_with("/usr/bin/crun");
+}
+
+#[test]
 fn a_failing_program_s_log_is_the_error() {
     testkit::needs!(root, program "busybox", program "runc");
     let place = Place::new();
