@@ -6,7 +6,6 @@ mod container;
 mod content;
 mod image;
 mod snapshot;
-mod time;
 
 use api::FieldMask;
 use model::mask::Mask;
@@ -31,7 +30,7 @@ pub trait FromWire<Wire>: Sized {
     fn from_wire(wire: Wire) -> Result<Self>;
 }
 
-pub use time::{time, timestamp};
+pub use api::{time, timestamp};
 
 /// A list of nouns as a list of messages.
 pub fn list<T: ToWire>(nouns: Vec<T>) -> Vec<T::Wire> {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use api::Timestamp;
+use prost_types::Timestamp;
 
 /// `time` as a message.
 pub fn timestamp(time: SystemTime) -> Timestamp {

@@ -1,0 +1,161 @@
+//! Creating a task: bundle, shim, connection, container; each step knows how to take itself back.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use api::containerd::task::v3::{CreateTaskRequest, CreateTaskResponse, ShutdownRequest};
+use api::containerd::types;
+use model::snapshot::Mount;
+use model::undo::Undo;
+use model::{Any, Ctx, Lane};
+use spec::{ContainerId, Error, Namespace};
+
+use crate::bundle::Bundle;
+use crate::launch::LaunchError;
+use crate::log::Log;
+use crate::task::{Parts, Task};
+use crate::tasks::Shared;
+use crate::ttrpc::Client;
+use crate::{deadline, end, owner};
+
+/// Where a process's input comes from and its output goes: paths or URIs, empty for nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Stdio {
+    /// Standard input.
+    pub stdin: String,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+    /// Whether all three are one terminal.
+    pub terminal: bool,
+}
+
+/// What a task is created of.
+#[derive(Clone, Debug)]
+pub struct Create {
+    /// The namespace of the container.
+    pub namespace: Namespace,
+    /// The container.
+    pub id: ContainerId,
+    /// The runtime's name, or the path of its shim.
+    pub runtime: String,
+    /// The container's options for that runtime.
+    pub runtime_options: Option<Any>,
+    /// Options of this task, which count instead of the container's.
+    pub task_options: Option<Any>,
+    /// The OCI runtime spec, as JSON.
+    pub spec: Vec<u8>,
+    /// What to mount as root file system.
+    pub rootfs: Vec<Mount>,
+    /// Input and output of the init.
+    pub stdio: Stdio,
+}
+
+/// Creates a task whose place is taken, takes everything back when a step fails, and answers the init's process id.
+pub async fn run(shared: Arc<Shared>, create: Create) -> Result<u32, Error> {
+    let place = shared.registry.reserve(&create.namespace, &create.id)?;
+    let mut undo = Undo::default();
+    match steps(&shared, create, &mut undo).await {
+        Ok((task, seat, pid)) => {
+            undo.commit();
+            task.set_pid(pid);
+            place.fill(Arc::clone(&task));
+            owner::start(shared, task, seat);
+            Ok(pid)
+        }
+        Err(error) => Err(undo.roll_back(error).await),
+    }
+}
+
+async fn steps(
+    shared: &Arc<Shared>,
+    create: Create,
+    undo: &mut Undo,
+) -> Result<(Arc<Task>, owner::Seat, u32), Error> {
+    let start_failed = |error: LaunchError| Error::from(error).context("failed to start shim");
+    let program = shared.launcher.find(&create.runtime).map_err(start_failed)?;
+    let bundle = Bundle::new(&shared.config, &create.namespace, &create.id);
+    make_bundle(&bundle, create.spec.clone(), program.clone(), undo).await?;
+    let log = Log::open(&bundle.path, bundle.namespace.as_str(), bundle.id.as_str())
+        .map_err(|error| Error::internal(format!("open shim log pipe: {error}")))?;
+    let (shim, version) = start_shim(shared, &create, &bundle, &program, undo).await?;
+    let (owner, ended, seat) = owner::seat();
+    let task = Arc::new(Task::new(Parts { bundle, program, shim, version, log: Some(log), owner, ended }));
+    let rejoin = Arc::clone(&task);
+    undo.push("shut down the shim", move || async move {
+        let request = ShutdownRequest { id: rejoin.id().into(), now: true };
+        // The shim may be what failed; its container goes by `shim delete`, the next step.
+        let _answer = rejoin.call::<_, ()>("Shutdown", Some(deadline::SHUTDOWN), &request).await;
+        Ok(())
+    });
+    let request = request(&task, create);
+    let response: CreateTaskResponse = task
+        .call_any_version("Create", deadline::CREATE, &request)
+        .await
+        .map_err(|error| Error::from(error).context("failed to create shim task"))?;
+    Ok((task, seat, response.pid))
+}
+
+async fn make_bundle(bundle: &Bundle, spec: Vec<u8>, program: PathBuf, undo: &mut Undo) -> Result<(), Error> {
+    let made = bundle.clone();
+    Ctx::background()
+        .blocking(Lane::Disk, move |_| {
+            made.create(&spec)?;
+            // Recorded first: whenever this daemon dies, the next knows what to clean up with.
+            Ok(made.record_program(&program)?)
+        })
+        .await?;
+    let bundle = bundle.clone();
+    undo.push("remove the bundle", move || async move { end::remove(&bundle).await });
+    Ok(())
+}
+
+async fn start_shim(
+    shared: &Arc<Shared>,
+    create: &Create,
+    bundle: &Bundle,
+    program: &std::path::Path,
+    undo: &mut Undo,
+) -> Result<(Client, i32), Error> {
+    let options = create.runtime_options.clone().or_else(|| create.task_options.clone()).map(wire_any);
+    let started = shared.launcher.start(program, bundle, options).await;
+    if !matches!(&started, Err(LaunchError::Failed { .. } | LaunchError::Run { .. })) {
+        let (launcher, program, bundle) = (shared.launcher.clone(), program.to_owned(), bundle.clone());
+        undo.push("delete the container", move || async move {
+            launcher.delete(&program, &bundle).await.map_err(Error::from).map(drop)
+        });
+    }
+    let endpoint = started.map_err(|error| Error::from(error).context("failed to start shim"))?;
+    let shim = tokio::time::timeout(deadline::LOAD, Client::connect(&endpoint.path()))
+        .await
+        .map_err(|_| Error::unavailable("failed to start shim: its socket does not accept"))?
+        .map_err(|error| Error::from(error).context("failed to start shim"))?;
+    let (bundle, version) = (bundle.clone(), endpoint.version);
+    Ctx::background().blocking(Lane::Disk, move |_| Ok(bundle.record_endpoint(&endpoint)?)).await?;
+    Ok((shim, version))
+}
+
+fn request(task: &Task, create: Create) -> CreateTaskRequest {
+    let mount = |mount: Mount| types::Mount {
+        r#type: mount.kind,
+        source: mount.source,
+        target: mount.target,
+        options: mount.options,
+    };
+    CreateTaskRequest {
+        id: task.id().into(),
+        bundle: task.bundle().path.to_string_lossy().into_owned(),
+        rootfs: create.rootfs.into_iter().map(mount).collect(),
+        terminal: create.stdio.terminal,
+        stdin: create.stdio.stdin,
+        stdout: create.stdio.stdout,
+        stderr: create.stdio.stderr,
+        options: create.task_options.or(create.runtime_options).map(wire_any),
+        ..CreateTaskRequest::default()
+    }
+}
+
+fn wire_any(any: Any) -> api::Any {
+    api::Any { type_url: any.type_url, value: any.value }
+}

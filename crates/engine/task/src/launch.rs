@@ -1,0 +1,319 @@
+//! Running a shim's program: `start`, `delete` and `-info`.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::containerd::runtime::bootstrap::v1::{BootstrapParams, Extension, LogLevel};
+use api::containerd::task::v3::DeleteResponse;
+use api::containerd::types::RuntimeInfo;
+use api::{Any, Message};
+use spec::{HasKind, Kind};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::Command;
+
+use crate::bootstrap::{Endpoint, EndpointError};
+use crate::bundle::Bundle;
+use crate::{Config, deadline};
+
+/// The most that a shim's program may write to each of its outputs.
+const MAX_OUTPUT: u64 = 1 << 20;
+
+/// Why a shim's program did not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// The runtime's name says no program.
+    #[error(
+        "invalid runtime name {0}, correct runtime name should be either format like `io.containerd.runc.v2` or a full path to the binary: invalid argument"
+    )]
+    Name(String),
+    /// A relative path.
+    #[error("invalid custom binary path {0:?}: not absolute: invalid argument")]
+    Relative(String),
+    /// There is no such program.
+    #[error("runtime {runtime:?} binary not installed {program:?}: file does not exist")]
+    Missing {
+        /// The runtime's name.
+        runtime: String,
+        /// The program looked for.
+        program: String,
+    },
+    /// It could not be run.
+    #[error("cannot run {} {action}", program.display())]
+    Run {
+        /// The program.
+        program: PathBuf,
+        /// What it should do.
+        action: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It did not end in time and was killed.
+    #[error("{} {action} did not end within {limit:?}: deadline exceeded", program.display())]
+    Deadline {
+        /// The program.
+        program: PathBuf,
+        /// What it should do.
+        action: &'static str,
+        /// How long it had.
+        limit: Duration,
+    },
+    /// It ended with an error.
+    #[error("{output}: {status}")]
+    Failed {
+        /// What it wrote to its standard error.
+        output: String,
+        /// How it ended.
+        status: std::process::ExitStatus,
+    },
+    /// Its answer does not say where it serves.
+    #[error("invalid answer of {}", program.display())]
+    Endpoint {
+        /// The program.
+        program: PathBuf,
+        /// What is wrong with the answer.
+        source: EndpointError,
+    },
+    /// Its answer is not the message that the action answers with.
+    #[error("cannot decode the answer of {}: {reason}", program.display())]
+    Decode {
+        /// The program.
+        program: PathBuf,
+        /// What the decoder said.
+        reason: String,
+    },
+}
+
+impl HasKind for LaunchError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Name(_) | Self::Relative(_) => Kind::InvalidArgument,
+            Self::Missing { .. } => Kind::NotFound,
+            Self::Run { source, .. } => Kind::from_errno(source.raw_os_error().unwrap_or(0)),
+            Self::Deadline { .. } => Kind::DeadlineExceeded,
+            Self::Failed { .. } | Self::Decode { .. } => Kind::Unknown,
+            Self::Endpoint { source, .. } => source.kind(),
+        }
+    }
+}
+
+/// Runs shims' programs for one daemon.
+#[derive(Clone, Debug)]
+pub struct Launcher {
+    config: Arc<Config>,
+}
+
+/// One run of a program.
+struct Run<'a> {
+    program: &'a Path,
+    action: &'static str,
+    namespace: &'a str,
+    id: &'a str,
+    dir: Option<&'a Path>,
+    args: Vec<String>,
+    input: Vec<u8>,
+    limit: Duration,
+}
+
+impl Launcher {
+    /// A launcher for the daemon that `config` describes.
+    pub fn new(config: Arc<Config>) -> Self {
+        Self { config }
+    }
+
+    /// The program of a runtime: beside the daemon's own first, then on `PATH`; an absolute path is the program itself.
+    ///
+    /// # Errors
+    /// The name says none, or there is none.
+    pub fn find(&self, runtime: &str) -> Result<PathBuf, LaunchError> {
+        let missing =
+            |program: &str| LaunchError::Missing { runtime: runtime.into(), program: program.into() };
+        if runtime.contains('/') {
+            let path = Path::new(runtime);
+            return match path.is_absolute() {
+                false => Err(LaunchError::Relative(runtime.into())),
+                true if path.is_file() => Ok(path.to_owned()),
+                true => Err(missing(runtime)),
+            };
+        }
+        let name = program_name(runtime).ok_or_else(|| LaunchError::Name(runtime.into()))?;
+        let beside = self.config.program.parent().map(Path::to_owned);
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        beside
+            .into_iter()
+            .chain(std::env::split_paths(&path))
+            .filter(|dir| dir.is_absolute())
+            .map(|dir| dir.join(&name))
+            .find(|candidate| candidate.is_file())
+            .ok_or_else(|| missing(&name))
+    }
+
+    /// Starts the shim of `bundle` and learns how to reach it.
+    ///
+    /// # Errors
+    /// See [`LaunchError`].
+    pub async fn start(
+        &self,
+        program: &Path,
+        bundle: &Bundle,
+        options: Option<Any>,
+    ) -> Result<Endpoint, LaunchError> {
+        let config = &self.config;
+        let params = BootstrapParams {
+            instance_id: bundle.id.as_str().into(),
+            namespace: bundle.namespace.as_str().into(),
+            log_level: if config.debug { LogLevel::Debug } else { LogLevel::Info }.into(),
+            containerd_version: env!("CARGO_PKG_VERSION").into(),
+            containerd_ttrpc_address: config.ttrpc_address.clone(),
+            containerd_grpc_address: config.grpc_address.clone(),
+            containerd_binary: config.program.to_string_lossy().into_owned(),
+            extensions: options.map(|value| Extension { value: Some(value) }).into_iter().collect(),
+            socket_dir: Some(config.socket_dir.to_string_lossy().into_owned()),
+        };
+        let run = Run {
+            program,
+            action: "start",
+            namespace: bundle.namespace.as_str(),
+            id: bundle.id.as_str(),
+            dir: Some(&bundle.path),
+            args: config.debug.then(|| "-debug".into()).into_iter().collect(),
+            input: params.encode_to_vec(),
+            limit: deadline::START_SHIM,
+        };
+        let output = self.run(run).await?;
+        Endpoint::parse(&output).map_err(|source| LaunchError::Endpoint { program: program.into(), source })
+    }
+
+    /// Has the shim's program kill and delete the container of `bundle`, whose shim is gone.
+    ///
+    /// # Errors
+    /// See [`LaunchError`].
+    pub async fn delete(&self, program: &Path, bundle: &Bundle) -> Result<DeleteResponse, LaunchError> {
+        let run = Run {
+            program,
+            action: "delete",
+            namespace: bundle.namespace.as_str(),
+            id: bundle.id.as_str(),
+            dir: Some(&bundle.path),
+            args: vec!["-bundle".into(), bundle.path.to_string_lossy().into_owned()],
+            input: Vec::new(),
+            limit: deadline::CLEANUP,
+        };
+        let output = self.run(run).await?;
+        DeleteResponse::decode(output.as_slice())
+            .map_err(|error| LaunchError::Decode { program: program.into(), reason: error.to_string() })
+    }
+
+    /// Asks a shim's program what it is and what its runtime can do.
+    ///
+    /// # Errors
+    /// See [`LaunchError`].
+    pub async fn info(&self, runtime: &str, options: Option<Any>) -> Result<RuntimeInfo, LaunchError> {
+        let program = self.find(runtime)?;
+        let run = Run {
+            program: &program,
+            action: "-info",
+            namespace: "",
+            id: "",
+            dir: None,
+            args: Vec::new(),
+            input: options.map(|options| options.encode_to_vec()).unwrap_or_default(),
+            limit: deadline::CALL,
+        };
+        let output = self.run(run).await?;
+        RuntimeInfo::decode(output.as_slice())
+            .map_err(|error| LaunchError::Decode { program: program.clone(), reason: error.to_string() })
+    }
+
+    async fn run(&self, run: Run<'_>) -> Result<Vec<u8>, LaunchError> {
+        let deadline =
+            LaunchError::Deadline { program: run.program.into(), action: run.action, limit: run.limit };
+        let limit = run.limit;
+        // The child is killed when the future is dropped, by the deadline too.
+        tokio::time::timeout(limit, self.finish(run)).await.map_err(|_| deadline)?
+    }
+
+    async fn finish(&self, run: Run<'_>) -> Result<Vec<u8>, LaunchError> {
+        let failed = |source| LaunchError::Run { program: run.program.into(), action: run.action, source };
+        let mut child = self.command(&run).spawn().map_err(failed)?;
+        let (input, output, errors) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let feed = async {
+            if let Some(mut input) = input {
+                // A program that does not read what it is told says so itself.
+                let _unread = input.write_all(&run.input).await;
+            }
+        };
+        let ((), output, errors) = tokio::join!(feed, read(output), read(errors));
+        let status = child.wait().await.map_err(failed)?;
+        if !status.success() {
+            let text = String::from_utf8_lossy(&errors).trim().to_owned();
+            return Err(LaunchError::Failed { output: text, status });
+        }
+        Ok(output)
+    }
+
+    fn command(&self, run: &Run<'_>) -> Command {
+        let config = &self.config;
+        let mut command = Command::new(run.program);
+        if run.action == "-info" {
+            command.arg("-info");
+        } else {
+            command.args(["-namespace", run.namespace, "-address", &config.grpc_address]);
+            command.arg("-publish-binary").arg(&config.program);
+            command.args(["-id", run.id]).args(&run.args).arg(run.action);
+        }
+        command
+            .env("NAMESPACE", run.namespace)
+            .env("GRPC_ADDRESS", &config.grpc_address)
+            .env("TTRPC_ADDRESS", &config.ttrpc_address)
+            .env("MAX_SHIM_VERSION", "3")
+            .env("GOMAXPROCS", "4")
+            .env_remove("NOTIFY_SOCKET")
+            .envs(config.env.iter().filter_map(|pair| pair.split_once('=')))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        if let Some(dir) = run.dir {
+            command.current_dir(dir);
+        }
+        command
+    }
+}
+
+/// Reads an output to its end, or as much of it as counts.
+async fn read(output: Option<impl tokio::io::AsyncRead + Unpin>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if let Some(output) = output {
+        // What was read before an error is what there is.
+        let _ended = output.take(MAX_OUTPUT).read_to_end(&mut bytes).await;
+    }
+    bytes
+}
+
+/// `io.containerd.runc.v2` is `containerd-shim-runc-v2`: the last two words count.
+fn program_name(runtime: &str) -> Option<String> {
+    let mut words = runtime.rsplit('.');
+    let (version, name) = (words.next()?, words.next()?);
+    let fine = |word: &str| {
+        !word.is_empty()
+            && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+    };
+    (fine(version) && fine(name)).then(|| format!("containerd-shim-{name}-{version}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_runtime_names_its_program() {
+        assert_eq!(program_name("io.containerd.runc.v2").as_deref(), Some("containerd-shim-runc-v2"));
+        assert_eq!(program_name("kata.v2").as_deref(), Some("containerd-shim-kata-v2"));
+        for bad in ["", "runc", "a..", "io.containerd.", "a.b c.v2"] {
+            assert_eq!(program_name(bad), None, "{bad}");
+        }
+    }
+}

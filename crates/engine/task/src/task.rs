@@ -1,0 +1,233 @@
+//! One task: what its shim can be asked.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::time::{Duration, SystemTime};
+
+use api::containerd::task::v3 as wire;
+use api::{Message, Timestamp};
+use spec::{Error, HasKind, Kind};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::bundle::Bundle;
+use crate::deadline;
+use crate::log::Log;
+use crate::owner::Command;
+use crate::ttrpc::{CallError, Client};
+use crate::waits::Waits;
+
+/// How a process ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// What its process id was.
+    pub pid: u32,
+    /// Its exit status; 128 and the signal's number when a signal ended it.
+    pub status: u32,
+    /// When it ended.
+    pub at: SystemTime,
+}
+
+impl Exit {
+    /// An exit as a shim tells it.
+    pub(crate) fn new(pid: u32, status: u32, at: Option<Timestamp>) -> Self {
+        let at = api::time(at.as_ref()).unwrap_or_else(SystemTime::now);
+        Self { pid, status, at }
+    }
+}
+
+/// A task and the connection to its shim.
+#[derive(Debug)]
+pub struct Task {
+    bundle: Bundle,
+    program: PathBuf,
+    shim: Client,
+    version: AtomicI32,
+    pid: AtomicU32,
+    waits: Waits,
+    owner: mpsc::Sender<Command>,
+    ended: watch::Receiver<Option<Exit>>,
+    _log: Option<Log>,
+}
+
+/// What a task is made of.
+pub(crate) struct Parts {
+    pub bundle: Bundle,
+    pub program: PathBuf,
+    pub shim: Client,
+    pub version: i32,
+    pub log: Option<Log>,
+    pub owner: mpsc::Sender<Command>,
+    pub ended: watch::Receiver<Option<Exit>>,
+}
+
+/// Gives a method for each call that is passed on as it is.
+macro_rules! calls {
+    ($($(#[$doc:meta])* $name:ident: $method:literal, $limit:ident, $request:ident -> $reply:ty;)*) => {
+        $(
+            $(#[$doc])*
+            ///
+            /// # Errors
+            /// The shim's own; `DeadlineExceeded` when it does not answer, `Unavailable` when it died.
+            pub async fn $name(&self, request: wire::$request) -> Result<$reply, Error> {
+                Ok(self.call($method, Some(deadline::$limit), &request).await?)
+            }
+        )*
+    };
+}
+
+impl Task {
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self {
+            bundle: parts.bundle,
+            program: parts.program,
+            shim: parts.shim,
+            version: AtomicI32::new(parts.version),
+            pid: AtomicU32::new(0),
+            waits: Waits::default(),
+            owner: parts.owner,
+            ended: parts.ended,
+            _log: parts.log,
+        }
+    }
+
+    pub(crate) fn bundle(&self) -> &Bundle {
+        &self.bundle
+    }
+
+    pub(crate) fn program(&self) -> &Path {
+        &self.program
+    }
+
+    pub(crate) fn shim(&self) -> &Client {
+        &self.shim
+    }
+
+    pub(crate) fn waits(&self) -> &Waits {
+        &self.waits
+    }
+
+    /// The id of its container.
+    pub fn id(&self) -> &str {
+        self.bundle.id.as_str()
+    }
+
+    /// The process id of its init, as last heard.
+    pub fn pid(&self) -> u32 {
+        self.pid.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_pid(&self, pid: u32) {
+        if pid != 0 {
+            self.pid.store(pid, Ordering::Relaxed);
+        }
+    }
+
+    /// Calls a method of the shim's task service, in the newest version that the shim speaks.
+    pub(crate) async fn call<Req: Message, Rep: Message + Default>(
+        &self,
+        method: &'static str,
+        limit: Option<Duration>,
+        request: &Req,
+    ) -> Result<Rep, CallError> {
+        let service = match self.version.load(Ordering::Relaxed) {
+            2 => "containerd.task.v2.Task",
+            _ => "containerd.task.v3.Task",
+        };
+        self.shim.call(service, method, self.bundle.namespace.as_str(), limit, request).await
+    }
+
+    /// Calls `method`, and again in the version before when the shim does not know this one.
+    pub(crate) async fn call_any_version<Req: Message, Rep: Message + Default>(
+        &self,
+        method: &'static str,
+        limit: Duration,
+        request: &Req,
+    ) -> Result<Rep, CallError> {
+        match self.call(method, Some(limit), request).await {
+            Err(error) if error.kind() == Kind::Unimplemented && self.version.load(Ordering::Relaxed) > 2 => {
+                tracing::warn!(id = self.id(), %error, "downgrading the shim's task service");
+                self.version.store(2, Ordering::Relaxed);
+                self.call(method, Some(limit), request).await
+            }
+            answer => answer,
+        }
+    }
+
+    /// Where a process stands. `exec_id` is empty for the task's init.
+    ///
+    /// # Errors
+    /// `NotFound` when the shim knows no such process or is gone; `DeadlineExceeded` when it does not answer.
+    pub async fn state(&self, exec_id: &str) -> Result<wire::StateResponse, Error> {
+        let request = wire::StateRequest { id: self.id().into(), exec_id: exec_id.into() };
+        let answer = self.call::<_, wire::StateResponse>("State", Some(deadline::STATE), &request).await;
+        match answer {
+            Ok(state) => {
+                if exec_id.is_empty() {
+                    self.set_pid(state.pid);
+                }
+                Ok(state)
+            }
+            Err(CallError::Closed) => Err(Error::not_found(format_args!("task {}", self.id()))),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    calls! {
+        /// Starts the init or an extra process; answers its process id.
+        start: "Start", CREATE, StartRequest -> wire::StartResponse;
+        /// Adds a process, not started yet.
+        exec: "Exec", DELETE, ExecProcessRequest -> ();
+        /// Signals a process, or all of them.
+        kill: "Kill", CALL, KillRequest -> ();
+        /// Tells a terminal its size.
+        resize: "ResizePty", CALL, ResizePtyRequest -> ();
+        /// Closes the standard input of a process.
+        close_io: "CloseIO", CALL, CloseIoRequest -> ();
+        /// Freezes every process.
+        pause: "Pause", CALL, PauseRequest -> ();
+        /// Thaws every process.
+        resume: "Resume", CALL, ResumeRequest -> ();
+        /// Lists every process.
+        pids: "Pids", CALL, PidsRequest -> wire::PidsResponse;
+        /// Changes the resources.
+        update: "Update", CALL, UpdateTaskRequest -> ();
+        /// Writes a checkpoint.
+        checkpoint: "Checkpoint", CREATE, CheckpointTaskRequest -> ();
+        /// What the cgroup counted.
+        stats: "Stats", STATS, StatsRequest -> wire::StatsResponse;
+        /// Deletes an extra process that has ended.
+        delete_process: "Delete", DELETE, DeleteRequest -> wire::DeleteResponse;
+    }
+
+    /// Waits until a process has ended. `exec_id` is empty for the task's init.
+    ///
+    /// # Errors
+    /// `NotFound` when the shim knows no such process.
+    pub async fn wait(self: &Arc<Self>, exec_id: &str) -> Result<Exit, Error> {
+        match self.waits.wait(self, exec_id).await {
+            // The shim died: its processes are killed as it is cleaned up after, and then this one has ended too.
+            Err(error) if error.kind() == Kind::Unavailable => {
+                let mut ended = self.ended.clone();
+                let exit = tokio::time::timeout(deadline::CLEANUP * 2, ended.wait_for(Option::is_some)).await;
+                match exit {
+                    Ok(Ok(exit)) => exit.clone().ok_or(error),
+                    _ => Err(error),
+                }
+            }
+            answer => answer,
+        }
+    }
+
+    /// Deletes the task, which must have ended: its container, its bundle and its shim, if nothing else is in that.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` while it runs; the shim's own.
+    pub async fn delete(&self) -> Result<Exit, Error> {
+        let gone = |_| Error::not_found(format_args!("task {}", self.id()));
+        let (reply, answer) = oneshot::channel();
+        // The owner works on even if this future is dropped.
+        self.owner.send(Command::Delete(reply)).await.map_err(|_| gone(()))?;
+        answer.await.map_err(|_| gone(()))?
+    }
+}
