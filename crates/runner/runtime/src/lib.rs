@@ -11,11 +11,13 @@ pub mod cgroup;
 pub mod container;
 pub mod create;
 pub mod exec;
+pub mod features;
 pub mod hooks;
 mod init;
 pub mod seccomp;
 pub mod state;
 mod talk;
+pub mod template;
 
 pub use container::{Container, ContainerError};
 pub use create::{Create, CreateError, Created, Stdio};

@@ -1,0 +1,45 @@
+//! `runc delete`.
+
+use std::time::Duration;
+
+use spec::runtime::Status;
+use spec::{Error, Kind, Result};
+
+use super::{io_error, load, one_id, precondition, root, status};
+use crate::args::{self, Global};
+
+/// How long the end of a killed container may take.
+const REMOVAL: Duration = Duration::from_secs(10);
+
+/// Removes what a container holds.
+pub fn delete(global: &Global, args: &args::Delete) -> Result<u8> {
+    let id = one_id("delete", &args.args)?;
+    let container = match load(global, id) {
+        Ok(container) => container,
+        Err(error) if error.kind() == Kind::NotFound => return remains(global, id, args.force, error),
+        Err(error) => return Err(error),
+    };
+    if !args.force {
+        match status(global, id)? {
+            Status::Stopped | Status::Created => {}
+            other => {
+                return Err(precondition(format!(
+                    "cannot delete container {id} that is not stopped: {other}"
+                )));
+            }
+        }
+    }
+    container.delete(true, REMOVAL)?;
+    Ok(0)
+}
+
+/// A directory without a state file is what an interrupted create left.
+fn remains(global: &Global, id: &str, force: bool, error: Error) -> Result<u8> {
+    let path = root(global)?.join(id);
+    if let Err(error) = std::fs::remove_dir_all(&path)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        return Err(io_error("remove", &path, &error));
+    }
+    if force { Ok(0) } else { Err(error) }
+}
