@@ -99,11 +99,23 @@ pub(crate) fn check(value: libc::c_long, call: impl FnOnce() -> String) -> Resul
     if value < 0 { Err(Error::last(call())) } else { Ok(value) }
 }
 
+/// An argument as `strace(1)` would show it: a descriptor is its number, flags are their names.
+pub(crate) fn argument(debug: &str) -> String {
+    let number = ["OwnedFd { fd: ", "BorrowedFd { fd: "].iter().find_map(|prefix| debug.strip_prefix(prefix));
+    if let Some(number) = number.and_then(|rest| rest.strip_suffix(" }")) {
+        return if number == "-100" { "AT_FDCWD".into() } else { number.into() };
+    }
+    match debug.split_once("Flags(").and_then(|(name, rest)| Some((name, rest.strip_suffix(')')?))) {
+        Some((name, names)) if name.chars().all(char::is_alphanumeric) => names.into(),
+        _ => debug.into(),
+    }
+}
+
 /// Names a failed rustix call: `call!("unlinkat", fd, name)` is a function from errno to [`Error`].
 macro_rules! call {
     ($name:literal $(, $arg:expr)* $(,)?) => {
         |errno: rustix::io::Errno| {
-            let args: Vec<String> = vec![$(format!("{:?}", $arg)),*];
+            let args: Vec<String> = vec![$($crate::error::argument(&format!("{:?}", $arg))),*];
             let text = format!("{}({})", $name, args.join(", "));
             $crate::error::Error::new(errno.raw_os_error(), text)
         }
@@ -114,6 +126,19 @@ pub(crate) use call;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn arguments_are_short() {
+        for (debug, text) in [
+            ("OwnedFd { fd: 5 }", "5"),
+            ("BorrowedFd { fd: -100 }", "AT_FDCWD"),
+            ("OFlags(CLOEXEC | PATH)", "CLOEXEC | PATH"),
+            ("OpenTreeFlags(OPEN_TREE_CLONE)", "OPEN_TREE_CLONE"),
+            ("\"etc\"", "\"etc\""),
+        ] {
+            assert_eq!(argument(debug), text);
+        }
+    }
 
     #[test]
     fn the_text_is_the_call_and_the_kernels_words() {

@@ -1,5 +1,6 @@
 //! Paths of the container that are hidden or write-protected.
 
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -34,31 +35,50 @@ impl Cover {
 /// What hidden things look like.
 #[derive(Debug, Default)]
 pub(super) struct Hidden {
-    /// Files: the host's null device, taken before the image could have a say (CVE-2025-31133).
+    /// Files: a null device.
     null: Option<Cover>,
     /// Directories: an empty read-only file system.
     empty: Option<Cover>,
 }
 
 impl Hidden {
-    /// Takes the host's null device, when the plan hides anything. To be called while the host's root is still there.
-    pub(super) fn new(plan: &Plan) -> Result<Self, InitError> {
+    /// Takes a null device, when the plan hides anything. To be called while the host's root is still there.
+    ///
+    /// The container's own one, so that a `chmod(2)` of a hidden file never meets the host's node. It comes from the
+    /// descriptor of the `/dev` made just now and is checked all the same (CVE-2025-31133); where `/dev` is not ours
+    /// the host's node serves, write-protected.
+    pub(super) fn new(plan: &Plan, dev: Option<BorrowedFd<'_>>) -> Result<Self, InitError> {
         if plan.masked_paths.is_empty() {
             return Ok(Self::default());
         }
-        let null = sys::fd::null().and_then(|null| mount::copy_fd(null.as_fd(), false));
-        let tree = null.step(|| "bind /dev/null".into())?;
+        let tree = match dev.and_then(own_null) {
+            Some(null) => mount::copy_fd(null.as_fd(), false),
+            None => sys::fd::null().and_then(|null| mount::copy_fd(null.as_fd(), false)).and_then(|tree| {
+                mount::change(tree.as_fd(), Change { set: Attributes::RDONLY, ..Change::default() }, false)?;
+                Ok(tree)
+            }),
+        };
+        let tree = tree.step(|| "bind /dev/null".into())?;
         Ok(Self { null: Some(Cover { tree, used: false }), empty: None })
     }
 
     fn empty(&mut self) -> Result<&mut Cover, sys::Error> {
         if self.empty.is_none() {
             let attributes = Attributes::RDONLY | Attributes::NOSUID | Attributes::NODEV | Attributes::NOEXEC;
-            let tree = Context::open("tmpfs")?.mount(attributes)?;
+            let context = Context::open("tmpfs")?;
+            context.set("source", OsStr::new("tmpfs"))?;
+            let tree = context.mount(attributes)?;
             self.empty = Some(Cover { tree, used: false });
         }
         self.empty.as_mut().ok_or_else(|| sys::Error::new(ENOENT, "fsmount(tmpfs)"))
     }
+}
+
+/// The null device of the directory `dev`, if it is one.
+fn own_null(dev: BorrowedFd<'_>) -> Option<OwnedFd> {
+    const O_PATH: i32 = 0o10_000_000;
+    let null = at::open(dev, OsStr::new("null"), O_PATH, 0).ok()?;
+    at::stat_fd(null.as_fd()).is_ok_and(|stat| stat.is_device(1, 3)).then_some(null)
 }
 
 /// Hides and protects what the plan lists. A path that does not exist needs neither.

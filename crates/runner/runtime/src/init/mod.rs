@@ -93,10 +93,10 @@ fn steps(init: &Init<'_>) -> Result<Infallible, InitError> {
     if init.privileged {
         finish::host_settings(&plan.process, &host)?;
     }
-    let hidden = mask::Hidden::new(plan)?;
     let root = rootfs::prepare(plan)?;
     let mounted = mount::all(init, &root)?;
     device::all(plan, &root, &mounted)?;
+    let hidden = mask::Hidden::new(plan, mounted.dev())?;
     runtime_hooks(init)?;
     container_hooks(init, hooks::Point::CreateContainer, &plan.hooks.create_container)?;
     console::or_streams(&plan.process, &root, mounted.terminals(), init.stdio, init.talk, true)?;
