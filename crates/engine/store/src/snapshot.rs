@@ -1,0 +1,433 @@
+//! The namespaces' view of a snapshot driver.
+//!
+//! The driver knows a snapshot as `<namespace>/<number>/<key>`; the record maps the namespace's key to that. A verb
+//! that creates asks the driver between two transactions: the first checks and gives out the number, the second records.
+//! What the driver made and no record names is removed at once on failure, and by the next sweep after a crash.
+//!
+//! Invariant: from the driver's work to its record no sweep of the driver runs ([`Snapshots::placing`]).
+//! Invariant: verbs on the same key or name run one after the other, so a check made before the driver's work holds
+//! behind it, but for what a collection or a removed parent changed.
+
+mod error;
+mod rows;
+mod sweep;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::SystemTime;
+
+use api::containerd::events::{SnapshotCommit, SnapshotPrepare, SnapshotRemove};
+use model::filter::Filters;
+use model::mask::{self, Mask};
+use model::snapshot::{Commit, Info, Kind as SnapshotKind, Mount, REBASE, Snapshotter, Usage};
+use model::{Cx, Result};
+use spec::label::SNAPSHOT_REF;
+use spec::{Error, Kind, Labels};
+
+pub use error::SnapshotError;
+pub(crate) use rows::forget;
+
+use crate::core::{Change, Core};
+use crate::db::WriteTx;
+use crate::hold::{Hold, Holds};
+use crate::{lease, namespace, record};
+use rows::Below;
+
+/// Labels with this prefix are the driver's business too.
+const INHERITED: &str = "containerd.io/snapshot/";
+
+/// The view of one driver.
+pub(crate) struct Snapshots {
+    core: Arc<Core>,
+    name: String,
+    driver: Arc<dyn Snapshotter>,
+    /// Held shared from the driver's work to its record, exclusively by the sweep.
+    placing: RwLock<()>,
+    /// Keys that verbs work on.
+    keys: Holds,
+}
+
+/// A snapshot that the driver has and no record names yet.
+struct Made {
+    driver_key: String,
+    parent_driver_key: String,
+    created: SystemTime,
+    updated: SystemTime,
+    labels: Labels,
+}
+
+/// What the driver answered to a request to make a snapshot.
+enum Answer {
+    /// It made this one, to be mounted so.
+    New(Made, Vec<Mount>),
+    /// It has had the wanted one all along.
+    Had(Made),
+}
+
+/// A request to make a snapshot.
+struct Request<'r> {
+    key: &'r str,
+    parent: &'r str,
+    labels: &'r Labels,
+    view: bool,
+}
+
+impl Snapshots {
+    pub(crate) fn new(core: Arc<Core>, name: String, driver: Arc<dyn Snapshotter>) -> Self {
+        Self { core, name, driver, placing: RwLock::default(), keys: Holds::default() }
+    }
+
+    fn below<'b>(&'b self, cx: &'b Cx<'_>) -> Result<Below<'b>> {
+        Ok(Below { namespace: cx.namespace()?.as_str(), snapshotter: &self.name })
+    }
+
+    fn hold(&self, cx: &Cx<'_>, keys: &[&str]) -> Result<Hold<'_>> {
+        let namespace = cx.namespace()?;
+        self.keys.take(cx, keys.iter().map(|key| format!("{namespace}\0{key}")).collect())
+    }
+
+    fn row(&self, cx: &Cx<'_>, key: &str) -> Result<record::Snapshot> {
+        let below = self.below(cx)?;
+        self.core.read(|rows| below.require(rows, key))
+    }
+
+    /// The resource kind by which a lease holds a snapshot of this driver.
+    fn kind(&self) -> String {
+        format!("{}/{}", lease::SNAPSHOTS, self.name)
+    }
+
+    fn make(&self, cx: &Cx<'_>, request: &Request<'_>) -> Result<Vec<Mount>> {
+        check_labels(request.labels)?;
+        let target = request.labels.get(SNAPSHOT_REF).map(String::as_str).filter(|target| !target.is_empty());
+        let _hold = self.hold(cx, &[request.key, target.unwrap_or(request.key)])?;
+        let _no_sweep = self.placing.read().unwrap_or_else(PoisonError::into_inner);
+        let (driver_key, parent) = self.begin(cx, request, target)?;
+        let answer = self.ask(cx, request, target, driver_key, parent)?;
+        match answer {
+            Answer::New(made, mounts) => {
+                if let Err(error) = self.record(cx, request, request.key, &made) {
+                    self.take_back(cx, &made.driver_key);
+                    return Err(error);
+                }
+                Ok(mounts)
+            }
+            Answer::Had(made) => {
+                let target = target.unwrap_or(request.key);
+                self.record(cx, request, target, &made)?;
+                Err(SnapshotError::TargetInDriver(target.to_owned()).into())
+            }
+        }
+    }
+
+    /// The first transaction: what is known is held by the lease and told; else the driver's keys of the new snapshot and
+    /// of its parent.
+    fn begin(&self, cx: &Cx<'_>, request: &Request<'_>, target: Option<&str>) -> Result<(String, String)> {
+        let below = self.below(cx)?;
+        let begun = self.core.write(Change::Adds, |tx| {
+            namespace::ensure(tx, cx.namespace()?)?;
+            for (key, error) in [
+                (target, SnapshotError::Target as fn(String) -> SnapshotError),
+                (Some(request.key), SnapshotError::Exists),
+            ] {
+                let Some(key) = key else { continue };
+                if below.get(tx, key)?.is_some() {
+                    lease::hold(tx, cx, &self.kind(), key)?;
+                    return Ok(Err(error(key.to_owned())));
+                }
+            }
+            lease::check(tx, cx)?;
+            let parent = match request.parent {
+                "" => String::new(),
+                parent => below.require_parent(tx, parent)?.driver_key,
+            };
+            Ok(Ok((self.driver_key(tx, below.namespace, request.key)?, parent)))
+        })?;
+        Ok(begun?)
+    }
+
+    fn driver_key(&self, tx: &WriteTx<'_>, namespace: &str, key: &str) -> Result<String> {
+        let number = record::next_number(tx, namespace)?;
+        Ok(format!("{namespace}/{number}/{key}"))
+    }
+
+    /// The driver's work.
+    fn ask(
+        &self,
+        cx: &Cx<'_>,
+        request: &Request<'_>,
+        target: Option<&str>,
+        driver_key: String,
+        parent: String,
+    ) -> Result<Answer> {
+        let labels = inherited(request.labels);
+        let made = if request.view {
+            self.driver.view(cx, &driver_key, &parent, &labels)
+        } else {
+            self.driver.prepare(cx, &driver_key, &parent, &labels)
+        };
+        match made {
+            Ok(mounts) => {
+                let now = SystemTime::now();
+                let labels = mask::without_empty(request.labels);
+                let made = Made { driver_key, parent_driver_key: parent, created: now, updated: now, labels };
+                Ok(Answer::New(made, mounts))
+            }
+            Err(error) if error.kind() == Kind::AlreadyExists => match target {
+                Some(target) => self.find_target(cx, request, target, &parent).map(Answer::Had),
+                // The key is new and unique: no caller must take this for its own key being known.
+                None => Err(Error::new(Kind::Unknown, format!("unexpected error from snapshotter: {error}"))),
+            },
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The committed snapshot that the driver has for `target` on that parent.
+    fn find_target(&self, cx: &Cx<'_>, request: &Request<'_>, target: &str, parent: &str) -> Result<Made> {
+        let all = self.driver.list(cx, &Filters::default())?;
+        let found = all.into_iter().find(|info| {
+            info.kind == SnapshotKind::Committed
+                && info.parent == parent
+                && info.labels.get(SNAPSHOT_REF).is_some_and(|value| value == target)
+        });
+        let found = found.ok_or_else(|| SnapshotError::NoTarget(target.to_owned()))?;
+        let mut labels = found.labels;
+        labels.extend(mask::without_empty(request.labels));
+        Ok(Made {
+            driver_key: found.name,
+            parent_driver_key: found.parent,
+            created: found.created_at,
+            updated: found.updated_at,
+            labels,
+        })
+    }
+
+    /// The second transaction.
+    fn record(&self, cx: &Cx<'_>, request: &Request<'_>, key: &str, made: &Made) -> Result<()> {
+        let below = self.below(cx)?;
+        self.core.write(Change::Adds, |tx| {
+            lease::hold(tx, cx, &self.kind(), key)?;
+            if below.get(tx, key)?.is_some() {
+                return Err(SnapshotError::Exists(key.to_owned()).into());
+            }
+            if !request.parent.is_empty() {
+                let parent = below.require_parent(tx, request.parent)?;
+                if parent.driver_key != made.parent_driver_key {
+                    let (parent, target) = (request.parent.to_owned(), key.to_owned());
+                    return Err(SnapshotError::Parent { parent, target }.into());
+                }
+            }
+            let row = record::Snapshot {
+                driver_key: made.driver_key.clone(),
+                parent: request.parent.to_owned(),
+                created: made.created.into(),
+                updated: made.updated.into(),
+                labels: made.labels.clone(),
+            };
+            Ok(below.put(tx, key, &row)?)
+        })
+    }
+
+    /// Removes what the driver made and nobody recorded.
+    fn take_back(&self, cx: &Cx<'_>, driver_key: &str) {
+        if let Err(error) = self.driver.remove(cx, driver_key) {
+            tracing::warn!(snapshotter = self.name, key = driver_key, %error, "cannot remove an unrecorded snapshot");
+        }
+        self.core.demand.dirty_driver(&self.name);
+    }
+
+    /// Looks whether `key` can be committed as `name`: its row, the driver's key for `name`, the parent and whether it is
+    /// new to the snapshot.
+    fn check_commit(&self, cx: &Cx<'_>, name: &str, key: &str, commit: &Commit) -> Result<Plan> {
+        let below = self.below(cx)?;
+        let plan = self.core.write(Change::Adds, |tx| {
+            lease::check(tx, cx)?;
+            if below.get(tx, name)?.is_some() {
+                lease::hold(tx, cx, &self.kind(), name)?;
+                return Ok(Err(SnapshotError::Exists(name.to_owned())));
+            }
+            let row = below.require(tx, key)?;
+            let wanted = commit.parent.as_deref().unwrap_or_default();
+            let rebase = row.parent.is_empty() && !wanted.is_empty();
+            let parent = if rebase { wanted.to_owned() } else { row.parent.clone() };
+            let parent_driver_key = match parent.as_str() {
+                "" => String::new(),
+                parent => below.require_parent(tx, parent)?.driver_key,
+            };
+            let driver_key = self.driver_key(tx, below.namespace, name)?;
+            Ok(Ok(Plan { row, driver_key, parent, rebase, parent_driver_key }))
+        })?;
+        Ok(plan?)
+    }
+
+    /// The transaction of a commit: `key`'s record becomes `name`'s.
+    fn record_commit(&self, cx: &Cx<'_>, name: &str, key: &str, commit: &Commit, plan: &Plan) -> Result<()> {
+        let below = self.below(cx)?;
+        self.core.write(Change::Adds, |tx| {
+            forget(tx, below.namespace, &self.name, key)?;
+            lease::release(tx, cx, &self.kind(), key)?;
+            lease::hold(tx, cx, &self.kind(), name)?;
+            if !plan.parent.is_empty() {
+                below.require_parent(tx, &plan.parent)?;
+            }
+            let now = record::Time::now();
+            let row = record::Snapshot {
+                driver_key: plan.driver_key.clone(),
+                parent: plan.parent.clone(),
+                created: now,
+                updated: now,
+                labels: mask::without_empty(&commit.labels),
+            };
+            Ok(below.put(tx, name, &row)?)
+        })
+    }
+}
+
+/// What a commit will do.
+struct Plan {
+    row: record::Snapshot,
+    driver_key: String,
+    parent: String,
+    rebase: bool,
+    parent_driver_key: String,
+}
+
+impl Snapshotter for Snapshots {
+    fn capabilities(&self) -> &[&'static str] {
+        self.driver.capabilities()
+    }
+
+    fn stat(&self, cx: &Cx<'_>, key: &str) -> Result<Info> {
+        let row = self.row(cx, key)?;
+        Ok(merge(self.driver.stat(cx, &row.driver_key)?, key, row))
+    }
+
+    fn update(&self, cx: &Cx<'_>, key: &str, labels: &Labels, mask: &Mask) -> Result<Info> {
+        let below = self.below(cx)?;
+        let _hold = self.hold(cx, &[key])?;
+        let row = self.core.write(Change::Removes, |tx| {
+            let mut row = below.require(tx, key)?;
+            mask::apply_to_labels(&mut row.labels, labels, mask)
+                .map_err(|path| SnapshotError::Field { path: path.to_owned(), key: key.to_owned() })?;
+            check_labels(&row.labels)?;
+            row.updated = record::Time::now();
+            below.put(tx, key, &row)?;
+            Ok(row)
+        })?;
+        let info = self.driver.update(cx, &row.driver_key, &inherited(&row.labels), mask)?;
+        Ok(merge(info, key, row))
+    }
+
+    fn usage(&self, cx: &Cx<'_>, key: &str) -> Result<Usage> {
+        self.driver.usage(cx, &self.row(cx, key)?.driver_key)
+    }
+
+    fn mounts(&self, cx: &Cx<'_>, key: &str) -> Result<Vec<Mount>> {
+        self.driver.mounts(cx, &self.row(cx, key)?.driver_key)
+    }
+
+    fn prepare(&self, cx: &Cx<'_>, key: &str, parent: &str, labels: &Labels) -> Result<Vec<Mount>> {
+        let mounts = self.make(cx, &Request { key, parent, labels, view: false })?;
+        let event = SnapshotPrepare {
+            key: key.to_owned(),
+            parent: parent.to_owned(),
+            snapshotter: self.name.clone(),
+        };
+        self.core.publish(cx.namespace()?, "/snapshot/prepare", &event);
+        Ok(mounts)
+    }
+
+    fn view(&self, cx: &Cx<'_>, key: &str, parent: &str, labels: &Labels) -> Result<Vec<Mount>> {
+        self.make(cx, &Request { key, parent, labels, view: true })
+    }
+
+    fn commit(&self, cx: &Cx<'_>, name: &str, key: &str, commit: &Commit) -> Result<()> {
+        check_labels(&commit.labels)?;
+        let _hold = self.hold(cx, &[name, key])?;
+        let _no_sweep = self.placing.read().unwrap_or_else(PoisonError::into_inner);
+        let plan = self.check_commit(cx, name, key, commit)?;
+        if plan.rebase && !self.driver.capabilities().contains(&REBASE) {
+            return Err(SnapshotError::NoRebase(self.name.clone()).into());
+        }
+        let below = Commit {
+            labels: inherited(&commit.labels),
+            parent: plan.rebase.then(|| plan.parent_driver_key.clone()),
+        };
+        self.driver.commit(cx, &plan.driver_key, &plan.row.driver_key, &below)?;
+        if let Err(error) = self.record_commit(cx, name, key, commit, &plan) {
+            self.take_back(cx, &plan.driver_key);
+            return Err(error);
+        }
+        let event =
+            SnapshotCommit { key: key.to_owned(), name: name.to_owned(), snapshotter: self.name.clone() };
+        self.core.publish(cx.namespace()?, "/snapshot/commit", &event);
+        Ok(())
+    }
+
+    fn remove(&self, cx: &Cx<'_>, key: &str) -> Result<()> {
+        let below = self.below(cx)?;
+        let _hold = self.hold(cx, &[key])?;
+        self.core.write(Change::Removes, |tx| {
+            below.require(tx, key)?;
+            if below.has_children(tx, key)? {
+                return Err(SnapshotError::Child.into());
+            }
+            forget(tx, below.namespace, &self.name, key)?;
+            lease::release(tx, cx, &self.kind(), key)
+        })?;
+        self.core.demand.dirty_driver(&self.name);
+        let event = SnapshotRemove { key: key.to_owned(), snapshotter: self.name.clone() };
+        self.core.publish(cx.namespace()?, "/snapshot/remove", &event);
+        Ok(())
+    }
+
+    fn list(&self, cx: &Cx<'_>, filters: &Filters) -> Result<Vec<Info>> {
+        let below = self.below(cx)?;
+        let rows = self.core.read(|rows| below.all(rows))?;
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut driver: BTreeMap<String, Info> = self
+            .driver
+            .list(cx, &Filters::default())?
+            .into_iter()
+            .map(|info| (info.name.clone(), info))
+            .collect();
+        let infos = rows.into_iter().filter_map(|(key, row)| {
+            // What the driver has lost cannot be listed; `check` tells of it.
+            let info = driver.remove(&row.driver_key)?;
+            Some(merge(info, &key, row))
+        });
+        Ok(infos.filter(|info| filters.matches(info)).collect())
+    }
+
+    fn cleanup(&self, cx: &Cx<'_>) -> Result<()> {
+        self.driver.cleanup(cx)
+    }
+}
+
+/// The driver's information under the namespace's names, times and labels.
+fn merge(driver: Info, key: &str, row: record::Snapshot) -> Info {
+    let mut labels = driver.labels;
+    labels.extend(row.labels);
+    Info {
+        kind: driver.kind,
+        name: key.to_owned(),
+        parent: row.parent,
+        labels,
+        created_at: row.created.into(),
+        updated_at: row.updated.into(),
+    }
+}
+
+/// The labels that the driver is told.
+fn inherited(labels: &Labels) -> Labels {
+    labels
+        .iter()
+        .filter(|(key, _)| *key == SNAPSHOT_REF || key.starts_with(INHERITED))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
+}
+
+fn check_labels(labels: &Labels) -> Result<()> {
+    spec::label::check_all(labels).map_err(|error| error.context("info.Labels"))
+}

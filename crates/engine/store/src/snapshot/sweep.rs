@@ -1,0 +1,63 @@
+//! Removes the driver's snapshots that no record names.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::PoisonError;
+
+use model::filter::Filters;
+use model::{Cx, Result};
+use spec::Kind;
+
+use super::{Snapshots, rows};
+use crate::db::DbError;
+
+impl Snapshots {
+    /// Removes unnamed snapshots, children before their parents, then what the driver left for later; how many.
+    pub(crate) fn sweep(&self, cx: &Cx<'_>) -> Result<usize> {
+        let exclusive = self.placing.write().unwrap_or_else(PoisonError::into_inner);
+        let mut removed = 0;
+        for key in self.unnamed(cx)? {
+            match self.driver.remove(cx, &key) {
+                Ok(()) => removed += 1,
+                Err(error) if error.kind() == Kind::NotFound => {}
+                // A named child of an unnamed parent, or one that is mounted: the next sweep tries again.
+                Err(error) => {
+                    tracing::warn!(snapshotter = self.name, key, %error, "failed to remove snapshot");
+                }
+            }
+        }
+        drop(exclusive);
+        match self.driver.cleanup(cx) {
+            Err(error) if error.kind() != Kind::Unimplemented => Err(error),
+            _ => Ok(removed),
+        }
+    }
+
+    /// The driver's keys that no record names, children before their parents.
+    pub(crate) fn unnamed(&self, cx: &Cx<'_>) -> Result<Vec<String>> {
+        let all = self.driver.list(cx, &Filters::default())?;
+        let named = self.core.read::<_, DbError>(|tx| rows::driver_keys(tx, &self.name))?;
+        let named: BTreeSet<String> = named.into_iter().collect();
+        let parents: BTreeMap<&str, &str> =
+            all.iter().map(|info| (info.name.as_str(), info.parent.as_str())).collect();
+        let depth = |key: &str| {
+            let up = |key: &&str| parents.get(key).copied().filter(|parent| !parent.is_empty());
+            // Bounded, should a driver ever show a circle.
+            std::iter::successors(Some(key), up).take(parents.len() + 1).count()
+        };
+        let mut unnamed: Vec<(usize, &str)> = all
+            .iter()
+            .filter(|info| !named.contains(&info.name))
+            .map(|info| (depth(&info.name), info.name.as_str()))
+            .collect();
+        unnamed.sort_by(|a, b| b.cmp(a));
+        Ok(unnamed.into_iter().map(|(_, key)| key.to_owned()).collect())
+    }
+
+    /// The keys, by namespace, whose snapshot the driver has lost.
+    pub(crate) fn lost(&self, cx: &Cx<'_>) -> Result<Vec<String>> {
+        let all = self.driver.list(cx, &Filters::default())?;
+        let has: BTreeSet<String> = all.into_iter().map(|info| info.name).collect();
+        let named = self.core.read::<_, DbError>(|tx| rows::driver_keys(tx, &self.name))?;
+        Ok(named.into_iter().filter(|key| !has.contains(key)).collect())
+    }
+}
