@@ -93,6 +93,10 @@ impl From<tonic::Status> for Failure {
 
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            // `ctr ... | head` has read enough; that is the end, as SIGPIPE would have made it, and no news.
+            return Self::exit(141);
+        }
         let kind = Kind::from_errno(error.raw_os_error().unwrap_or(0));
         Self { kind, ..Self::new(error.to_string()) }
     }

@@ -56,6 +56,14 @@ impl Wiring {
         }
     }
 
+    /// Holds the FIFOs open while a process starts that nobody attaches to: a shim may wait for its reader.
+    pub fn hold(&self) -> Result<Vec<std::fs::File>> {
+        match self {
+            Self::Attached(fifos) => fifos.hold(),
+            Self::Elsewhere(_) => Ok(vec![]),
+        }
+    }
+
     /// Leaves the streams in place for a process that goes on without us.
     pub fn keep(self) {
         if let Self::Attached(fifos) = self {

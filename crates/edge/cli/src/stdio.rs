@@ -73,7 +73,7 @@ pub fn copy(names: &Names) -> Result<Copies> {
         }
     }
     if !names.stdin.is_empty() {
-        copy_in(&names.stdin)?;
+        copy_in(&names.stdin);
     }
     Ok(Copies { outputs })
 }
@@ -89,6 +89,13 @@ pub fn remove_left(name: &str) {
 }
 
 impl Fifos {
+    /// Opens every FIFO for both reading and writing, so that neither end waits for the other.
+    pub fn hold(&self) -> Result<Vec<File>> {
+        let names = [&self.names.stdin, &self.names.stdout, &self.names.stderr];
+        let made = names.into_iter().filter(|name| !name.is_empty());
+        made.map(|name| OpenOptions::new().read(true).write(true).open(name).or_fail(name)).collect()
+    }
+
     /// Leaves the FIFOs in place, for a later attach.
     pub fn keep(mut self) {
         self.dir = PathBuf::new();
@@ -201,23 +208,22 @@ fn pump(mut from: impl Read, mut to: impl Write) -> io::Result<()> {
 }
 
 /// Copies our input into a FIFO. The thread ends with the process: a read of a terminal cannot be taken back.
-fn copy_in(name: &str) -> Result {
-    // Opened for both, so that it does not wait for the shim.
-    let fifo = OpenOptions::new().read(true).write(true).open(name).or_fail(name)?;
+fn copy_in(name: &str) {
+    let name = name.to_owned();
     std::thread::spawn(move || {
+        // Waits here for the shim to open its end: what is written before that would go with our descriptor.
+        let Ok(mut fifo) = OpenOptions::new().write(true).open(&name) else { return };
         let mut stdin = io::stdin().lock();
-        let mut to = &fifo;
         let mut buffer = [0; 32 << 10];
         while let Ok(count) = stdin.read(&mut buffer) {
-            if count == 0 || to.write_all(&buffer[..count]).is_err() {
+            if count == 0 || fifo.write_all(&buffer[..count]).is_err() {
                 break;
             }
         }
-        drop(fifo); // the last descriptor that is not the shim's
+        drop(fifo);
         INPUT_HAS_ENDED.store(true, std::sync::atomic::Ordering::Release);
         INPUT_ENDED.notify_waiters();
     });
-    Ok(())
 }
 
 static INPUT_ENDED: tokio::sync::Notify = tokio::sync::Notify::const_new();

@@ -166,7 +166,7 @@ async fn delete(client: &Client, digests: &[String]) -> Result {
 
 async fn list(client: &Client, quiet: bool, filters: Vec<String>) -> Result {
     let mut stream = client.content().list(wire::ListContentRequest { filters }).await?.into_inner();
-    let mut table = Table::new(["DIGEST", "SIZE", "AGE", "LABELS"]);
+    let mut table = Table::new(["DIGEST", "SIZE", "AGE", "LABELS"]).ragged();
     while let Some(response) = stream.message().await? {
         for info in response.info {
             if quiet {

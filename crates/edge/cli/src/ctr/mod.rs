@@ -150,6 +150,7 @@ fn booleans(command: clap::Command) -> clap::Command {
             .require_equals(true)
             .hide_possible_values(true)
             .hide_default_value(true)
+            .default_value("false")
             .default_missing_value("true"),
         _ => arg,
     });

@@ -86,6 +86,7 @@ impl Run {
         let _raw = if terminal && !self.detach { Some(RawTerminal::enter()?) } else { None };
         let wiring = Wiring::choose(&self.wiring, id, terminal)?;
         let copies = if self.detach { None } else { wiring.copy()? };
+        let _held = if self.detach { wiring.hold()? } else { vec![] };
         let task = NewTask {
             id,
             rootfs: created.rootfs.clone(),

@@ -384,6 +384,7 @@ impl Start {
         let _raw = if terminal && !self.detach { Some(RawTerminal::enter()?) } else { None };
         let wiring = Wiring::choose(&self.wiring, id, terminal)?;
         let copies = if self.detach { None } else { wiring.copy()? };
+        let _held = if self.detach { wiring.hold()? } else { vec![] };
         let task = NewTask {
             id,
             rootfs,
@@ -491,6 +492,7 @@ impl Exec {
             WiringFlags { null_io: false, log_uri: self.log_uri.clone(), fifo_dir: self.fifo_dir.clone() };
         let wiring = Wiring::choose(&flags, &self.exec_id, self.tty)?;
         let copies = if self.detach { None } else { wiring.copy()? };
+        let _held = if self.detach { wiring.hold()? } else { vec![] };
         let names = wiring.names();
         let request = wire::ExecProcessRequest {
             container_id: id.into(),

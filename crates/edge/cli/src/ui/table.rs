@@ -22,6 +22,12 @@ impl Table {
         Self { padding: 4, minimum: 4, ..Self::new(header) }
     }
 
+    /// The same table without space behind the last column, as the listing of content has it.
+    pub fn ragged(mut self) -> Self {
+        self.pad_last = false;
+        self
+    }
+
     /// Adds a row.
     pub fn row<const N: usize>(&mut self, cells: [String; N]) {
         self.rows.push(cells.into());
