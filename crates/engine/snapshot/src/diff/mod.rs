@@ -5,10 +5,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use model::Cx;
-use model::content::Content;
+use model::content::{BlobReader, Content};
 use model::diff::{Applied, Apply, Compare, Differ};
 use model::snapshot::Mount;
+use spec::image::media;
 use spec::{Descriptor, Result};
+
+mod apply;
+mod stream;
+
+pub use apply::ApplyError;
+pub use stream::InflateError;
 
 /// Bounds on what one layer may become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,20 +67,22 @@ impl Walking {
 }
 
 impl Differ for Walking {
-    fn apply(&self, _cx: &Cx<'_>, layer: &Descriptor, _mounts: &[Mount], _apply: &Apply) -> Result<Applied> {
-        let _ = (&self.content, &self.temporary, self.limits);
-        Err(spec::Error::unimplemented(format!("layer {}", layer.digest)))
+    fn apply(&self, cx: &Cx<'_>, layer: &Descriptor, mounts: &[Mount], apply: &Apply) -> Result<Applied> {
+        check_media_type(&layer.media_type)?;
+        let blob = self.content.open(cx, &layer.digest)?;
+        self.apply_stream(cx, &layer.media_type, &mut BlobReader::new(blob), mounts, apply)
     }
 
     fn apply_stream(
         &self,
-        _cx: &Cx<'_>,
+        cx: &Cx<'_>,
         media_type: &str,
-        _layer: &mut (dyn io::Read + Send),
-        _mounts: &[Mount],
-        _apply: &Apply,
+        layer: &mut (dyn io::Read + Send),
+        mounts: &[Mount],
+        apply: &Apply,
     ) -> Result<Applied> {
-        Err(spec::Error::unimplemented(media_type))
+        check_media_type(media_type)?;
+        Ok(apply::apply(cx, layer, mounts, apply, self.limits, &self.temporary)?)
     }
 
     fn compare(
@@ -85,4 +94,13 @@ impl Differ for Walking {
     ) -> Result<Descriptor> {
         Err(spec::Error::unimplemented(&compare.media_type))
     }
+}
+
+/// Only tar layers, in whatever compression, can be walked into a tree.
+fn check_media_type(media_type: &str) -> Result<()> {
+    let is_tar = [".tar", "+gzip", "+zstd", ".gzip", ".zstd"].iter().any(|end| media_type.ends_with(end));
+    if is_tar && media::is_layer(media_type) {
+        return Ok(());
+    }
+    Err(spec::Error::unimplemented(format!("currently unsupported media type {media_type:?} for a layer")))
 }

@@ -31,6 +31,7 @@ mod settle;
 mod usage;
 
 pub use error::SnapshotError;
+pub(crate) use settle::{hide_root, remove_whiteouts};
 
 pub use records::Place;
 use records::Records;

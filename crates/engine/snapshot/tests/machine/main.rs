@@ -1,0 +1,9 @@
+//! The drivers and the differ on the real kernel: overlay and bind mounts, whiteouts, attributes, archives by GNU tar.
+
+mod archives;
+mod drivers;
+mod hostile;
+mod layers;
+mod random;
+mod stage;
+mod tree;
