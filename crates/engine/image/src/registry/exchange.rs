@@ -1,0 +1,527 @@
+//! One request and its answer: credentials, redirects, the doubt about the scheme, and a bound on every wait.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use http::header::{AUTHORIZATION, LOCATION, PROXY_AUTHORIZATION, RETRY_AFTER, USER_AGENT, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use spec::Reference;
+use tokio::time::timeout;
+use tracing::debug;
+
+use super::auth::{Keyring, Scope};
+use super::connect::{self, Plain, Secure};
+use super::endpoint::Capabilities;
+use super::endpoint::{Doubt, Endpoint};
+use super::upload::Payload;
+use super::{Config, Limits, RequestError, Tls};
+
+/// How many redirects are followed.
+const MAX_REDIRECTS: usize = 10;
+/// How much of an error's body is read.
+const MAX_COMPLAINT: u64 = 64 << 10;
+/// Who we are.
+const AGENT: &str = concat!("containerd/2.3.0+berth-", env!("CARGO_PKG_VERSION"));
+
+/// An endpoint with its connections and what it has told us.
+pub(super) struct Session {
+    endpoint: Endpoint,
+    keyring: Keyring,
+    plain: OnceLock<Plain>,
+    secure: OnceLock<Secure>,
+    /// Whether the scheme proved to be the other one.
+    other_scheme: AtomicBool,
+    limits: Limits,
+}
+
+/// A request to be made, as often as it takes.
+pub(super) struct Call {
+    pub method: Method,
+    /// Below the API's root, with a leading slash; or, with `absolute`, everything.
+    pub target: String,
+    pub absolute: bool,
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    pub payload: Payload,
+    pub scope: Scope,
+}
+
+impl Call {
+    pub fn new(method: Method, target: impl Into<String>, scope: Scope) -> Self {
+        Self {
+            method,
+            target: target.into(),
+            absolute: false,
+            headers: Vec::new(),
+            payload: Payload::Empty,
+            scope,
+        }
+    }
+
+    pub fn to_address(mut self) -> Self {
+        self.absolute = true;
+        self
+    }
+
+    pub fn header(mut self, name: HeaderName, value: &str) -> Self {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            self.headers.push((name, value));
+        }
+        self
+    }
+
+    pub fn payload(mut self, payload: Payload) -> Self {
+        self.payload = payload;
+        self
+    }
+}
+
+/// The head of an answer, with its body still to come.
+pub(super) struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub url: Uri,
+    pub method: Method,
+    body: Incoming,
+    idle: Duration,
+}
+
+impl Session {
+    pub fn open(endpoint: Endpoint, reference: &Reference, config: &Config) -> Result<Self, RequestError> {
+        let keyring = Keyring::new(&endpoint, reference, config.credentials.clone());
+        let session = Self {
+            plain: OnceLock::new(),
+            secure: OnceLock::new(),
+            other_scheme: AtomicBool::new(endpoint.doubt == Doubt::PlainIfNoTls),
+            limits: config.limits.clone(),
+            keyring,
+            endpoint,
+        };
+        // Here and not at the first request, because reading certificates blocks.
+        if session.scheme() == "https" {
+            session.secure()?;
+        }
+        Ok(session)
+    }
+
+    /// The session for addresses that a manifest names: it has no credentials and sends no field of ours.
+    pub fn for_strangers(reference: &Reference, config: &Config) -> Result<Self, RequestError> {
+        let endpoint = Endpoint {
+            scheme: "http".into(),
+            host: String::new(),
+            path: String::new(),
+            capabilities: Capabilities { pull: true, ..Capabilities::NONE },
+            tls: Tls::default(),
+            headers: Vec::new(),
+            dial_timeout: None,
+            doubt: Doubt::None,
+            namespace: None,
+        };
+        let config = Config { credentials: std::sync::Arc::new(super::Nobody), ..config.clone() };
+        Self::open(endpoint, reference, &config)
+    }
+
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Whether it is the one for [`Session::for_strangers`].
+    fn is_stranger(&self) -> bool {
+        self.endpoint.host.is_empty()
+    }
+
+    fn scheme(&self) -> &str {
+        match (self.other_scheme.load(Ordering::Relaxed), self.endpoint.scheme.as_str()) {
+            (false, scheme) => scheme,
+            (true, "http") => "https",
+            (true, _) => "http",
+        }
+    }
+
+    fn dial_timeout(&self) -> Duration {
+        self.endpoint.dial_timeout.unwrap_or(self.limits.connect)
+    }
+
+    fn plain(&self) -> &Plain {
+        self.plain.get_or_init(|| connect::plain(self.dial_timeout()))
+    }
+
+    fn secure(&self) -> Result<&Secure, RequestError> {
+        if self.secure.get().is_none() {
+            let client = connect::secure(self.dial_timeout(), &self.endpoint.tls)?;
+            let _ = self.secure.set(client);
+        }
+        self.secure.get().ok_or(RequestError::Address(self.endpoint.host.clone()))
+    }
+
+    /// Makes `call`: an answer of 2xx, or an error.
+    pub async fn send(&self, call: &Call) -> Result<Answer, RequestError> {
+        let answer = self.ask(call).await?;
+        if answer.status.is_success() { Ok(answer) } else { Err(answer.complaint().await) }
+    }
+
+    /// Makes `call`: whatever answer comes once credentials are settled.
+    pub async fn ask(&self, call: &Call) -> Result<Answer, RequestError> {
+        let mut known = self.keyring.authorization(&call.scope).await;
+        for _ in 0..3 {
+            let answer = match self.follow(call, known.as_ref()).await {
+                Err(error) if self.doubts(&error) => self.follow(call, known.as_ref()).await?,
+                answer => answer?,
+            };
+            if self.speaks_tls(&answer) {
+                continue;
+            }
+            if answer.status != StatusCode::UNAUTHORIZED || self.is_stranger() || !self.owns(&answer.url) {
+                return Ok(answer);
+            }
+            let fields = answer.headers.get_all(WWW_AUTHENTICATE).iter();
+            let fields: Vec<String> =
+                fields.filter_map(|field| field.to_str().ok()).map(str::to_owned).collect();
+            answer.discard().await;
+            known = Some(self.keyring.settle(self, &fields, &call.scope, known.as_ref()).await?);
+        }
+        Err(RequestError::Denied {
+            host: self.endpoint.host.clone(),
+            what: "the credentials are refused".into(),
+        })
+    }
+
+    /// Asks a token service: its answer as it is. No redirect is followed, because the call holds a password.
+    pub async fn ask_token_service(&self, call: &Call) -> Result<Answer, RequestError> {
+        let url = self.url(call)?;
+        self.exchange(call, &url, None, false).await
+    }
+
+    /// Makes the request and follows redirects; what is ours goes to our own origin only.
+    async fn follow(&self, call: &Call, auth: Option<&HeaderValue>) -> Result<Answer, RequestError> {
+        let mut url = self.url(call)?;
+        for _ in 0..MAX_REDIRECTS {
+            let own = self.owns(&url);
+            let answer = self.exchange(call, &url, auth.filter(|_| own), own).await?;
+            let moved = matches!(answer.status.as_u16(), 301 | 302 | 303 | 307 | 308);
+            let Some(location) = answer.headers.get(LOCATION).filter(|_| moved) else { return Ok(answer) };
+            let location = location.to_str().map_err(|_| RequestError::Address("redirect".into()))?;
+            url = join(&url, location)?;
+            debug!(url = %shown(&url), "following a redirect");
+            answer.discard().await;
+        }
+        Err(RequestError::Answer { url: shown(&url), what: format!("more than {MAX_REDIRECTS} redirects") })
+    }
+
+    fn url(&self, call: &Call) -> Result<Uri, RequestError> {
+        if call.absolute {
+            return call.target.parse().map_err(|_| RequestError::Address(call.target.clone()));
+        }
+        let mut text =
+            format!("{}://{}{}{}", self.scheme(), self.endpoint.host, self.endpoint.path, call.target);
+        if let Some(namespace) = &self.endpoint.namespace {
+            let mark = if text.contains('?') { '&' } else { '?' };
+            text.push_str(&format!("{mark}ns={}", encoded(namespace)));
+        }
+        text.parse().map_err(|_| RequestError::Address(text))
+    }
+
+    /// Whether `url` is at our endpoint's own origin: the only place for credentials and configured fields.
+    fn owns(&self, url: &Uri) -> bool {
+        url.scheme_str() == Some(self.scheme())
+            && url.authority().is_some_and(|authority| authority.as_str() == self.endpoint.host)
+    }
+
+    async fn exchange(
+        &self,
+        call: &Call,
+        url: &Uri,
+        auth: Option<&HeaderValue>,
+        own: bool,
+    ) -> Result<Answer, RequestError> {
+        let mut request = http::Request::builder().method(call.method.clone()).uri(url.clone());
+        if let Some(headers) = request.headers_mut() {
+            headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+            for (name, value) in self.endpoint.headers.iter().filter(|_| own) {
+                if let (Ok(name), Ok(value)) =
+                    (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value))
+                {
+                    headers.append(name, value);
+                }
+            }
+            for (name, value) in &call.headers {
+                headers.insert(name.clone(), value.clone());
+            }
+            if let Some(auth) = auth {
+                headers.insert(AUTHORIZATION, auth.clone());
+            }
+            if let Some(value) = connect::proxy_authorization(url) {
+                headers.insert(PROXY_AUTHORIZATION, value);
+            }
+        }
+        let request = request.body(call.payload.body()).map_err(|_| RequestError::Address(shown(url)))?;
+        let (method, answer_limit) = (call.method.clone(), call.payload.patience(&self.limits));
+        debug!(host = self.endpoint.host, %method, url = %shown(url), "do request");
+        let answer = async {
+            match url.scheme_str() {
+                Some("https") => Ok(self.secure()?.request(request).await),
+                Some("http") => Ok(self.plain().request(request).await),
+                _ => Err(RequestError::Address(shown(url))),
+            }
+        };
+        let answer = timeout(answer_limit, answer).await.map_err(|_| RequestError::Timeout {
+            method: method.to_string(),
+            url: shown(url),
+            what: "answer",
+            after: answer_limit,
+        })??;
+        let answer = answer.map_err(|error| failed(error, &method, url))?;
+        let (head, body) = answer.into_parts();
+        debug!(host = self.endpoint.host, status = %head.status, url = %shown(url), "fetch response received");
+        let idle = self.limits.idle;
+        Ok(Answer { status: head.status, headers: head.headers, url: url.clone(), method, body, idle })
+    }
+
+    /// Whether `error` is the failed handshake that says that an http endpoint with TLS settings speaks http after all.
+    fn doubts(&self, error: &RequestError) -> bool {
+        let (RequestError::Connect { source, .. } | RequestError::Broken { source, .. }) = error else {
+            return false;
+        };
+        let fits = match self.endpoint.doubt {
+            Doubt::None => false,
+            Doubt::PlainIfNoTls => self.scheme() == "https" && is_no_tls(source.as_ref()),
+            // A TLS peer answers a plain request with an alert, which is no HTTP.
+            Doubt::TlsIfNotPlain => self.scheme() == "http" && matches!(error, RequestError::Broken { .. }),
+        };
+        fits && self.switch()
+    }
+
+    /// Whether a doubtful endpoint's answer says that it wants TLS.
+    fn speaks_tls(&self, answer: &Answer) -> bool {
+        // Go's and nginx's words for "plain HTTP to a TLS port" come with this status, before any route is looked up.
+        self.endpoint.doubt == Doubt::TlsIfNotPlain
+            && self.scheme() == "http"
+            && answer.status == StatusCode::BAD_REQUEST
+            && answer.headers.get("docker-distribution-api-version").is_none()
+            && self.switch()
+    }
+
+    fn switch(&self) -> bool {
+        self.other_scheme.fetch_xor(true, Ordering::Relaxed);
+        self.scheme() == "http" || self.secure().is_ok()
+    }
+}
+
+impl Answer {
+    /// The next piece of the body; `None` at its end.
+    pub async fn piece(&mut self) -> Result<Option<bytes::Bytes>, RequestError> {
+        loop {
+            let frame = timeout(self.idle, self.body.frame()).await.map_err(|_| RequestError::Timeout {
+                method: self.method.to_string(),
+                url: shown(&self.url),
+                what: "further byte",
+                after: self.idle,
+            })?;
+            match frame {
+                None => return Ok(None),
+                Some(Err(error)) => {
+                    return Err(RequestError::Broken {
+                        method: self.method.to_string(),
+                        url: shown(&self.url),
+                        source: error.into(),
+                    });
+                }
+                Some(Ok(frame)) => {
+                    if let Ok(piece) = frame.into_data() {
+                        return Ok(Some(piece));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The whole body, which must not be longer than `limit`.
+    pub async fn whole(mut self, limit: u64) -> Result<Vec<u8>, RequestError> {
+        let mut whole = Vec::new();
+        while let Some(piece) = self.piece().await? {
+            if (whole.len() + piece.len()) as u64 > limit {
+                return Err(RequestError::Long { url: shown(&self.url), limit });
+            }
+            whole.extend_from_slice(&piece);
+        }
+        Ok(whole)
+    }
+
+    /// Reads what little is left of the body, so that the connection can serve again.
+    pub async fn discard(mut self) {
+        let mut left = MAX_COMPLAINT;
+        while let Ok(Ok(Some(piece))) = timeout(Duration::from_secs(2), self.piece()).await {
+            left = left.saturating_sub(piece.len() as u64);
+            if left == 0 {
+                return;
+            }
+        }
+    }
+
+    /// A header field as text.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// The length that the head announces.
+    pub fn length(&self) -> Option<u64> {
+        self.field("content-length").and_then(|text| text.parse().ok())
+    }
+
+    /// The error that an answer of another status than 2xx is.
+    pub async fn complaint(self) -> RequestError {
+        let (method, url, status) = (self.method.to_string(), shown(&self.url), self.status);
+        let retry_after = self.field(RETRY_AFTER.as_str()).and_then(pause);
+        let body = self.whole(MAX_COMPLAINT).await.unwrap_or_default();
+        RequestError::Status { method, url, status, message: message(&body), retry_after }
+    }
+}
+
+/// What a registry's JSON error says, behind a colon.
+fn message(body: &[u8]) -> String {
+    let Ok(json) = serde_json::from_slice::<serde_json::Value>(body) else { return String::new() };
+    let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
+    let errors = json["errors"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let mut said: Vec<String> = errors
+        .iter()
+        .take(3)
+        .filter_map(|error| {
+            let (code, words) = (text(&error["code"]), text(&error["message"]));
+            match (code, words) {
+                (Some(code), Some(words)) => Some(format!("{}: {words}", code.to_lowercase())),
+                (one, other) => one.or(other),
+            }
+        })
+        .collect();
+    said.extend(text(&json["details"]).or_else(|| text(&json["message"])));
+    // A hostile registry's words end up in logs and on terminals.
+    let said = said.join("; ").chars().filter(|c| !c.is_control()).take(512).collect::<String>();
+    if said.is_empty() { said } else { format!(": server message: {said}") }
+}
+
+/// `Retry-After`: seconds, or a date.
+fn pause(text: &str) -> Option<Duration> {
+    if let Ok(seconds) = text.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = httpdate(text)?;
+    Some(date.duration_since(SystemTime::now()).unwrap_or_default())
+}
+
+/// The preferred form of RFC 9110: `Sun, 06 Nov 1994 08:49:37 GMT`.
+fn httpdate(text: &str) -> Option<SystemTime> {
+    let mut words = text.split_ascii_whitespace().skip(1);
+    let (day, month, year, time) = (words.next()?, words.next()?, words.next()?, words.next()?);
+    let months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let month = months.iter().position(|name| *name == month)? + 1;
+    let day: u8 = day.parse().ok()?;
+    humantime::parse_rfc3339(&format!("{year}-{month:02}-{day:02}T{time}Z")).ok()
+}
+
+fn failed(error: hyper_util::client::legacy::Error, method: &Method, url: &Uri) -> RequestError {
+    let (method, url) = (method.to_string(), shown(url));
+    if error.is_connect() {
+        RequestError::Connect { method, url, source: error.into() }
+    } else {
+        RequestError::Broken { method, url, source: error.into() }
+    }
+}
+
+/// Whether a handshake failed because the peer does not speak TLS at all.
+fn is_no_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            let kind = io.kind();
+            if matches!(kind, std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::ConnectionReset) {
+                return true;
+            }
+            let inner = io.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+            if matches!(inner, Some(rustls::Error::InvalidMessage(_))) {
+                return true;
+            }
+        }
+        next = error.source();
+    }
+    false
+}
+
+/// `location` as seen from `base`.
+pub(super) fn join(base: &Uri, location: &str) -> Result<Uri, RequestError> {
+    let fail = || RequestError::Address(location.chars().take(256).collect());
+    let (scheme, authority) = (base.scheme_str().unwrap_or("http"), base.authority().ok_or_else(fail)?);
+    let text = if location.starts_with("http://") || location.starts_with("https://") {
+        location.to_owned()
+    } else if location.starts_with("//") {
+        format!("{scheme}:{location}")
+    } else if location.starts_with('/') {
+        format!("{scheme}://{authority}{location}")
+    } else {
+        let (dir, _) = base.path().rsplit_once('/').unwrap_or_default();
+        format!("{scheme}://{authority}{dir}/{location}")
+    };
+    text.split('#').next().unwrap_or_default().parse().map_err(|_| fail())
+}
+
+/// `uri` without its query, which may hold a signature, and without anybody's password.
+pub(super) fn shown(uri: &Uri) -> String {
+    let host = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
+    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+    format!("{}://{host}{}", uri.scheme_str().unwrap_or("http"), uri.path())
+}
+
+/// `text` for a query: everything but unreserved characters is escaped.
+pub(super) fn encoded(text: &str) -> String {
+    let mut whole = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => whole.push(byte as char),
+            _ => whole.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    whole
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_location_is_seen_from_its_page() {
+        let base: Uri = "https://r.example/v2/a/blobs/uploads/?x=1".parse().unwrap();
+        for (location, wanted) in [
+            ("/v2/b?c=d", "https://r.example/v2/b?c=d"),
+            ("id?c=d", "https://r.example/v2/a/blobs/uploads/id?c=d"),
+            ("//s.example/x", "https://s.example/x"),
+            ("http://t.example/x#y", "http://t.example/x"),
+        ] {
+            assert_eq!(join(&base, location).unwrap().to_string(), wanted);
+        }
+    }
+
+    #[test]
+    fn what_is_shown_has_no_secrets() {
+        let url: Uri = "https://u:p@s.example/x?sig=secret".parse().unwrap();
+        assert_eq!(shown(&url), "https://s.example/x");
+    }
+
+    #[test]
+    fn a_pause_is_seconds_or_a_date() {
+        assert_eq!(pause("7"), Some(Duration::from_secs(7)));
+        assert_eq!(pause("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
+        assert_eq!(pause("soon"), None);
+    }
+
+    #[test]
+    fn a_registrys_words_are_kept_short_and_clean() {
+        let body = br#"{"errors":[{"code":"DENIED","message":"no \u001b[31mentry"}]}"#;
+        assert_eq!(message(body), ": server message: denied: no [31mentry");
+        assert_eq!(message(b"<html>"), "");
+    }
+}

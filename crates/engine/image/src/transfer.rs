@@ -1,0 +1,157 @@
+//! The frame of every transfer: an owner task, a lease over all that it makes, and an end that leaves nothing behind.
+//!
+//! The caller awaits the owner; when it goes away the owner is told to stop, undoes what is half done and ends.
+//!
+//! Invariant: no prepared snapshot outlives its transfer, and the lease goes only when the last blocking work has ended.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use model::snapshot::Snapshotter;
+use model::{Ctx, Cx, Lane};
+use spec::{Error, Kind, Labels, LeaseId, Result, label};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout_at;
+use tracing::warn;
+
+use crate::Services;
+
+/// How long a lease holds a transfer whose daemon died.
+const LEASE: Duration = Duration::from_secs(24 * 3600);
+
+/// What a running transfer has in its hands.
+pub(crate) struct Scope {
+    /// The request, under the transfer's lease.
+    pub ctx: Ctx,
+    /// The stores.
+    pub services: Services,
+    prepared: Mutex<Vec<(Arc<dyn Snapshotter>, String)>>,
+    running: mpsc::Sender<()>,
+}
+
+impl Scope {
+    /// Runs blocking work that the end of the transfer waits for.
+    pub async fn blocking<T, F>(&self, lane: Lane, work: F) -> Result<T>
+    where
+        F: FnOnce(&Cx<'_>) -> Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        let running = self.running.clone();
+        self.ctx
+            .blocking(lane, move |cx| {
+                let done = work(cx);
+                drop(running);
+                done
+            })
+            .await
+    }
+
+    /// Registers a prepared snapshot, to be removed unless it is [`released`](Self::release).
+    pub fn hold(&self, driver: &Arc<dyn Snapshotter>, key: &str) {
+        self.lock().push((driver.clone(), key.to_owned()));
+    }
+
+    /// Forgets a prepared snapshot: it is committed or removed.
+    pub fn release(&self, key: &str) {
+        self.lock().retain(|(_, held)| held != key);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(Arc<dyn Snapshotter>, String)>> {
+        self.prepared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Runs `work` to its end, or undoes it when the caller leaves or the deadline of `ctx` passes.
+pub(crate) async fn run<T, F, Fut>(ctx: &Ctx, services: &Services, work: F) -> Result<T>
+where
+    F: FnOnce(Arc<Scope>) -> Fut + Send + 'static,
+    Fut: Future<Output = Result<T>> + Send + 'static,
+    T: Send + 'static,
+{
+    let (here, gone) = oneshot::channel::<()>();
+    let owner = tokio::spawn(own(ctx.clone(), services.clone(), work, gone));
+    let ended = owner.await;
+    drop(here);
+    ended.map_err(|panic| Error::internal(format!("a transfer failed: {panic}")))?
+}
+
+async fn own<T, F, Fut>(ctx: Ctx, services: Services, work: F, gone: oneshot::Receiver<()>) -> Result<T>
+where
+    F: FnOnce(Arc<Scope>) -> Fut + Send + 'static,
+    Fut: Future<Output = Result<T>> + Send + 'static,
+    T: Send + 'static,
+{
+    // The flag of the request may be set by others; the end of the transfer must still be able to work.
+    let undo = Ctx::in_namespace(ctx.namespace()?.clone());
+    let lease = match ctx.lease() {
+        Some(_) => None,
+        None => Some(take_lease(&undo, &services).await?),
+    };
+    let leased = lease.as_ref().map_or_else(|| ctx.clone(), |lease| ctx.with_lease(lease.clone()));
+    let (running, mut ended) = mpsc::channel(1);
+    let scope = Arc::new(Scope { ctx: leased, services, prepared: Mutex::default(), running });
+    let deadline = ctx.deadline();
+    let bounded = async {
+        match deadline {
+            None => work(scope.clone()).await,
+            Some(deadline) => timeout_at(deadline.into(), work(scope.clone()))
+                .await
+                .unwrap_or_else(|_| Err(Error::new(Kind::DeadlineExceeded, "context deadline exceeded"))),
+        }
+    };
+    let outcome = tokio::select! {
+        outcome = bounded => outcome,
+        // The sender is only ever dropped: the caller has left. What the work holds is undone below.
+        _ = gone => Err(Error::new(Kind::Canceled, "context canceled")),
+    };
+    if outcome.is_err() {
+        scope.ctx.cancel();
+    }
+    let prepared = std::mem::take(&mut *scope.lock());
+    let services = scope.services.clone();
+    // Every blocking closure holds a sender; when the last is gone nobody writes into a snapshot any more.
+    drop(scope);
+    while ended.recv().await.is_some() {}
+    finish(&undo, services, prepared, lease).await;
+    outcome
+}
+
+async fn take_lease(undo: &Ctx, services: &Services) -> Result<LeaseId> {
+    let leases = services.leases.clone();
+    let expires = humantime::format_rfc3339_seconds(SystemTime::now() + LEASE).to_string();
+    let labels = Labels::from([(label::GC_EXPIRE.to_owned(), expires)]);
+    let lease = undo.blocking(Lane::Disk, move |cx| leases.create(cx, None, &labels)).await?;
+    lease.id.parse().map_err(Error::from)
+}
+
+/// Removes what was prepared and not committed, then lets go of everything else.
+async fn finish(
+    undo: &Ctx,
+    services: Services,
+    prepared: Vec<(Arc<dyn Snapshotter>, String)>,
+    lease: Option<LeaseId>,
+) {
+    if prepared.is_empty() && lease.is_none() {
+        return;
+    }
+    let done = undo
+        .blocking(Lane::Disk, move |cx| {
+            for (driver, key) in &prepared {
+                match driver.remove(cx, key) {
+                    Err(error) if error.kind() != Kind::NotFound => {
+                        warn!("failed to cleanup {key:?}: {error}");
+                    }
+                    _ => {}
+                }
+            }
+            match &lease {
+                Some(lease) => services.leases.delete(cx, lease.as_str()),
+                None => Ok(()),
+            }
+        })
+        .await;
+    // The lease ends by itself after a day; a failure here costs disk, not data.
+    if let Err(error) = done {
+        warn!("a transfer did not clean up: {error}");
+    }
+}
