@@ -9,6 +9,7 @@
 //! Invariant: `write` returns success only for what is durable.
 //! Invariant: a closure that fails, and one that changed nothing, leaves no trace.
 
+mod distrust;
 mod error;
 mod rows;
 
@@ -20,6 +21,7 @@ use std::time::Duration;
 use redb::{Database, Durability, ReadableDatabase};
 use spec::Error;
 
+use distrust::Distrusting;
 pub use error::DbError;
 pub(crate) use rows::{ReadTx, Rows, WriteTx};
 
@@ -89,9 +91,17 @@ impl Db {
 
     fn open_file(path: &Path) -> Result<Database, DbError> {
         let failed = |error: redb::Error| DbError::from_redb(path, error);
+        let file = Distrusting::open(path).map_err(|error| failed(error.into()))?;
+        let named = path.to_owned();
         let database = redb::Builder::new()
             .set_cache_size(CACHE_BYTES)
-            .create(path)
+            .set_repair_callback(move |session| {
+                // redb asks a first time before it compares anything, and later only if the newest state does not hold.
+                if (0.2..0.5).contains(&session.progress()) {
+                    tracing::warn!(path = %named.display(), "the last transaction is not whole; the state before it is used");
+                }
+            })
+            .create_with_backend(file)
             .map_err(|error| failed(error.into()))?;
         let tx = database.begin_write().map_err(|error| failed(error.into()))?;
         for table in table::ALL {

@@ -22,17 +22,22 @@ pub(crate) struct Demand {
     changed: Condvar,
 }
 
-/// What has gathered.
-#[derive(Debug, Default)]
-pub(super) struct State {
-    /// Transactions since the last collection.
+/// What has gathered since the last collection.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counts {
+    /// Transactions.
     pub(super) mutations: u64,
     /// Those among them that removed something.
     pub(super) deletions: u64,
-    /// Whether somebody asked for one.
+    /// Whether somebody asked for a collection.
     pub(super) triggered: bool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    counts: Counts,
     /// Whether to end.
-    pub(super) stopped: bool,
+    stopped: bool,
     /// How many collections have begun.
     begun: u64,
     /// How many have ended, and how the last one did.
@@ -56,8 +61,8 @@ impl Demand {
     /// A transaction has ended.
     pub(crate) fn changed(&self, removed: bool) {
         let mut state = self.lock();
-        state.mutations += 1;
-        state.deletions += u64::from(removed);
+        state.counts.mutations += 1;
+        state.counts.deletions += u64::from(removed);
         drop(state);
         self.changed.notify_all();
     }
@@ -82,9 +87,7 @@ impl Demand {
     pub(super) fn begin(&self) {
         let mut state = self.lock();
         state.begun += 1;
-        state.mutations = 0;
-        state.deletions = 0;
-        state.triggered = false;
+        state.counts = Counts::default();
     }
 
     /// What the collection that runs is to sweep.
@@ -110,7 +113,7 @@ impl Demand {
         let mut state = self.lock();
         // One that has begun may have passed by what the caller removed; only the next counts.
         let wanted = state.begun + 1;
-        state.triggered = true;
+        state.counts.triggered = true;
         self.changed.notify_all();
         loop {
             if state.ended >= wanted {
@@ -134,13 +137,13 @@ impl Demand {
     /// Sleeps until `due` says that it is time, or the collector ends; whether to collect.
     ///
     /// `due` is asked again after every change; it gives the moment to collect at, or none for as long as nothing changes.
-    pub(super) fn sleep(&self, due: impl Fn(&State) -> Option<Instant>) -> bool {
+    pub(super) fn sleep(&self, due: impl Fn(&Counts) -> Option<Instant>) -> bool {
         let mut state = self.lock();
         loop {
             if state.stopped {
                 return false;
             }
-            state = match due(&state) {
+            state = match due(&state.counts) {
                 Some(at) => {
                     let left = at.saturating_duration_since(Instant::now());
                     if left.is_zero() {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use model::Result;
 use spec::Error;
 
-use super::demand::State;
+use super::demand::Counts;
 use super::{Config, Garden};
 
 /// A collection counts as at least this long, so that fast ones do not follow each other without pause.
@@ -28,7 +28,7 @@ pub(super) fn start(garden: Arc<Garden>, config: Config) -> Result<JoinHandle<()
 
 fn run(garden: &Garden, config: &Config) {
     let mut clock = Clock { startup: Instant::now() + config.startup_delay, ..Clock::default() };
-    while garden.core.demand.sleep(|state| clock.due(config, state)) {
+    while garden.core.demand.sleep(|counts| clock.due(config, counts)) {
         let result = garden.collect();
         if let Err(error) = &result {
             tracing::error!(%error, "garbage collection failed");
@@ -61,16 +61,16 @@ impl Default for Clock {
 
 impl Clock {
     /// When to collect, as things stand.
-    fn due(&self, config: &Config, state: &State) -> Option<Instant> {
+    fn due(&self, config: &Config, counts: &Counts) -> Option<Instant> {
         let now = Instant::now();
-        let at_once = state.triggered
-            || (config.deletion_threshold > 0 && state.deletions >= config.deletion_threshold);
+        let at_once = counts.triggered
+            || (config.deletion_threshold > 0 && counts.deletions >= config.deletion_threshold);
         if at_once {
             return Some(now + config.schedule_delay);
         }
         let Some(last) = self.last else { return Some(self.startup) };
-        let wanted = state.deletions > 0
-            || (config.mutation_threshold > 0 && state.mutations >= config.mutation_threshold);
+        let wanted = counts.deletions > 0
+            || (config.mutation_threshold > 0 && counts.mutations >= config.mutation_threshold);
         wanted.then(|| last + self.pause)
     }
 
@@ -95,26 +95,26 @@ impl Clock {
 mod tests {
     use super::*;
 
-    fn state(mutations: u64, deletions: u64, triggered: bool) -> State {
-        State { mutations, deletions, triggered, ..State::default() }
+    fn counts(mutations: u64, deletions: u64, triggered: bool) -> Counts {
+        Counts { mutations, deletions, triggered }
     }
 
     #[test]
     fn deletions_wait_for_the_pause_and_triggers_do_not() {
         let config = Config { schedule_delay: Duration::from_millis(7), ..Config::default() };
         let mut clock = Clock::default();
-        assert_eq!(clock.due(&config, &state(0, 0, false)), Some(clock.startup));
+        assert_eq!(clock.due(&config, &counts(0, 0, false)), Some(clock.startup));
         clock.collected(&config, Some(Duration::from_millis(10)));
         let last = clock.last.unwrap();
-        assert_eq!(clock.due(&config, &state(0, 0, false)), None);
-        assert_eq!(clock.due(&config, &state(99, 0, false)), None);
+        assert_eq!(clock.due(&config, &counts(0, 0, false)), None);
+        assert_eq!(clock.due(&config, &counts(99, 0, false)), None);
         let pause = Duration::from_millis(490);
-        assert_eq!(clock.due(&config, &state(100, 0, false)), Some(last + pause));
-        assert_eq!(clock.due(&config, &state(1, 1, false)), Some(last + pause));
-        assert!(clock.due(&config, &state(0, 0, true)).unwrap() < last + pause);
+        assert_eq!(clock.due(&config, &counts(100, 0, false)), Some(last + pause));
+        assert_eq!(clock.due(&config, &counts(1, 1, false)), Some(last + pause));
+        assert!(clock.due(&config, &counts(0, 0, true)).unwrap() < last + pause);
         let eager = Config { deletion_threshold: 3, ..config };
-        assert_eq!(clock.due(&eager, &state(2, 2, false)), Some(last + pause));
-        assert!(clock.due(&eager, &state(3, 3, false)).unwrap() < last + pause);
+        assert_eq!(clock.due(&eager, &counts(2, 2, false)), Some(last + pause));
+        assert!(clock.due(&eager, &counts(3, 3, false)).unwrap() < last + pause);
     }
 
     #[test]
