@@ -62,12 +62,19 @@ deny:
 	$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny
 	$(CARGO) deny check
 
+# docs/ctr.md, from the program's own definition.
+docs:
+	$(CARGO) run --package pages -- --docs
+
 install: release
+	$(CARGO) run --release --package pages -- $(DIST)/share
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/lib/systemd/system
 	install -m 755 $(DIST)/bin/containerd $(DIST)/bin/ctr $(DIST)/bin/containerd-shim-runc-v2 $(DESTDIR)$(PREFIX)/bin/
 	install -m 755 $(DIST)/bin/runc $(DESTDIR)$(PREFIX)/sbin/
 	sed 's|@BIN@|$(PREFIX)/bin|' contrib/containerd.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/containerd.service
 	chmod 644 $(DESTDIR)$(PREFIX)/lib/systemd/system/containerd.service
+	install -d $(DESTDIR)$(PREFIX)/share
+	cp -R $(DIST)/share/. $(DESTDIR)$(PREFIX)/share/
 
 clean:
 	$(CARGO) clean

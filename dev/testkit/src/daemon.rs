@@ -141,7 +141,7 @@ impl Daemon {
     ///
     /// With `BERTH_AGAINST=debian` it is Debian's, and so is `ctr`: a case that expects the wrong thing fails there.
     pub fn ours() -> Setup {
-        if against_debian() { Self::debian() } else { Self::setup(place::built("containerd"), false) }
+        if place::against_debian() { Self::debian() } else { Self::setup(place::built("containerd"), false) }
     }
 
     /// Debian's Go daemon, to be set up.
@@ -161,7 +161,7 @@ impl Daemon {
 
     /// Our `ctr`, speaking to this daemon in this test's namespace.
     pub fn ctr(&self, line: &str) -> Run {
-        let program = if against_debian() { place::debian("ctr") } else { place::built("ctr") };
+        let program = if place::against_debian() { place::debian("ctr") } else { place::built("ctr") };
         self.client(&program).line(line)
     }
 
@@ -314,11 +314,6 @@ impl Daemon {
         let lines: Vec<_> = log.lines().collect();
         lines[lines.len().saturating_sub(40)..].join("\n")
     }
-}
-
-/// Whether the cases themselves are on trial, on Debian's daemon and ctr.
-fn against_debian() -> bool {
-    std::env::var_os("BERTH_AGAINST").is_some_and(|value| value == "debian")
 }
 
 impl Drop for Daemon {

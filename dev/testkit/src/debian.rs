@@ -26,7 +26,7 @@ pub const FILES: usize = 150;
 
 /// The image, from the cache or made now; needs root, `debootstrap` and Debian's mirror only the first time.
 pub fn image() -> Image {
-    let cache = place::testdata().join("debian-1");
+    let cache = place::testdata().join("debian-2");
     if let Some(image) = Image::load(&cache) {
         return image;
     }
@@ -45,7 +45,7 @@ pub fn image() -> Image {
 
 /// Whether [`image`] can be had on this machine.
 pub fn available() -> Result<(), String> {
-    if place::testdata().join("debian-1/list.json").exists() {
+    if place::testdata().join("debian-2/list.json").exists() {
         return Ok(());
     }
     crate::need::root()?;
@@ -94,10 +94,12 @@ fn deletions() -> Vec<u8> {
 }
 
 fn oddities() -> Vec<u8> {
-    let long = format!("srv/odd/{}/{}", "long-directory-name".repeat(8), "long-file-name".repeat(12));
+    let dir = format!("srv/odd/{}/", "long-directory-name".repeat(8));
+    let long = format!("{dir}{}", "long-file-name".repeat(12));
     Archive::new()
         .dir("srv/", 0o755)
         .dir("srv/odd/", 0o2755)
+        .dir(&dir, 0o711)
         .file("srv/odd/first", 0o644, b"linked\n")
         .hardlink("srv/odd/second", "srv/odd/first", 0o644)
         .entry(&Entry {

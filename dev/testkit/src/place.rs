@@ -47,6 +47,11 @@ pub fn built(name: &str) -> PathBuf {
     profile().join(name)
 }
 
+/// Whether `BERTH_AGAINST=debian` puts the cases themselves on trial, on Debian's daemon and ctr.
+pub fn against_debian() -> bool {
+    std::env::var_os("BERTH_AGAINST").is_some_and(|value| value == "debian")
+}
+
 /// The system's program `name`: on PATH, else in the directories that only root has on its PATH.
 pub fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();

@@ -82,7 +82,13 @@ const TABLE: &[Row] = &[
     },
     Row { name: "testkit", ours: &[], theirs: None, never: &["tokio"] },
     Row { name: "xtask", ours: &["testkit"], theirs: None, never: &[] },
-    Row { name: "fuzz", ours: &["spec", "model", "snapshot", "image", "sys"], theirs: None, never: &[] },
+    Row { name: "pages", ours: &["cli", "testkit"], theirs: None, never: &[] },
+    Row {
+        name: "fuzz",
+        ours: &["spec", "model", "store", "snapshot", "image", "testkit"],
+        theirs: None,
+        never: &[],
+    },
 ];
 
 /// Packages and what they use, build and dev dependencies left out.
