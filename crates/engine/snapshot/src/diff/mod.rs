@@ -12,9 +12,11 @@ use spec::image::media;
 use spec::{Descriptor, Result};
 
 mod apply;
+mod compare;
 mod stream;
 
 pub use apply::ApplyError;
+pub use compare::CompareError;
 pub use stream::InflateError;
 
 /// Bounds on what one layer may become.
@@ -87,12 +89,13 @@ impl Differ for Walking {
 
     fn compare(
         &self,
-        _cx: &Cx<'_>,
-        _lower: &[Mount],
-        _upper: &[Mount],
+        cx: &Cx<'_>,
+        lower: &[Mount],
+        upper: &[Mount],
         compare: &Compare,
     ) -> Result<Descriptor> {
-        Err(spec::Error::unimplemented(&compare.media_type))
+        let sides = compare::Sides { lower, upper };
+        Ok(compare::compare(cx, self.content.as_ref(), &sides, compare, &self.temporary)?)
     }
 }
 
