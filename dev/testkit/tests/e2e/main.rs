@@ -3,6 +3,7 @@
 //! Each case has a daemon with directories and a namespace of its own. [`verbatim`] alone uses containerd's usual
 //! names, because it types what people's own notes show.
 
+mod api;
 mod bad_registry;
 mod config;
 mod debian_image;
