@@ -220,7 +220,8 @@ fn bounds_hold() {
 #[test]
 fn only_tar_layers_are_known() {
     let stage_dir = testkit::place::temp();
-    let differ = crate::stage::differ(stage_dir.path());
+    let content = crate::stage::store(stage_dir.path()).content();
+    let differ = crate::stage::differ(stage_dir.path(), content);
     for media_type in ["application/vnd.oci.image.layer.v1.tar+encrypted", "application/vnd.erofs", ""] {
         let error = model::Ctx::background()
             .on_this_thread(|cx| {

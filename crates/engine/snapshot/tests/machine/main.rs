@@ -1,6 +1,7 @@
 //! The drivers and the differ on the real kernel: overlay and bind mounts, whiteouts, attributes, archives by GNU tar.
 
 mod archives;
+mod changes;
 mod drivers;
 mod hostile;
 mod layers;

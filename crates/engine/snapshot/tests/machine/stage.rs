@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use model::content::{Content, Info, Ingest, Open, Status};
-use model::diff::{Applied, Apply, Differ};
+use model::content::{BlobReader, Content};
+use model::diff::{Applied, Apply, Compare, Differ};
+use model::event::Exchange;
 use model::snapshot::{Commit, Mount, Snapshotter};
-use model::{Ctx, Cx, Filters};
+use model::{Ctx, Cx};
 use snapshot::{Limits, Native, Overlay, OverlayConfig, Walking};
-use spec::{Digest, Error, Labels, Result};
+use spec::{Descriptor, Labels, Result};
+use store::{Config, Sharing, Store};
 
 use crate::tree::{self, Times};
 
@@ -23,13 +25,15 @@ pub enum Which {
 pub struct Stage {
     pub dir: tempfile::TempDir,
     pub driver: Arc<dyn Snapshotter>,
+    pub store: Arc<Store>,
     pub ctx: Ctx,
 }
 
 impl Stage {
     pub fn new(which: Which) -> Self {
         let dir = testkit::place::temp();
-        Self { driver: open(which, &dir.path().join("driver")), dir, ctx: Ctx::background() }
+        let ctx = Ctx::in_namespace("test".parse().unwrap());
+        Self { driver: open(which, &dir.path().join("driver")), store: store(dir.path()), ctx, dir }
     }
 
     pub fn cx<T>(&self, work: impl FnOnce(&Cx<'_>) -> T) -> T {
@@ -58,10 +62,28 @@ impl Stage {
     }
 
     pub fn apply_within(&self, mounts: &[Mount], layer: &[u8], limits: Limits) -> Result<Applied> {
-        let differ = differ(self.dir.path()).with_limits(limits);
+        let differ = self.differ().with_limits(limits);
         let media_type = spec::media::LAYER_GZIP;
         let mut layer = layer;
         self.cx(|cx| differ.apply_stream(cx, media_type, &mut layer, mounts, &Apply::default()))
+    }
+
+    pub fn differ(&self) -> Walking {
+        differ(self.dir.path(), self.store.content())
+    }
+
+    /// Makes the layer that leads from `lower` to `upper`.
+    pub fn compare(&self, lower: &[Mount], upper: &[Mount], compare: &Compare) -> Result<Descriptor> {
+        let differ = self.differ();
+        self.cx(|cx| differ.compare(cx, lower, upper, compare))
+    }
+
+    /// The bytes of a layer.
+    pub fn read(&self, layer: &Descriptor) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let blob = self.cx(|cx| self.store.content().open(cx, &layer.digest)).unwrap();
+        std::io::Read::read_to_end(&mut BlobReader::new(blob), &mut bytes).unwrap();
+        bytes
     }
 
     /// Applies `layers` one on the other, each in a snapshot on the one before; the last one's name.
@@ -128,45 +150,20 @@ pub fn open(which: Which, root: &Path) -> Arc<dyn Snapshotter> {
     }
 }
 
-pub fn differ(dir: &Path) -> Walking {
-    Walking::new(Arc::new(NoContent)).with_temporary(dir.join("tmpmounts"))
+pub fn differ(dir: &Path, content: Arc<dyn Content>) -> Walking {
+    Walking::new(content).with_temporary(dir.join("tmpmounts"))
+}
+
+/// A store of nothing but content, in `dir`.
+pub fn store(dir: &Path) -> Arc<Store> {
+    let events = Exchange::default();
+    let config =
+        Config { root: dir.join("store"), sharing: Sharing::Shared, snapshotters: BTreeMap::new(), events };
+    Store::open(config).unwrap()
 }
 
 /// The directory that a bind mount shows, or an overlay writes.
 pub fn upper(mounts: &[Mount]) -> PathBuf {
     let option = mounts[0].options.iter().find_map(|option| option.strip_prefix("upperdir="));
     PathBuf::from(option.unwrap_or(&mounts[0].source))
-}
-
-/// A store without content: the tests here stream their layers.
-struct NoContent;
-
-impl Content for NoContent {
-    fn info(&self, _: &Cx<'_>, digest: &Digest) -> Result<Info> {
-        Err(Error::not_found(digest))
-    }
-    fn update(&self, _: &Cx<'_>, digest: &Digest, _: &Labels, _: &model::mask::Mask) -> Result<Info> {
-        Err(Error::not_found(digest))
-    }
-    fn list(&self, _: &Cx<'_>, _: &Filters) -> Result<Vec<Info>> {
-        Ok(Vec::new())
-    }
-    fn delete(&self, _: &Cx<'_>, digest: &Digest) -> Result<()> {
-        Err(Error::not_found(digest))
-    }
-    fn open(&self, _: &Cx<'_>, digest: &Digest) -> Result<Box<dyn model::content::Blob>> {
-        Err(Error::not_found(digest))
-    }
-    fn ingest(&self, _: &Cx<'_>, open: &Open) -> Result<Box<dyn Ingest>> {
-        Err(Error::not_found(&open.reference))
-    }
-    fn status(&self, _: &Cx<'_>, reference: &str) -> Result<Status> {
-        Err(Error::not_found(reference))
-    }
-    fn statuses(&self, _: &Cx<'_>, _: &Filters) -> Result<Vec<Status>> {
-        Ok(Vec::new())
-    }
-    fn abort(&self, _: &Cx<'_>, reference: &str) -> Result<()> {
-        Err(Error::not_found(reference))
-    }
 }

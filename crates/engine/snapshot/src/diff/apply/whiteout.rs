@@ -23,6 +23,9 @@ impl Target {
         let dir = parent.fd.as_fd();
         let kept = step("delete", prune(dir, name, &path, &|path, stat| self.is_own(path, stat)))?;
         self.parents.forget();
+        if kept.is_none() {
+            self.forget_implicit(&path);
+        }
         let Style::Stacked { marks, .. } = &self.style else { return Ok(()) };
         match kept {
             None => {
@@ -37,6 +40,15 @@ impl Target {
             }
             // This layer's own file hides the name below by itself.
             Some(_) => Ok(()),
+        }
+    }
+
+    /// A directory that is gone inherits nothing, should its name come back.
+    fn forget_implicit(&mut self, path: &Path) {
+        let below = self.implicit.range(path.to_owned()..).map(|(inner, _)| inner);
+        let gone: Vec<_> = below.take_while(|inner| inner.starts_with(path)).cloned().collect();
+        for inner in gone {
+            self.implicit.remove(&inner);
         }
     }
 
