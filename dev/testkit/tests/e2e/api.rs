@@ -23,13 +23,13 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
 /// Runs `work` with a channel to a daemon of its own.
-fn with_channel<F: Future<Output = ()>>(work: impl FnOnce(Daemon, Channel) -> F) {
+fn with_channel<F: Future<Output = ()>>(work: impl FnOnce(Channel) -> F) {
     let daemon = Daemon::start();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let channel = channel::connect(&daemon.socket()).await.unwrap();
         let limit = std::time::Duration::from_secs(60);
-        tokio::time::timeout(limit, work(daemon, channel)).await.expect("no call hangs");
+        tokio::time::timeout(limit, work(channel)).await.expect("no call hangs");
     });
 }
 
@@ -50,7 +50,7 @@ fn refused<T: std::fmt::Debug>(result: Result<T, Status>, code: Code, part: &str
 #[test]
 fn a_call_without_a_namespace_is_refused() {
     needs!(root, built "containerd");
-    with_channel(|_daemon, channel| async move {
+    with_channel(|channel| async move {
         let mut client = ContainersClient::new(channel.clone());
         let list = containers::ListContainersRequest::default();
         refused(client.list(list.clone()).await, Code::FailedPrecondition, "namespace is required");
@@ -67,7 +67,7 @@ fn a_call_without_a_namespace_is_refused() {
 #[test]
 fn containers_keep_their_rules() {
     needs!(root, built "containerd");
-    with_channel(|_daemon, channel| async move {
+    with_channel(|channel| async move {
         let mut client = ContainersClient::new(channel);
         let good = containers::Container {
             id: "one".into(),
@@ -89,7 +89,7 @@ fn containers_keep_their_rules() {
         refused(client.create(create(&bad)).await, Code::InvalidArgument, "not an id");
         let mut bad = good.clone();
         bad.runtime = None;
-        refused(client.create(create(&bad)).await, Code::InvalidArgument, "runtime");
+        refused(client.create(create(&bad)).await, Code::InvalidArgument, "Runtime");
         let mut bad = good.clone();
         bad.snapshot_key = "key".into();
         refused(client.create(create(&bad)).await, Code::InvalidArgument, "snapshot");
@@ -152,7 +152,7 @@ async fn send(
 fn an_ingest_is_resumed_checked_and_committed() {
     needs!(root, built "containerd");
     use content::WriteAction::{Commit, Stat, Write};
-    with_channel(|_daemon, channel| async move {
+    with_channel(|channel| async move {
         let client = &mut ContentClient::new(channel);
         let first = send(client, vec![write(Write, 0, b"hello ")]).await.unwrap();
         assert_eq!(first.offset, 6);
@@ -188,7 +188,7 @@ fn an_ingest_is_resumed_checked_and_committed() {
 fn one_writer_at_a_time_holds_an_ingest() {
     needs!(root, built "containerd");
     use content::WriteAction::Write;
-    with_channel(|_daemon, channel| async move {
+    with_channel(|channel| async move {
         let mut client = ContentClient::new(channel);
         let (sender, receiver) = tokio::sync::mpsc::channel(1);
         sender.send(write(Write, 0, b"held")).await.unwrap();
@@ -212,7 +212,7 @@ fn one_writer_at_a_time_holds_an_ingest() {
 #[test]
 fn images_leases_and_snapshots_refuse_what_makes_no_sense() {
     needs!(root, overlayfs, built "containerd");
-    with_channel(|_daemon, channel| async move {
+    with_channel(|channel| async move {
         let mut client = ImagesClient::new(channel.clone());
         let image = |digest: &str, size| images::CreateImageRequest {
             image: Some(images::Image {
@@ -264,6 +264,6 @@ fn images_leases_and_snapshots_refuse_what_makes_no_sense() {
         refused(client.prepare(prepare("overlayfs", "b", "a")).await, Code::InvalidArgument, "");
         let mut leased = prepare("overlayfs", "c", "");
         leased.metadata_mut().insert(channel::LEASE, "absent".parse().unwrap());
-        refused(client.prepare(leased).await, Code::NotFound, "absent");
+        refused(client.prepare(leased).await, Code::NotFound, "lease");
     });
 }
