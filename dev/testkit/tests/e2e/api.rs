@@ -92,7 +92,7 @@ fn containers_keep_their_rules() {
         refused(client.create(create(&bad)).await, Code::InvalidArgument, "Runtime");
         let mut bad = good.clone();
         bad.snapshot_key = "key".into();
-        refused(client.create(create(&bad)).await, Code::InvalidArgument, "snapshot");
+        refused(client.create(create(&bad)).await, Code::InvalidArgument, "Snapshotter");
         let made = client.create(create(&good)).await.unwrap().into_inner().container.unwrap();
         assert!(made.created_at.is_some() && made.created_at == made.updated_at);
         refused(client.create(create(&good)).await, Code::AlreadyExists, "already exists");
