@@ -99,14 +99,59 @@ identifier! {
     /// Id of an extra process in a task.
     ExecId
 }
-identifier! {
-    /// Id of a lease.
-    LeaseId
+/// Id of a lease: visible ASCII, which a header can carry. It is no [identifier](check_identifier): Go's clients make up
+/// ids such as `87058621--5Yn`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LeaseId(Box<str>);
+
+/// The longest lease id, in bytes.
+const MAX_LEASE: usize = 1024;
+
+impl LeaseId {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for LeaseId {
+    type Err = ParseIdentifierError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.len() {
+            0 => Err(ParseIdentifierError::Empty),
+            1..=MAX_LEASE if text.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(Self(text.into())),
+            1..=MAX_LEASE => Err(ParseIdentifierError::Grammar(text.into())),
+            _ => Err(ParseIdentifierError::Length(text.chars().take(MAX_IDENTIFIER).collect())),
+        }
+    }
+}
+
+impl fmt::Display for LeaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl AsRef<str> for LeaseId {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lease_ids_are_what_gos_clients_make_up() {
+        for good in ["87058621--5Yn", "a", "_x-", &"x".repeat(1024)] {
+            assert!(good.parse::<LeaseId>().is_ok(), "{good}");
+        }
+        for bad in ["", "a b", "a\n", "ä", &"x".repeat(1025)] {
+            assert!(bad.parse::<LeaseId>().is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn the_grammar_is_containerds() {

@@ -67,6 +67,10 @@ impl Create<'_> {
             return store(client, record, spec, vec![]).await;
         }
         let mut spec = build::base(client.namespace(), self.id);
+        if self.flags.runtime.runc_binary.is_some() {
+            // Nothing in this spec is newer, and a runtime such as crun 1.8 refuses a version it does not know.
+            spec.oci_version = "1.1.0".into();
+        }
         if self.flags.rootfs {
             let root = std::path::absolute(Path::new(self.image))?;
             spec.root.get_or_insert_default().path = root.display().to_string();
