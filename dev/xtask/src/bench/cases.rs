@@ -33,7 +33,8 @@ fn timed(run: Run) -> f64 {
     took
 }
 
-/// Both sides by turns, the first turn of each uncounted.
+/// Both sides by turns, the first turn of each uncounted; who goes first alternates too, since the second of two finds
+/// caches and clocks as the first has left them.
 fn alternate(
     turns: usize,
     ours: &Side,
@@ -42,7 +43,13 @@ fn alternate(
 ) -> (Samples, Samples) {
     let (mut us, mut them) = (Samples::default(), Samples::default());
     for turn in 0..=turns {
-        let (a, b) = (one(ours, turn), one(theirs, turn));
+        let (a, b) = if turn % 2 == 0 {
+            let a = one(ours, turn);
+            (a, one(theirs, turn))
+        } else {
+            let b = one(theirs, turn);
+            (one(ours, turn), b)
+        };
         if turn > 0 {
             us.push(a);
             them.push(b);
