@@ -75,24 +75,26 @@ impl Fetch {
             let text = format!("rejecting {} byte document {}", descriptor.size, descriptor.digest);
             return Err(Error::invalid(text));
         }
-        let stored = match self.open(descriptor).await? {
+        let (bytes, ingest) = match self.open(descriptor).await? {
             Opened::Exists => {
                 node.exists();
-                Some(self.read(descriptor).await?)
+                (self.read(descriptor).await?, None)
             }
+            // Held while the bytes come, so that other transfers wait for them instead of fetching them too.
             Opened::Ours(ingest) => {
-                // The bytes of another namespace, or ours of a pull that was cut short: as good as fetched.
-                drop(ingest);
-                None
+                let bytes = match known {
+                    Some(bytes) => bytes,
+                    None => self.remote(descriptor)?.document(descriptor).await?,
+                };
+                (bytes, Some(ingest))
             }
-        };
-        let exists = stored.is_some();
-        let bytes = match (stored, known) {
-            (Some(bytes), _) | (None, Some(bytes)) => bytes,
-            (None, None) => self.remote(descriptor)?.document(descriptor).await?,
         };
         let children = manifest::children(descriptor, &bytes)?;
-        let bytes = self.keep(descriptor, bytes, gc_labels(&children), exists).await?;
+        let labels = gc_labels(&children);
+        let bytes = match ingest {
+            Some(ingest) => self.keep(descriptor, bytes, labels, ingest).await?,
+            None => self.label(descriptor, bytes, labels).await?,
+        };
         node.moved_to(descriptor.size);
         node.complete();
         Ok(Document { bytes, children })
@@ -109,30 +111,31 @@ impl Fetch {
         self.scope.blocking(Lane::Disk, move |cx| read_blob(&*content, cx, &digest, MAX_DOCUMENT)).await
     }
 
-    /// Stores a document with its labels, or gives one that exists the labels that it lacks.
+    /// Stores a document with its labels.
     async fn keep(
         &self,
         descriptor: &Descriptor,
         bytes: Vec<u8>,
         mut labels: Labels,
-        exists: bool,
+        mut ingest: Box<dyn Ingest>,
     ) -> Result<Vec<u8>> {
-        if !exists && let Opened::Ours(mut ingest) = self.open(descriptor).await? {
-            if let Some(source) = &self.source {
-                source.add_to(&mut labels, None);
-            }
-            let commit =
-                Commit { size: Some(descriptor.size), expected: Some(descriptor.digest.clone()), labels };
-            return self
-                .scope
-                .blocking(Lane::Disk, move |cx| {
-                    ingest.truncate(0)?;
-                    ingest.write(&bytes)?;
-                    committed(ingest.commit(cx, &commit))?;
-                    Ok(bytes)
-                })
-                .await;
+        if let Some(source) = &self.source {
+            source.add_to(&mut labels, None);
         }
+        let commit =
+            Commit { size: Some(descriptor.size), expected: Some(descriptor.digest.clone()), labels };
+        self.scope
+            .blocking(Lane::Disk, move |cx| {
+                ingest.truncate(0)?;
+                ingest.write(&bytes)?;
+                committed(ingest.commit(cx, &commit))?;
+                Ok(bytes)
+            })
+            .await
+    }
+
+    /// Gives a document that exists the labels that it lacks.
+    async fn label(&self, descriptor: &Descriptor, bytes: Vec<u8>, labels: Labels) -> Result<Vec<u8>> {
         let (content, digest) = (self.scope.services.content.clone(), descriptor.digest.clone());
         let source = self.source.clone();
         self.scope

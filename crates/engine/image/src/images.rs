@@ -93,7 +93,7 @@ impl Images<'_> {
 fn fitting(leaves: &[Leaf], target: &Unpack) -> Option<usize> {
     let ranked = leaves.iter().enumerate().filter_map(|(at, leaf)| {
         let image =
-            leaf.image.as_ref().filter(|image| leaf.layers.is_empty() == image.rootfs.diff_ids.is_empty());
+            leaf.image.as_ref().filter(|image| !leaf.layers.is_empty() || image.rootfs.diff_ids.is_empty());
         // "layers" is the only kind of root file system that OCI knows.
         let image = image.filter(|image| matches!(image.rootfs.kind.as_str(), "" | "layers"))?;
         Some((target.platform.rank(&image.platform)?, at))

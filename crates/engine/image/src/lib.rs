@@ -1,6 +1,6 @@
 //! Images between registries, archives and the stores.
 //!
-//! [`pull`] brings an image from a [`registry`] into the content store and unpacks it on the way; `push` brings one back;
+//! [`pull`] brings an image from a [`registry`] into the content store and unpacks it on the way; [`push`] brings one back;
 //! `archive` does the same with tar archives. [`progress`] is what a transfer tells, [`names`] what it records last.
 //!
 //! Invariant: nothing of an image is trusted but its digest: sizes are bounded, documents are of the kind they claim to be,
@@ -12,6 +12,7 @@ mod labels;
 pub mod names;
 pub mod progress;
 pub mod pull;
+pub mod push;
 pub mod registry;
 mod services;
 mod transfer;

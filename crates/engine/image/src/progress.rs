@@ -86,9 +86,11 @@ impl Node {
         self.state.fetch_max(EXISTS, Ordering::Relaxed);
     }
 
-    /// The content has moved whole.
+    /// The content has moved whole; nothing is said of what was there already.
     pub fn complete(&self) {
-        self.state.fetch_max(COMPLETE, Ordering::Relaxed);
+        for from in [WAITING, MOVING] {
+            let _ = self.state.compare_exchange(from, COMPLETE, Ordering::Relaxed, Ordering::Relaxed);
+        }
     }
 
     /// Sets how many of its bytes have been extracted; told once it has moved whole.

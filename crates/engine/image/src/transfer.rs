@@ -81,15 +81,22 @@ where
     Fut: Future<Output = Result<T>> + Send + 'static,
     T: Send + 'static,
 {
-    // The flag of the request may be set by others; the end of the transfer must still be able to work.
+    // The end of the transfer must be able to work when the transfer itself has been told to stop.
     let undo = Ctx::in_namespace(ctx.namespace()?.clone());
     let lease = match ctx.lease() {
         Some(_) => None,
         None => Some(take_lease(&undo, &services).await?),
     };
-    let leased = lease.as_ref().map_or_else(|| ctx.clone(), |lease| ctx.with_lease(lease.clone()));
+    // A flag of its own: failing here must not stop what else the request does.
+    let mut own = Ctx::in_namespace(ctx.namespace()?.clone());
+    if let Some(lease) = lease.as_ref().or(ctx.lease()) {
+        own = own.with_lease(lease.clone());
+    }
+    if let Some(deadline) = ctx.deadline() {
+        own = own.with_deadline(deadline);
+    }
     let (running, mut ended) = mpsc::channel(1);
-    let scope = Arc::new(Scope { ctx: leased, services, prepared: Mutex::default(), running });
+    let scope = Arc::new(Scope { ctx: own, services, prepared: Mutex::default(), running });
     let deadline = ctx.deadline();
     let bounded = async {
         match deadline {

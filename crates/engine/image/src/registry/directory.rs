@@ -221,7 +221,7 @@ mod tests {
         assert_eq!(origins("localhost", &Config::default()), ["https://localhost/v2"]);
         assert_eq!(origins("localhost:443", &Config::default()), ["https://localhost:443/v2"]);
         assert_eq!(origins("127.0.0.1:5000", &Config::default()), ["http://127.0.0.1:5000/v2"]);
-        let doubt = |host, config| endpoints(host, config).unwrap()[0].doubt;
+        let doubt = |host: &str, config: &Config| endpoints(host, config).unwrap()[0].doubt;
         assert_eq!(doubt("localhost:5000", &Config::default()), Doubt::TlsIfNotPlain);
         assert_eq!(doubt("localhost:5000", &plain), Doubt::None);
         assert_eq!(doubt("localhost:80", &Config::default()), Doubt::None);

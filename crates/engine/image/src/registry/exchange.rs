@@ -127,10 +127,6 @@ impl Session {
         &self.endpoint
     }
 
-    pub fn limits(&self) -> &Limits {
-        &self.limits
-    }
-
     /// Whether it is the one for [`Session::for_strangers`].
     fn is_stranger(&self) -> bool {
         self.endpoint.host.is_empty()

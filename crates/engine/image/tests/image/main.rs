@@ -1,0 +1,7 @@
+//! Transfers against real registries and bad peers, into the real stores.
+
+mod auth;
+mod faults;
+mod place;
+mod pull;
+mod push;
