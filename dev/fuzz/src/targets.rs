@@ -18,19 +18,25 @@ use crate::mutate::Random;
 /// Every target.
 pub const NAMES: [&str; 4] = ["tar", "manifest", "filter", "hosts"];
 
+/// Makes an input plausible again after it was changed.
+type Mend = fn(&mut Random, &mut [u8]);
+
+/// Reads an input and tells the outcome.
+type Read = dyn FnMut(&[u8]) -> String;
+
 /// Something that reads what others wrote.
 pub struct Target {
     /// Inputs to begin with.
     pub seeds: fn() -> Vec<Vec<u8>>,
-    /// Makes an input plausible again after it was changed, most of the time.
-    pub mend: fn(&mut Random, &mut Vec<u8>),
-    /// Reads an input and tells the outcome; panics when a promise is broken.
-    pub run: Box<dyn FnMut(&[u8]) -> String>,
+    /// Runs before each input, most of the time.
+    pub mend: Mend,
+    /// Panics when a promise is broken.
+    pub run: Box<Read>,
 }
 
 /// The target of that name.
 pub fn open(name: &str) -> Option<Target> {
-    let nothing: fn(&mut Random, &mut Vec<u8>) = |_, _| {};
+    let nothing: Mend = |_, _| {};
     match name {
         "tar" => Some(Target { seeds: layers, mend: sum_up, run: Box::new(tar()) }),
         "manifest" => Some(Target { seeds: documents, mend: nothing, run: Box::new(manifest) }),
@@ -88,7 +94,7 @@ fn tar() -> impl FnMut(&[u8]) -> String {
 }
 
 /// Makes the checksums of headers right again, so that what is behind them is reached; now and then it does not.
-fn sum_up(random: &mut Random, input: &mut Vec<u8>) {
+fn sum_up(random: &mut Random, input: &mut [u8]) {
     if random.below(8) == 0 {
         return;
     }
@@ -141,11 +147,10 @@ fn manifest(bytes: &[u8]) -> String {
         ),
         text(serde_json::from_slice::<ImageConfig>(bytes).map(|_| "config".to_owned())),
     ];
-    if let Ok(name) = std::str::from_utf8(bytes) {
-        if let Ok(reference) = name.parse::<spec::Reference>() {
-            let again: spec::Reference = reference.to_string().parse().expect("a reference can be read back");
-            assert_eq!(again, reference, "and is the same");
-        }
+    let name = std::str::from_utf8(bytes).unwrap_or_default();
+    if let Ok(reference) = name.parse::<spec::Reference>() {
+        let again: spec::Reference = reference.to_string().parse().expect("a reference can be read back");
+        assert_eq!(again, reference, "and is the same");
     }
     outcomes.join("; ")
 }

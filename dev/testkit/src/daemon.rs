@@ -298,10 +298,9 @@ impl Daemon {
         // Short turns, because a daemon that has died says nothing.
         notify.set_read_timeout(Some(Duration::from_millis(100))).expect("a timeout can be set");
         while Instant::now() < end {
-            if let Ok(count) = notify.recv(&mut buffer) {
-                if buffer[..count].split(|byte| *byte == b'\n').any(|line| line == b"READY=1") {
-                    return;
-                }
+            let count = notify.recv(&mut buffer).unwrap_or(0);
+            if buffer[..count].split(|byte| *byte == b'\n').any(|line| line == b"READY=1") {
+                return;
             }
             let died = self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(Some(_))));
             assert!(!died, "the daemon ended before it was ready\n{}", self.tail());

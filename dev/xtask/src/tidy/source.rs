@@ -72,7 +72,7 @@ fn name(path: &str) -> Option<Finding> {
 /// A file says what it is for before anything else; only attributes may come first.
 fn head(path: &str, text: &str) -> Option<Finding> {
     let first = text.lines().find(|line| !line.trim().is_empty() && !line.starts_with("#!["))?;
-    if first.starts_with("//! ") && first.len() > 12 {
+    if first.starts_with("//! ") && first.len() > 10 {
         return None;
     }
     Some(Finding::new(
