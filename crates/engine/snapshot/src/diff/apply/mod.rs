@@ -21,6 +21,7 @@ use crate::lower::Lower;
 use crate::mount::{self, MountError};
 use crate::tar::{Reader, TarError};
 
+mod finish;
 mod metadata;
 mod names;
 mod parents;

@@ -18,7 +18,7 @@ use super::ApplyError;
 use super::metadata::{self, Step, Times, step};
 use super::names::{Meaning, Name, show};
 use super::parents::{Parent, Parents};
-use crate::lower::{Lower, inherit};
+use crate::lower::Lower;
 use crate::marks::{Marks, is_whiteout};
 use crate::tar::{Entry, EntryType, Reader};
 
@@ -47,14 +47,23 @@ impl Made {
     }
 }
 
+/// A directory that no entry has named.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Implicit {
+    /// The times of the entry that needed it.
+    pub times: Times,
+    /// Whether it looks as it does in the layers below. One that replaces a deleted directory does not.
+    pub inherits: bool,
+}
+
 /// A tree being written.
 pub(super) struct Target {
     pub(super) parents: Parents,
     pub(super) style: Style,
     /// Times of directories, set at the end, when nothing more is made in them.
-    dirs: BTreeMap<PathBuf, Times>,
-    /// Directories that no entry has named (yet), with the times of the entry that needed them.
-    pub(super) implicit: BTreeMap<PathBuf, Times>,
+    pub(super) dirs: BTreeMap<PathBuf, Times>,
+    /// Directories that no entry has named (yet).
+    pub(super) implicit: BTreeMap<PathBuf, Implicit>,
     /// Directories with whiteouts in them.
     pub(super) whitened: BTreeSet<PathBuf>,
     /// Directories that hide what the layers below have in them.
@@ -139,17 +148,15 @@ impl Target {
             if !cleared.is_empty() {
                 found = self.parents.get(&name.parent, &mut made);
             }
-            // They replace something deleted, so they take nothing from it.
-            self.dirs.extend(cleared.into_iter().map(|path| (path, Times::of(entry))));
+            self.add_implicit(cleared, entry, false);
         }
-        self.add_implicit(made, entry);
+        self.add_implicit(made, entry, true);
         found
     }
 
-    fn add_implicit(&mut self, paths: Vec<PathBuf>, entry: &Entry) {
-        for path in paths {
-            self.implicit.insert(path, Times::of(entry));
-        }
+    fn add_implicit(&mut self, paths: Vec<PathBuf>, entry: &Entry, inherits: bool) {
+        let times = Times::of(entry);
+        self.implicit.extend(paths.into_iter().map(|path| (path, Implicit { times, inherits })));
     }
 
     fn object<R: BufRead>(
@@ -284,7 +291,7 @@ impl Target {
         };
         let mut made = Vec::new();
         let from = self.parents.get(&target.parent, &mut made)?;
-        self.add_implicit(made, entry);
+        self.add_implicit(made, entry, true);
         let dir = parent.fd.as_fd();
         let stat =
             step("find the file to link to", at::stat(from.fd.as_fd(), &target.last)).map_err(named)?;
@@ -298,58 +305,6 @@ impl Target {
         self.retry(dir, name, make)
             .and_then(|()| metadata::set_at(dir, name, entry, stat.is_link()))
             .map_err(named)
-    }
-
-    /// What can be done only when every entry has been seen.
-    pub fn finish(&mut self) -> Result<(), ApplyError> {
-        self.parents.forget();
-        let failed =
-            |path: &Path, what, source| ApplyError::Entry { name: path.display().to_string(), what, source };
-        if self.opaque.contains(Path::new("")) {
-            self.hide_root().map_err(|(what, source)| failed(Path::new(""), what, source))?;
-        }
-        for path in &self.whitened {
-            self.clean_whiteouts(path).map_err(|source| failed(path, "remove the whiteouts", source))?;
-        }
-        let implicit = std::mem::take(&mut self.implicit);
-        let mut inherited = HashSet::new();
-        for path in implicit.keys() {
-            let done = self
-                .finish_implicit(path)
-                .map_err(|source| failed(path, "set the parent's attributes", source))?;
-            if done {
-                inherited.insert(path.clone());
-            }
-        }
-        let times = self.dirs.iter().chain(implicit.iter().filter(|(path, _)| !inherited.contains(*path)));
-        for (path, times) in times {
-            let Some(dir) = self.parents.open_real(path).map_err(|source| failed(path, "open it", source))?
-            else {
-                continue;
-            };
-            at::set_times_fd(dir.as_fd(), times.atime, times.mtime)
-                .map_err(|source| failed(path, "set the times", source))?;
-        }
-        Ok(())
-    }
-
-    /// What overlay would merge the layer's directory `path` with.
-    pub(super) fn below(&self, lower: &Lower, path: &Path) -> sys::Result<Option<OwnedFd>> {
-        let is_hidden = path.ancestors().skip(1).any(|above| self.opaque.contains(above));
-        if is_hidden { Ok(None) } else { lower.directory(path) }
-    }
-
-    /// A directory without an entry looks as it does below: now, or, when that is not known yet, at commit.
-    fn finish_implicit(&self, path: &Path) -> sys::Result<bool> {
-        let Style::Stacked { marks, lower } = &self.style else { return Ok(false) };
-        let Some(dir) = self.parents.open_real(path)? else { return Ok(false) };
-        let Some(lower) = lower else {
-            sys::xattr::set_fd(dir.as_fd(), OsStr::new(marks.implicit), b"y")?;
-            return Ok(false);
-        };
-        let Some(below) = self.below(lower, path)? else { return Ok(false) };
-        inherit(below.as_fd(), dir.as_fd())?;
-        Ok(true)
     }
 }
 
