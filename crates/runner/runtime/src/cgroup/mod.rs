@@ -134,6 +134,18 @@ impl Cgroup {
         Self { paths }
     }
 
+    /// The cgroup that the process `pid` is in, whichever runtime put it there.
+    pub fn of_process(pid: i32) -> Result<Self, CgroupError> {
+        let text = file::read(Path::new(&format!("/proc/{pid}/cgroup")))?;
+        let own = place::own_paths(&text);
+        let directory = |(name, mount): &(String, PathBuf)| {
+            let path = own.get(name)?.trim_start_matches('/');
+            // A path that climbs out of our cgroup namespace cannot be reached from here.
+            (!path.starts_with("..")).then(|| (name.clone(), mount.join(path)))
+        };
+        Ok(Self { paths: layout()?.mounts.iter().filter_map(directory).collect() })
+    }
+
     /// The directories by controller name, `name=systemd` and [`UNIFIED`].
     pub fn paths(&self) -> &BTreeMap<String, PathBuf> {
         &self.paths

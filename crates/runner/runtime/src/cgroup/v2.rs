@@ -141,9 +141,12 @@ fn set_cpu(directory: &Path, cpu: &LinuxCpu) -> Result<(), CgroupError> {
         }
     }
     if quota.is_some() || period.is_some() {
-        const DEFAULT_PERIOD: u64 = 100_000;
-        let value = format!("{} {}", or_max(quota.unwrap_or(-1)), period.unwrap_or(DEFAULT_PERIOD));
-        file::write(directory, "cpu.max", &value)?;
+        // One file holds both: what is not given stays as it is.
+        let present = file::read_optional(directory, "cpu.max")?.unwrap_or_default();
+        let (present_quota, present_period) = present.trim().split_once(' ').unwrap_or(("max", "100000"));
+        let quota = quota.map_or_else(|| present_quota.to_owned(), or_max);
+        let period = period.map_or_else(|| present_period.to_owned(), |period| period.to_string());
+        file::write(directory, "cpu.max", &format!("{quota} {period}"))?;
     }
     if let Some(value) = burst {
         file::write(directory, "cpu.max.burst", &value)?;

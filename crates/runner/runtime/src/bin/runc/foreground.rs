@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, WaitOptions, waitpid};
+use rustix::process::WaitOptions;
 use spec::{Error, Result};
 use sys::event::Signals;
 
@@ -76,14 +76,14 @@ impl Foreground {
 /// Takes the status of every child that has ended (as subreaper we get the container's orphans too); that of `pid`.
 fn reap(pid: i32) -> Result<Option<u8>> {
     loop {
-        match waitpid(None::<Pid>, WaitOptions::NOHANG) {
+        match rustix::process::wait(WaitOptions::NOHANG) {
             Ok(Some((child, status))) if child.as_raw_pid() == pid => {
                 let code = status.exit_status().or(status.terminating_signal().map(|signal| 128 + signal));
                 return Ok(Some(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(255)));
             }
             Ok(Some(_)) | Err(Errno::INTR) => {}
             Ok(None) | Err(Errno::CHILD) => return Ok(None),
-            Err(errno) => return Err(failed(errno_of(errno, "waitpid"))),
+            Err(errno) => return Err(failed(errno_of(errno, "wait4"))),
         }
     }
 }

@@ -51,14 +51,16 @@ fn main() -> ExitCode {
     let failure_code = if matches!(command, Command::Exec(_)) { EXEC_FAILED } else { 1 };
     match command::run(&cli.global, command, &log) {
         Ok(code) => ExitCode::from(code),
-        Err(error) => {
-            let text = match name {
-                "create" | "run" => format!("runc {name} failed: {error}"),
-                "exec" => format!("exec failed: {error}"),
-                _ => error.to_string(),
-            };
-            fail(&log, &text, failure_code)
-        }
+        Err(error) => fail(&log, &worded(name, &error.to_string()), failure_code),
+    }
+}
+
+/// The text of a failed command, as runc begins it.
+fn worded(name: &str, text: &str) -> String {
+    match name {
+        "create" | "run" => format!("runc {name} failed: {text}"),
+        "exec" if !text.starts_with("exec failed: ") => format!("exec failed: {text}"),
+        _ => text.to_owned(),
     }
 }
 
