@@ -56,6 +56,17 @@ fn the_default_config_is_one_that_loads() {
 }
 
 #[test]
+fn the_reference_names_every_key() {
+    needs!(built "containerd");
+    let page = std::fs::read_to_string(place::workspace().join("docs/config.md")).unwrap();
+    let text = Run::new(place::built("containerd")).line("config default").ok();
+    let keys =
+        text.lines().filter_map(|line| line.split_once(" = ")).map(|(key, _)| key.trim().trim_matches('\''));
+    let missing: Vec<_> = keys.filter(|key| !page.contains(&format!("`{key}`"))).collect();
+    assert!(missing.is_empty(), "docs/config.md does not name {missing:?}");
+}
+
+#[test]
 fn a_second_daemon_on_the_same_root_is_refused() {
     needs!(root, built "containerd", built "ctr");
     let first = Daemon::start();
