@@ -105,7 +105,8 @@ pub(crate) fn remove(tx: &WriteTx<'_>, namespace: &str, id: &str) -> Result<bool
     Ok(tx.remove(table::LEASES, &table::key(&[namespace, id])?)?)
 }
 
-fn exists(rows: &dyn Rows, namespace: &str, id: &str) -> Result<bool, Error> {
+/// Whether there is the lease `id`.
+pub(crate) fn exists(rows: &dyn Rows, namespace: &str, id: &str) -> Result<bool, Error> {
     Ok(rows.has(table::LEASES, &table::key(&[namespace, id])?)?)
 }
 

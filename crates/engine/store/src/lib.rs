@@ -44,7 +44,7 @@ use model::image::Images;
 use model::lease::Leases;
 use model::namespace::Namespaces;
 use model::snapshot::Snapshotter;
-use model::{Cx, Result};
+use model::{Ctx, Cx, Result};
 use spec::{Error, HasKind, Kind};
 
 pub use check::Problem;
@@ -107,14 +107,12 @@ impl Store {
     pub fn open(config: Config) -> Result<Arc<Self>> {
         let core = Arc::new(Core::open(&config.root, config.events)?);
         let content = Arc::new(content::Contents::open(Arc::clone(&core), &config.root, config.sharing)?);
-        let snapshotters: BTreeMap<_, _> = config
-            .snapshotters
-            .into_iter()
-            .map(|(name, driver)| {
-                let view = snapshot::Snapshots::new(Arc::clone(&core), name.clone(), driver);
-                (name, Arc::new(view))
-            })
-            .collect();
+        let mut snapshotters = BTreeMap::new();
+        for (name, driver) in config.snapshotters {
+            let view = snapshot::Snapshots::new(Arc::clone(&core), name.clone(), driver);
+            Ctx::background().on_this_thread(|cx| view.recover(cx))?;
+            snapshotters.insert(name, Arc::new(view));
+        }
         let collector = gc::Collector::new(Arc::clone(&core), Arc::clone(&content), snapshotters.clone());
         Ok(Arc::new(Self { core, content, snapshotters, collector }))
     }

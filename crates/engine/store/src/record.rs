@@ -136,6 +136,25 @@ pub(crate) struct Snapshot {
     pub(crate) updated: Time,
     #[prost(btree_map = "string, string", tag = "5")]
     pub(crate) labels: BTreeMap<String, String>,
+    /// The commit that the driver is asked for; a crash may leave it.
+    #[prost(message, optional, tag = "6")]
+    pub(crate) commit: Option<SnapshotCommit>,
+}
+
+/// What a committed snapshot's row shall be.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct SnapshotCommit {
+    #[prost(string, tag = "1")]
+    pub(crate) name: String,
+    #[prost(string, tag = "2")]
+    pub(crate) driver_key: String,
+    #[prost(string, tag = "3")]
+    pub(crate) parent: String,
+    #[prost(btree_map = "string, string", tag = "4")]
+    pub(crate) labels: BTreeMap<String, String>,
+    /// The lease that shall hold it.
+    #[prost(string, tag = "5")]
+    pub(crate) lease: String,
 }
 
 /// Of [`table::SEQUENCES`].

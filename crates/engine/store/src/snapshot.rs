@@ -9,6 +9,7 @@
 //! behind it, but for what a collection or a removed parent changed.
 
 mod error;
+mod recover;
 mod rows;
 mod sweep;
 
@@ -222,6 +223,7 @@ impl Snapshots {
                 created: made.created.into(),
                 updated: made.updated.into(),
                 labels: made.labels.clone(),
+                commit: None,
             };
             Ok(below.put(tx, key, &row)?)
         })
@@ -235,9 +237,8 @@ impl Snapshots {
         self.core.demand.dirty_driver(&self.name);
     }
 
-    /// Looks whether `key` can be committed as `name`: its row, the driver's key for `name`, the parent and whether it is
-    /// new to the snapshot.
-    fn check_commit(&self, cx: &Cx<'_>, name: &str, key: &str, commit: &Commit) -> Result<Plan> {
+    /// The first transaction of a commit: whether `key` may become `name`, and the note that it is about to.
+    fn begin_commit(&self, cx: &Cx<'_>, name: &str, key: &str, commit: &Commit) -> Result<Plan> {
         let below = self.below(cx)?;
         let plan = self.core.write(Change::Adds, |tx| {
             lease::check(tx, cx)?;
@@ -245,50 +246,40 @@ impl Snapshots {
                 lease::hold(tx, cx, &self.kind(), name)?;
                 return Ok(Err(SnapshotError::Exists(name.to_owned())));
             }
-            let row = below.require(tx, key)?;
+            let mut row = below.require(tx, key)?;
             let wanted = commit.parent.as_deref().unwrap_or_default();
             let rebase = row.parent.is_empty() && !wanted.is_empty();
-            let parent = if rebase { wanted.to_owned() } else { row.parent.clone() };
-            let parent_driver_key = match parent.as_str() {
+            if rebase && !self.driver.capabilities().contains(&REBASE) {
+                return Err(SnapshotError::NoRebase(self.name.clone()).into());
+            }
+            let parent = if rebase { wanted } else { row.parent.as_str() };
+            let below_driver_key = match parent {
                 "" => String::new(),
                 parent => below.require_parent(tx, parent)?.driver_key,
             };
-            let driver_key = self.driver_key(tx, below.namespace, name)?;
-            Ok(Ok(Plan { row, driver_key, parent, rebase, parent_driver_key }))
+            let becomes = record::SnapshotCommit {
+                name: name.to_owned(),
+                driver_key: self.driver_key(tx, below.namespace, name)?,
+                parent: parent.to_owned(),
+                labels: mask::without_empty(&commit.labels),
+                lease: cx.lease().map(|lease| lease.as_str().to_owned()).unwrap_or_default(),
+            };
+            row.commit = Some(becomes.clone());
+            below.put(tx, key, &row)?;
+            let rebase = rebase.then_some(below_driver_key);
+            Ok(Ok(Plan { driver_key: row.driver_key, becomes, rebase }))
         })?;
         Ok(plan?)
-    }
-
-    /// The transaction of a commit: `key`'s record becomes `name`'s.
-    fn record_commit(&self, cx: &Cx<'_>, name: &str, key: &str, commit: &Commit, plan: &Plan) -> Result<()> {
-        let below = self.below(cx)?;
-        self.core.write(Change::Adds, |tx| {
-            forget(tx, below.namespace, &self.name, key)?;
-            lease::release(tx, cx, &self.kind(), key)?;
-            lease::hold(tx, cx, &self.kind(), name)?;
-            if !plan.parent.is_empty() {
-                below.require_parent(tx, &plan.parent)?;
-            }
-            let now = record::Time::now();
-            let row = record::Snapshot {
-                driver_key: plan.driver_key.clone(),
-                parent: plan.parent.clone(),
-                created: now,
-                updated: now,
-                labels: mask::without_empty(&commit.labels),
-            };
-            Ok(below.put(tx, name, &row)?)
-        })
     }
 }
 
 /// What a commit will do.
 struct Plan {
-    row: record::Snapshot,
+    /// The driver's key of what is committed.
     driver_key: String,
-    parent: String,
-    rebase: bool,
-    parent_driver_key: String,
+    becomes: record::SnapshotCommit,
+    /// The driver's key of the parent that it gets now.
+    rebase: Option<String>,
 }
 
 impl Snapshotter for Snapshots {
@@ -344,18 +335,17 @@ impl Snapshotter for Snapshots {
         check_labels(&commit.labels)?;
         let _hold = self.hold(cx, &[name, key])?;
         let _no_sweep = self.placing.read().unwrap_or_else(PoisonError::into_inner);
-        let plan = self.check_commit(cx, name, key, commit)?;
-        if plan.rebase && !self.driver.capabilities().contains(&REBASE) {
-            return Err(SnapshotError::NoRebase(self.name.clone()).into());
-        }
-        let below = Commit {
-            labels: inherited(&commit.labels),
-            parent: plan.rebase.then(|| plan.parent_driver_key.clone()),
-        };
-        self.driver.commit(cx, &plan.driver_key, &plan.row.driver_key, &below)?;
-        if let Err(error) = self.record_commit(cx, name, key, commit, &plan) {
-            self.take_back(cx, &plan.driver_key);
+        let plan = self.begin_commit(cx, name, key, commit)?;
+        let below = Commit { labels: inherited(&commit.labels), parent: plan.rebase };
+        let rows = self.below(cx)?;
+        if let Err(error) = self.driver.commit(cx, &plan.becomes.driver_key, &plan.driver_key, &below) {
+            self.core.write(Change::Adds, |tx| rows.clear_commit(tx, key))?;
             return Err(error);
+        }
+        let recorded = self.core.write(Change::Adds, |tx| rows.finish_commit(tx, key, &plan.becomes))?;
+        if let Err(error) = recorded {
+            self.take_back(cx, &plan.becomes.driver_key);
+            return Err(error.into());
         }
         let event =
             SnapshotCommit { key: key.to_owned(), name: name.to_owned(), snapshotter: self.name.clone() };

@@ -49,7 +49,7 @@ pub enum ContentError {
         wanted: Digest,
     },
     /// A mask names something that cannot change.
-    #[error("cannot update {path:?} field on content info {digest:?}: invalid argument")]
+    #[error("cannot update {path:?} field on content info \"{digest}\": invalid argument")]
     Field {
         /// The path.
         path: String,

@@ -55,7 +55,8 @@ struct OpenIngest {
     contents: Contents,
     namespace: Namespace,
     backend_ref: String,
-    turn: Turn,
+    /// Nothing once it is a blob: the reference is free again.
+    turn: Option<Turn>,
     status: Status,
     data: Data,
 }
@@ -91,7 +92,8 @@ impl Contents {
         status.expected.clone_from(&open.expected);
         turn.begin(status.clone());
         let backend_ref = row.backend_ref;
-        Ok(Box::new(OpenIngest { contents: self.clone(), namespace, backend_ref, turn, status, data }))
+        let (contents, turn) = (self.clone(), Some(turn));
+        Ok(Box::new(OpenIngest { contents, namespace, backend_ref, turn, status, data }))
     }
 
     /// Holds the blob by the request's lease if the namespace has it; whether it has.
@@ -203,7 +205,9 @@ impl OpenIngest {
     fn moved_to(&mut self, offset: u64) {
         self.status.offset = offset;
         self.status.updated_at = SystemTime::now();
-        self.turn.advance(offset, self.status.updated_at);
+        if let Some(turn) = &self.turn {
+            turn.advance(offset, self.status.updated_at);
+        }
     }
 
     /// Gives an ingest that stands for another namespace's blob a file with the first `size` bytes of it.
@@ -423,6 +427,7 @@ impl Ingest for OpenIngest {
         let is_new = self.publish(cx, &info)?;
         self.data = Data::Done;
         self.dir().discard()?;
+        self.turn = None;
         if !is_new {
             return Err(ContentError::Exists(digest).into());
         }

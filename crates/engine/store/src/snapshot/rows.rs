@@ -6,8 +6,8 @@ use spec::Error;
 
 use super::SnapshotError;
 use crate::db::{DbError, Rows, WriteTx};
-use crate::record::{self, Snapshot};
-use crate::table;
+use crate::record::{self, Snapshot, SnapshotCommit};
+use crate::{lease, table};
 
 /// Where the rows are.
 #[derive(Clone, Copy)]
@@ -49,6 +49,46 @@ impl Below<'_> {
     pub(super) fn has_children(&self, rows: &dyn Rows, key: &str) -> Result<bool, Error> {
         let below = table::prefix(&[self.namespace, self.snapshotter, key])?;
         Ok(rows.has_any(table::CHILDREN, &below)?)
+    }
+
+    /// Forgets that `key` was about to be committed.
+    pub(super) fn clear_commit(&self, tx: &WriteTx<'_>, key: &str) -> Result<(), Error> {
+        let Some(mut row) = self.get(tx, key)? else { return Ok(()) };
+        row.commit = None;
+        self.put(tx, key, &row)
+    }
+
+    /// The driver has committed `key`: its record becomes that of `becomes.name`. When the parent's record has gone
+    /// meanwhile the snapshot cannot be recorded, and goes too.
+    pub(super) fn finish_commit(
+        &self,
+        tx: &WriteTx<'_>,
+        key: &str,
+        becomes: &SnapshotCommit,
+    ) -> Result<Result<(), SnapshotError>, Error> {
+        let kind = format!("{}/{}", lease::SNAPSHOTS, self.snapshotter);
+        let namespace = self.namespace;
+        forget(tx, namespace, self.snapshotter, key)?;
+        if !becomes.parent.is_empty() && self.get(tx, &becomes.parent)?.is_none() {
+            return Ok(Err(SnapshotError::NoParent(becomes.parent.clone())));
+        }
+        // A lease that has ended meanwhile holds nothing.
+        if lease::exists(tx, namespace, &becomes.lease)? {
+            let held = |id: &str| table::key(&[namespace, &becomes.lease, &kind, id]);
+            tx.remove(table::HELD, &held(key)?)?;
+            tx.put(table::HELD, &held(&becomes.name)?, b"")?;
+        }
+        let now = record::Time::now();
+        let row = Snapshot {
+            driver_key: becomes.driver_key.clone(),
+            parent: becomes.parent.clone(),
+            created: now,
+            updated: now,
+            labels: becomes.labels.clone(),
+            commit: None,
+        };
+        self.put(tx, &becomes.name, &row)?;
+        Ok(Ok(()))
     }
 
     /// Every snapshot.

@@ -1,0 +1,14 @@
+//! The store through its traits, on a real disk with a real driver; and what a crash or a full disk leaves of it.
+
+mod bed;
+mod containers;
+mod content;
+mod crash;
+mod events;
+mod full;
+mod gc;
+mod images;
+mod leases;
+mod namespaces;
+mod races;
+mod snapshots;
