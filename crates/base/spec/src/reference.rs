@@ -249,4 +249,34 @@ mod tests {
             assert_eq!(Reference::familiar(typed).unwrap().to_string(), full);
         }
     }
+
+    /// Every reference of the distribution specification's grammar.
+    fn valid() -> impl proptest::strategy::Strategy<Value = String> {
+        const HOST: &str = "[a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?(\\.[a-z]{2,5}){0,2}(:[1-9][0-9]{0,3})?";
+        const PATH: &str = "[a-z0-9]{1,6}((\\.|_|__|-{1,3})[a-z0-9]{1,6}){0,2}(/[a-z0-9]{1,6}){0,3}";
+        const OBJECT: &str = "(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})|((:[a-z]{1,9})?@sha256:[0-9a-f]{64})";
+        proptest::string::string_regex(&format!("{HOST}/{PATH}({OBJECT})")).unwrap()
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn every_valid_reference_round_trips(text in valid()) {
+            let parsed: Reference = text.parse().unwrap();
+            proptest::prop_assert_eq!(parsed.to_string(), text);
+        }
+
+        #[test]
+        fn any_text_is_read_whole_or_refused(text in ".{0,80}") {
+            if let Ok(parsed) = text.parse::<Reference>() {
+                proptest::prop_assert_eq!(parsed.to_string(), text);
+            }
+        }
+
+        #[test]
+        fn what_a_person_types_becomes_a_full_reference(text in "[a-z0-9.:/@_-]{1,60}") {
+            if let Ok(parsed) = Reference::familiar(&text) {
+                proptest::prop_assert_eq!(parsed.to_string().parse::<Reference>().unwrap(), parsed);
+            }
+        }
+    }
 }
