@@ -21,6 +21,7 @@ use tempfile::TempDir;
 
 use crate::command::{self, Run};
 use crate::image::Image;
+use crate::place::Against;
 use crate::registry::Registry;
 use crate::trace::{self, Traces};
 use crate::{place, wait};
@@ -139,9 +140,13 @@ pub struct Daemon {
 impl Daemon {
     /// Our daemon as built in the running profile, to be set up.
     ///
-    /// With `BERTH_AGAINST=debian` it is Debian's, and so is `ctr`: a case that expects the wrong thing fails there.
+    /// `BERTH_AGAINST` puts Debian's in its place: see [`place::against`].
     pub fn ours() -> Setup {
-        if place::against_debian() { Self::debian() } else { Self::setup(place::built("containerd"), false) }
+        if place::against() != Against::Nothing {
+            Self::debian()
+        } else {
+            Self::setup(place::built("containerd"), false)
+        }
     }
 
     /// Debian's Go daemon, to be set up.
@@ -161,7 +166,8 @@ impl Daemon {
 
     /// Our `ctr`, speaking to this daemon in this test's namespace.
     pub fn ctr(&self, line: &str) -> Run {
-        let program = if place::against_debian() { place::debian("ctr") } else { place::built("ctr") };
+        let program =
+            if place::against() == Against::Debian { place::debian("ctr") } else { place::built("ctr") };
         self.client(&program).line(line)
     }
 

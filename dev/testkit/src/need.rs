@@ -60,7 +60,8 @@ pub fn program(name: &str) -> Result<(), String> {
 
 /// The workspace's program `name` has been built in the running test's profile.
 pub fn built(name: &str) -> Result<(), String> {
-    let path = if place::against_debian() { place::debian(name) } else { place::built(name) };
+    let path =
+        if place::against() != place::Against::Nothing { place::debian(name) } else { place::built(name) };
     if path.is_file() { Ok(()) } else { Err(format!("{} is not built", path.display())) }
 }
 

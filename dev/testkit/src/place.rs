@@ -47,9 +47,24 @@ pub fn built(name: &str) -> PathBuf {
     profile().join(name)
 }
 
-/// Whether `BERTH_AGAINST=debian` puts the cases themselves on trial, on Debian's daemon and ctr.
-pub fn against_debian() -> bool {
-    std::env::var_os("BERTH_AGAINST").is_some_and(|value| value == "debian")
+/// Which of Debian's programs `BERTH_AGAINST` puts in the place of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Against {
+    /// Not set: everything is ours.
+    Nothing,
+    /// `daemon`: Debian's daemon and our ctr, which puts our ctr on trial.
+    Daemon,
+    /// `debian`: Debian's daemon and ctr, which puts the cases themselves on trial.
+    Debian,
+}
+
+/// What `BERTH_AGAINST` says.
+pub fn against() -> Against {
+    match std::env::var("BERTH_AGAINST").as_deref() {
+        Ok("debian") => Against::Debian,
+        Ok("daemon") => Against::Daemon,
+        _ => Against::Nothing,
+    }
 }
 
 /// The system's program `name`: on PATH, else in the directories that only root has on its PATH.

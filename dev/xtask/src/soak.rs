@@ -1,5 +1,7 @@
 //! `make soak`: the life of a container again and again; whatever grows is a leak.
 
+use std::time::Duration;
+
 use anyhow::ensure;
 use testkit::daemon::Daemon;
 use testkit::trace::Traces;
@@ -39,7 +41,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             println!("{} cycles, daemon restarted in {:?}", cycle + 1, daemon.ready_after());
         }
     }
-    let after = daemon.traces();
+    // Snapshots go in two steps: the record at once, the directory after the next collection.
+    let settled = || Some(daemon.traces()).filter(|after| after.snapshots <= before.snapshots);
+    let after = testkit::wait::within(Duration::from_secs(30), settled).unwrap_or_else(|| daemon.traces());
     println!("daemon: {memory} KiB before, {} KiB after", pss_kib(daemon.pid()));
     compare(&before, &after)?;
     println!("nothing left behind after {} cycles", args.cycles);

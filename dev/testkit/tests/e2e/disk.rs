@@ -13,7 +13,7 @@ fn small() -> Daemon {
     let root = setup.dir().join("small");
     std::fs::create_dir(&root).unwrap();
     Run::new("mount").args(["-t", "tmpfs", "-o", "size=24m", "tmpfs"]).args([&root]).ok();
-    setup.root(root).start()
+    setup.root(root).config("[plugins.'io.containerd.gc.v1.scheduler']\n  startup_delay = '1h'").start()
 }
 
 fn noise(size: usize) -> Vec<u8> {

@@ -68,8 +68,7 @@ fn it_pulls_pushes_lists_and_removes_images() {
 #[test]
 fn it_handles_content() {
     needs!(root, program "ctr", built "containerd");
-    // A daemon that has deleted nothing collects nothing: the blob below has no other hold.
-    let daemon = Daemon::start();
+    let daemon = stage::keeping();
     let blob = Blob::new("x", b"by go".to_vec());
     daemon
         .go_ctr("content ingest --expected-size 5 --expected-digest")

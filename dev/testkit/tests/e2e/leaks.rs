@@ -1,5 +1,7 @@
 //! What is made is unmade: lives of containers and pulls leave no process, mount, cgroup, file or descriptor.
 
+use std::time::Duration;
+
 use testkit::needs;
 
 use crate::stage::{self, BUSYBOX};
@@ -19,7 +21,10 @@ fn ten_lives_leave_the_machine_as_it_was() {
     live(0);
     let before = daemon.traces();
     (1..=10).for_each(live);
-    let after = daemon.traces();
+    // Snapshots go in two steps: the record at once, the directory after the next collection.
+    let settled = || Some(daemon.traces()).filter(|after| after.snapshots <= before.snapshots);
+    let after =
+        testkit::wait::eventually(Duration::from_secs(20), "snapshots' directories are gone", settled);
     assert_eq!(after.processes, before.processes);
     assert_eq!(after.mounts, before.mounts);
     assert_eq!(after.cgroups, before.cgroups);

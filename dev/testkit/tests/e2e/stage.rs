@@ -2,6 +2,7 @@
 
 use testkit::daemon::Daemon;
 use testkit::image;
+use testkit::place::{self, Against};
 use testkit::registry::Registry;
 
 /// The name that the busybox image is pulled under.
@@ -18,8 +19,21 @@ pub fn busybox() -> Stage {
     let registry = Registry::start();
     registry.push("library/busybox", "e2e", &image::busybox());
     let daemon = Daemon::ours().mirror(&registry, "docker.io").start();
-    daemon.ctr("image pull").args([BUSYBOX]).ok();
+    if place::against() == Against::Nothing {
+        daemon.ctr("image pull").args([BUSYBOX]).ok();
+    } else {
+        // Debian's daemon is too old to pull by itself.
+        let reference = format!("{}/library/busybox:e2e", registry.host());
+        daemon.go_ctr("image pull --plain-http").args([&reference]).ok();
+        daemon.go_ctr("image tag").args([&reference, BUSYBOX]).ok();
+        daemon.go_ctr("image rm").args([&reference]).ok();
+    }
     Stage { daemon, _registry: registry }
+}
+
+/// A daemon that collects nothing for an hour: what a test ingests has no other hold.
+pub fn keeping() -> Daemon {
+    Daemon::ours().config("[plugins.'io.containerd.gc.v1.scheduler']\n  startup_delay = '1h'").start()
 }
 
 /// The cells of a table that is laid out by two or more blanks.

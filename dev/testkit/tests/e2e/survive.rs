@@ -105,7 +105,7 @@ fn a_death_at_any_moment_of_a_start_leaves_a_clean_next_start() {
 #[test]
 fn what_was_acknowledged_is_there_after_a_crash() {
     needs!(root, overlayfs, built "containerd", built "ctr");
-    let mut daemon = Daemon::start();
+    let mut daemon = stage::keeping();
     for turn in 0..5 {
         daemon.ctr(&format!("leases create --id lease{turn}")).ok();
         daemon.ctr(&format!("content ingest key{turn}")).stdin(format!("blob {turn}")).ok();
