@@ -143,7 +143,8 @@ fn failed<E: HasKind + std::error::Error + Send + Sync + 'static>(error: E) -> D
 /// The library's own features document.
 ///
 /// # Errors
-/// None today; the form is that of the other driver.
+/// It cannot be encoded, which no document of plain words can meet.
 pub fn features() -> Result<Vec<u8>, DriverError> {
-    Ok(Vec::new())
+    serde_json::to_vec(&runtime::features::features())
+        .map_err(|error| DriverError::Reply { what: "features", source: error.into() })
 }

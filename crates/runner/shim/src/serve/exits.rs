@@ -28,7 +28,7 @@ fn code(status: WaitStatus) -> u32 {
 
 impl Shim {
     /// Collects every child that has ended.
-    pub(super) fn reap(&mut self) {
+    pub(crate) fn reap(&mut self) {
         loop {
             match rustix::process::wait(WaitOptions::NOHANG) {
                 Ok(Some((pid, status))) => self.reaped(pid.as_raw_nonzero().get().cast_unsigned(), status),

@@ -16,6 +16,8 @@ pub enum Doing {
     Create(ReplyTo, crate::service::Creating),
     /// Answer a start of init, or of the exec named.
     Start(ReplyTo, String),
+    /// Forget a container whose create could not be completed; its client knows already.
+    Undo,
     /// Answer a delete.
     Delete(ReplyTo),
     /// Answer a kill.

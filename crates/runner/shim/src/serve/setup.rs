@@ -19,6 +19,8 @@ use crate::{log, stdio};
 
 /// Sets the process up; returns the socket's path too, which is to be removed at the end.
 pub fn prepare(args: &Args) -> Result<(Shim, Option<PathBuf>), Error> {
+    // What a daemon leaks into its shims stays open for as long as they live, and would reach the containers.
+    sys::fd::close_all_but(&[]).map_err(|error| failed("close", &error))?;
     // First of all, while the numbers are free.
     stdio::reserve_descriptors().map_err(|error| failed("open(/dev/null)", &error))?;
     // Executed by descriptor, the process would be named after a number. The kernel keeps 15 bytes.

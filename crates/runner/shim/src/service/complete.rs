@@ -22,6 +22,12 @@ impl Shim {
             Doing::Create(reply, creating) => self.created(id, reply, creating, result),
             Doing::Start(reply, exec_id) if exec_id.is_empty() => self.started(id, reply, result),
             Doing::Start(reply, exec_id) => self.exec_started(id, &exec_id, reply, result),
+            Doing::Undo => {
+                if let Err(error) = result {
+                    log::warn(format_args!("container {id}: {error}"));
+                }
+                self.forget(id);
+            }
             Doing::Delete(reply) => self.deleted(id, reply, result.map(drop)),
             Doing::Kill(reply) => {
                 let result = result.map(|_| empty()).map_err(kill_failed);
@@ -86,12 +92,10 @@ impl Shim {
     /// Takes back a container that the client never heard of.
     fn undo_create(&mut self, id: &str, reply: ReplyTo, error: Error) {
         self.answer(reply, Err(error));
-        let Some(container) = self.containers.get_mut(id) else { return };
-        let begun = container.driver.begin(Call::Delete { force: true });
-        if let Err(error) = crate::driver::settle(begun) {
-            log::warn(format_args!("container {id}: {error}"));
+        if let Some(container) = self.containers.get_mut(id) {
+            container.ready = false;
         }
-        self.forget(id);
+        self.run(id, Doing::Undo, Call::Delete { force: true });
     }
 
     /// Removes the record of a container that does not exist, and its mounts.

@@ -60,6 +60,8 @@ impl Shim {
             Err(DriverError::Runtime { text, .. }) if text.contains("does not exist") => Ok(()),
             other => other,
         };
+        // An init that never ran was killed just now: its end is told before its delete.
+        self.reap();
         let Some(container) = self.containers.get(id) else { return };
         let unmounted = rootfs::unmount(&container.bundle.join("rootfs"));
         if let Err(error) = result {

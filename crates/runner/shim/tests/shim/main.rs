@@ -7,5 +7,6 @@ mod events;
 mod go_daemon;
 mod life;
 mod other_runtimes;
+mod protection;
 mod shim;
 mod streams;
