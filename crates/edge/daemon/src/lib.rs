@@ -1,1 +1,33 @@
-//! daemon
+//! The daemon `containerd`: configuration, the static plugin table, one file per gRPC service, and the servers.
+//!
+//! ```text
+//! main ─► cli ─► config ─► daemon: lock, engine, listeners, reload of shims, servers, READY
+//!                                     │
+//!          server/{grpc,ttrpc} ─► service/* ─► engine (store, snapshot, image, task)
+//! ```
+//!
+//! Invariant: no state lives here but what is open; all that must survive is the engine's.
+
+pub mod cli;
+pub mod config;
+pub mod daemon;
+mod engine;
+mod event;
+mod lock;
+pub mod logging;
+mod notify;
+mod plugin;
+mod publish;
+mod request;
+mod server;
+mod service;
+mod stream;
+
+/// The version that the daemon reports.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The revision that the daemon reports, if its builder said one.
+pub const REVISION: &str = match option_env!("BERTH_REVISION") {
+    Some(revision) => revision,
+    None => "",
+};

@@ -1,0 +1,192 @@
+//! The command line of `containerd`.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use spec::Error;
+use tokio::runtime::{Builder, Runtime};
+
+use crate::config::{self, DEFAULT_PATH, Settings};
+use crate::{VERSION, daemon, logging, publish};
+
+/// How long threads that still work on the disk may take once everything else has ended.
+const LAST: Duration = Duration::from_secs(2);
+
+/// high performance container runtime
+#[derive(Parser, Debug)]
+#[command(name = "containerd", version = VERSION, disable_version_flag = true, infer_long_args = false)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Print the version
+    #[arg(short = 'v', long, action = clap::ArgAction::Version)]
+    version: Option<bool>,
+}
+
+#[derive(Args, Debug)]
+struct Global {
+    /// Path to the configuration file
+    #[arg(short, long, global = true)]
+    config: Option<PathBuf>,
+    /// Set the logging level [trace, debug, info, warn, error, fatal, panic]
+    #[arg(short, long, global = true)]
+    log_level: Option<String>,
+    /// Address for containerd's GRPC server
+    #[arg(short, long, global = true)]
+    address: Option<String>,
+    /// containerd root directory
+    #[arg(long, global = true)]
+    root: Option<PathBuf>,
+    /// containerd state directory
+    #[arg(long, global = true)]
+    state: Option<PathBuf>,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Information on the containerd config
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Binary to publish events to containerd
+    Publish(publish::Publish),
+}
+
+#[derive(Subcommand, Debug)]
+enum ConfigCommand {
+    /// See the output of the default config
+    Default,
+    /// See the output of the final main config with imported in subconfig files
+    Dump,
+    /// Migrate the current configuration file to the latest version (does not migrate subconfig files)
+    Migrate,
+}
+
+/// The command line, for completions and manual pages.
+pub fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The log may not be set up yet, and a person is looking at the terminal.
+            let _ = writeln!(std::io::stderr(), "containerd: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), Error> {
+    match cli.command {
+        Some(Command::Config(ConfigCommand::Default)) => put(&config::print(&config::defaults())),
+        Some(Command::Config(ConfigCommand::Dump)) => dump(&cli.global),
+        Some(Command::Config(ConfigCommand::Migrate)) => {
+            let path = config_path(&cli.global);
+            put(&config::print(&config::migrated(&path)?.values))
+        }
+        Some(Command::Publish(publish)) => {
+            let address = settings(&cli.global)?.0.address;
+            runtime(1)?.block_on(publish.run(&address))
+        }
+        None => serve(&cli.global),
+    }
+}
+
+fn config_path(global: &Global) -> PathBuf {
+    global.config.clone().unwrap_or_else(|| DEFAULT_PATH.into())
+}
+
+fn loaded(global: &Global) -> Result<config::Loaded, Error> {
+    Ok(config::load(&config_path(global), global.config.is_some())?)
+}
+
+fn dump(global: &Global) -> Result<(), Error> {
+    let loaded = loaded(global)?;
+    for warning in &loaded.warnings {
+        let _ = writeln!(std::io::stderr(), "{warning}");
+    }
+    put(&config::print(&loaded.values))
+}
+
+fn put(text: &str) -> Result<(), Error> {
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(|error| Error::internal(format!("cannot write to standard output: {error}")))
+}
+
+/// What the file says, with the flags over it.
+fn settings(global: &Global) -> Result<(Settings, Vec<String>), Error> {
+    let loaded = loaded(global)?;
+    let mut settings = Settings::new(&loaded.values)?;
+    if let Some(root) = &global.root {
+        settings.root.clone_from(root);
+    }
+    if let Some(state) = &global.state {
+        settings.state.clone_from(state);
+    }
+    if let Some(address) = &global.address {
+        settings.move_to(address.trim_start_matches("unix://").into());
+    }
+    if let Some(level) = &global.log_level {
+        settings.log_level.clone_from(level);
+    }
+    settings.check()?;
+    Ok((settings, loaded.warnings))
+}
+
+fn serve(global: &Global) -> Result<(), Error> {
+    let (settings, warnings) = settings(global)?;
+    let level = logging::level(&settings.log_level)
+        .ok_or_else(|| Error::invalid(format_args!("log level {:?}", settings.log_level)))?;
+    logging::start(level, settings.log_format);
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    let runtime = runtime(cores.clamp(2, 4))?;
+    let served = runtime.block_on(daemon::run(settings));
+    runtime.shutdown_timeout(LAST);
+    served
+}
+
+/// Few workers, small stacks: the daemon waits far more than it computes.
+fn runtime(workers: usize) -> Result<Runtime, Error> {
+    Builder::new_multi_thread()
+        .worker_threads(workers)
+        .max_blocking_threads(128)
+        .thread_keep_alive(Duration::from_secs(5))
+        .thread_name("containerd")
+        .enable_all()
+        .build()
+        .map_err(|error| Error::internal(format!("cannot start: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        command().debug_assert();
+        let cli = Cli::parse_from([
+            "containerd",
+            "-c",
+            "/x",
+            "--address",
+            "/a.sock",
+            "-l",
+            "debug",
+            "config",
+            "dump",
+        ]);
+        assert_eq!(cli.global.config, Some("/x".into()));
+        assert_eq!(cli.global.log_level.as_deref(), Some("debug"));
+    }
+}

@@ -1,0 +1,192 @@
+//! Every key of the configuration at version 4, with its type and default.
+
+use super::value::Value;
+
+/// The type of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A string.
+    Text,
+    /// A string that says a duration, such as `5s`.
+    Duration,
+    /// An integer.
+    Integer,
+    /// A float; an integer is one too.
+    Float,
+    /// A boolean.
+    Boolean,
+    /// A list of strings.
+    Texts,
+    /// A list of tables, whose keys are not looked at.
+    Tables,
+}
+
+impl Kind {
+    /// Its name, in TOML's words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Text => "string",
+            Self::Duration => "duration string",
+            Self::Integer => "integer",
+            Self::Float => "float",
+            Self::Boolean => "boolean",
+            Self::Texts => "array of strings",
+            Self::Tables => "array of tables",
+        }
+    }
+
+    /// Whether `value` is of this type.
+    pub fn admits(self, value: &Value) -> bool {
+        match (self, value) {
+            (Self::Text, Value::Text(_))
+            | (Self::Integer, Value::Integer(_))
+            | (Self::Float, Value::Float(_) | Value::Integer(_))
+            | (Self::Boolean, Value::Boolean(_)) => true,
+            (Self::Duration, Value::Text(text)) => super::settings::duration(text).is_some(),
+            (Self::Texts, Value::List(list)) => list.iter().all(|item| matches!(item, Value::Text(_))),
+            (Self::Tables, Value::List(list)) => list.iter().all(|item| matches!(item, Value::Table(_))),
+            _ => false,
+        }
+    }
+}
+
+/// One key.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// Its table, segments joined by `/`.
+    pub table: &'static str,
+    /// Its name.
+    pub name: &'static str,
+    /// Its type.
+    pub kind: Kind,
+    /// Its default, as TOML writes it.
+    pub default: &'static str,
+}
+
+/// Makes keys of lines `table { name: kind = default, ... }`.
+macro_rules! keys {
+    ($($table:literal { $($name:literal: $kind:ident = $default:literal),* $(,)? })*) => {
+        &[$($(Key { table: $table, name: $name, kind: Kind::$kind, default: $default }),*),*]
+    };
+}
+
+/// Every key, in the order in which `config default` prints them.
+pub const KEYS: &[Key] = keys! {
+    "" {
+        "version": Integer = "4",
+        "root": Text = "'/var/lib/containerd'",
+        "state": Text = "'/run/containerd'",
+        "temp": Text = "''",
+        "disabled_plugins": Texts = "[]",
+        "required_plugins": Texts = "[]",
+        "oom_score": Integer = "0",
+        "imports": Texts = "['/etc/containerd/conf.d/*.toml']",
+    }
+    "debug" { "level": Text = "''", "format": Text = "''", "log_trace_id": Boolean = "false" }
+    "cgroup" { "path": Text = "''" }
+    "timeouts" {
+        "io.containerd.timeout.bolt.open": Duration = "'0s'",
+        "io.containerd.timeout.cri.defercleanup": Duration = "'1m0s'",
+        "io.containerd.timeout.metrics.shimstats": Duration = "'2s'",
+        "io.containerd.timeout.shim.cleanup": Duration = "'5s'",
+        "io.containerd.timeout.shim.load": Duration = "'5s'",
+        "io.containerd.timeout.shim.shutdown": Duration = "'3s'",
+        "io.containerd.timeout.task.state": Duration = "'2s'",
+    }
+    "plugins/io.containerd.differ.v1.erofs" {
+        "mkfs_options": Texts = "[]", "enable_tar_index": Boolean = "false", "enable_dmverity": Boolean = "false",
+    }
+    "plugins/io.containerd.gc.v1.scheduler" {
+        "pause_threshold": Float = "0.02",
+        "deletion_threshold": Integer = "0",
+        "mutation_threshold": Integer = "100",
+        "schedule_delay": Duration = "'0s'",
+        "startup_delay": Duration = "'100ms'",
+    }
+    "plugins/io.containerd.image-verifier.v1.bindir" {
+        "bin_dir": Text = "'/opt/containerd/image-verifier/bin'",
+        "max_verifiers": Integer = "10",
+        "per_verifier_timeout": Duration = "'10s'",
+    }
+    "plugins/io.containerd.internal.v1.opt" { "path": Text = "'/opt/containerd'" }
+    "plugins/io.containerd.metadata.v1.bolt" {
+        "content_sharing_policy": Text = "'shared'", "no_sync": Boolean = "false",
+    }
+    "plugins/io.containerd.metrics.v1.grpc-prometheus" { "grpc_histogram": Boolean = "false" }
+    "plugins/io.containerd.monitor.container.v1.restart" { "interval": Duration = "'10s'" }
+    "plugins/io.containerd.monitor.task.v1.cgroups" { "no_prometheus": Boolean = "false" }
+    "plugins/io.containerd.runtime.v2.task" { "platforms": Texts = "['linux/amd64']" }
+    "plugins/io.containerd.server.v1.debug" { "address": Text = "''", "uid": Integer = "0", "gid": Integer = "0" }
+    "plugins/io.containerd.server.v1.grpc" {
+        "address": Text = "'/run/containerd/containerd.sock'",
+        "uid": Integer = "0",
+        "gid": Integer = "0",
+        "max_recv_message_size": Integer = "16777216",
+        "max_send_message_size": Integer = "16777216",
+    }
+    "plugins/io.containerd.server.v1.grpc-tcp" {
+        "address": Text = "''",
+        "tls_ca": Text = "''",
+        "tls_cert": Text = "''",
+        "tls_key": Text = "''",
+        "tls_common_name": Text = "''",
+        "max_recv_message_size": Integer = "16777216",
+        "max_send_message_size": Integer = "16777216",
+    }
+    "plugins/io.containerd.server.v1.metrics" { "address": Text = "''" }
+    "plugins/io.containerd.server.v1.ttrpc" { "address": Text = "''", "uid": Integer = "0", "gid": Integer = "0" }
+    "plugins/io.containerd.service.v1.diff-service" {
+        "default": Texts = "['walking']", "sync_fs": Boolean = "false",
+    }
+    "plugins/io.containerd.service.v1.tasks-service" {
+        "blockio_config_file": Text = "''", "rdt_config_file": Text = "''",
+    }
+    "plugins/io.containerd.shim.v1.manager" { "env": Texts = "[]", "socket_dir": Text = "''" }
+    "plugins/io.containerd.snapshotter.v1.native" { "root_path": Text = "''" }
+    "plugins/io.containerd.snapshotter.v1.overlayfs" {
+        "root_path": Text = "''",
+        "upperdir_label": Boolean = "false",
+        "sync_remove": Boolean = "false",
+        "slow_chown": Boolean = "false",
+        "mount_options": Texts = "[]",
+    }
+    "plugins/io.containerd.transfer.v1.local" {
+        "max_concurrent_downloads": Integer = "3",
+        "concurrent_layer_fetch_buffer": Integer = "0",
+        "max_concurrent_uploaded_layers": Integer = "3",
+        "max_concurrent_unpacks": Integer = "1",
+        "check_platform_supported": Boolean = "false",
+        "config_path": Text = "''",
+        "unpack_config": Tables = "[]",
+    }
+};
+
+/// Tables whose keys are containerd's but have no code here yet: taken as they are, without a word.
+pub const FOREIGN: &[&str] = &[
+    "proxy_plugins",
+    "stream_processors",
+    "plugins/io.containerd.content.v1.content",
+    "plugins/io.containerd.cri.v1.images",
+    "plugins/io.containerd.cri.v1.runtime",
+    "plugins/io.containerd.grpc.v1.cri",
+    "plugins/io.containerd.internal.v1.tracing",
+    "plugins/io.containerd.nri.v1.nri",
+    "plugins/io.containerd.snapshotter.v1.blockfile",
+    "plugins/io.containerd.snapshotter.v1.btrfs",
+    "plugins/io.containerd.snapshotter.v1.devmapper",
+    "plugins/io.containerd.snapshotter.v1.erofs",
+    "plugins/io.containerd.snapshotter.v1.zfs",
+    "plugins/io.containerd.tracing.processor.v1.otlp",
+];
+
+/// The key `name` of `table`.
+pub fn find(table: &str, name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.table == table && key.name == name)
+}
+
+/// Whether `table`, or one above it, is taken as it is.
+pub fn is_foreign(table: &str) -> bool {
+    FOREIGN.iter().any(|foreign| {
+        table.strip_prefix(foreign).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    })
+}

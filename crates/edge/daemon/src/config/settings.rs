@@ -1,0 +1,290 @@
+//! What the daemon takes from its configuration.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::read::ConfigError;
+use super::value::{Value, Values};
+use crate::logging::Format;
+
+/// What the daemon takes from its configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// The persistent directory.
+    pub root: PathBuf,
+    /// The volatile directory.
+    pub state: PathBuf,
+    /// The gRPC socket.
+    pub address: PathBuf,
+    /// Owner of the gRPC socket.
+    pub owner: (u32, u32),
+    /// The ttrpc socket.
+    pub ttrpc_address: PathBuf,
+    /// Owner of the ttrpc socket.
+    pub ttrpc_owner: (u32, u32),
+    /// The longest message taken, in bytes.
+    pub receive_bytes: usize,
+    /// The longest message sent, in bytes.
+    pub send_bytes: usize,
+    /// The level of the log.
+    pub log_level: String,
+    /// The form of the log.
+    pub log_format: Format,
+    /// `oom_score_adj` of the daemon.
+    pub oom_score: i64,
+    /// Plugins that shall not be used, by their full names.
+    pub disabled: Vec<String>,
+    /// Plugins without which the daemon shall not start.
+    pub required: Vec<String>,
+    /// Whether only marked namespaces share blobs.
+    pub isolated: bool,
+    /// When garbage is collected.
+    pub gc: Gc,
+    /// The overlay driver.
+    pub overlay: Overlay,
+    /// Directory of the native driver, when not the usual.
+    pub native_root: Option<PathBuf>,
+    /// Where shims make their sockets, when not the usual.
+    pub socket_dir: Option<PathBuf>,
+    /// Environment added for shims.
+    pub shim_env: Vec<String>,
+    /// Where `hosts.toml` files are.
+    pub hosts_dir: String,
+    /// How many blobs of an image are fetched at once.
+    pub downloads: usize,
+    /// How many layers of an image are pushed at once.
+    pub uploads: usize,
+}
+
+/// When garbage is collected.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gc {
+    /// The most of the time that collections may take, as a share.
+    pub pause_threshold: f64,
+    /// Collect after so many deletions; 0 for never.
+    pub deletion_threshold: u64,
+    /// Collect after so many changes, if something was deleted.
+    pub mutation_threshold: u64,
+    /// How long to wait once a collection is due.
+    pub schedule_delay: Duration,
+    /// How long to wait after the start.
+    pub startup_delay: Duration,
+}
+
+/// The overlay driver.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overlay {
+    /// Its directory, when not the usual.
+    pub root: Option<PathBuf>,
+    /// Whether to label snapshots with their upper directory.
+    pub upperdir_label: bool,
+    /// Whether to remove directories with their snapshot.
+    pub sync_remove: bool,
+    /// Options of every mount.
+    pub mount_options: Vec<String>,
+}
+
+/// Reads values of one table; every key is checked and has a default, so nothing is missing.
+struct Table<'a>(&'a Values, &'static str);
+
+impl Table<'_> {
+    fn text(&self, key: &str) -> String {
+        match self.0.get(self.1, key) {
+            Some(Value::Text(text)) => text.clone(),
+            _ => String::new(),
+        }
+    }
+
+    fn path(&self, key: &str) -> Option<PathBuf> {
+        Some(PathBuf::from(self.text(key))).filter(|path| path.is_absolute())
+    }
+
+    fn integer(&self, key: &str) -> i64 {
+        match self.0.get(self.1, key) {
+            Some(Value::Integer(number)) => *number,
+            _ => 0,
+        }
+    }
+
+    /// A number that may not be negative.
+    fn count<T: TryFrom<i64>>(&self, key: &str) -> Result<T, ConfigError> {
+        let number = self.integer(key);
+        T::try_from(number).map_err(|_| ConfigError::Value {
+            key: format!("{}.{key}", self.1.replace('/', ".")),
+            reason: format!("{number} is out of range"),
+        })
+    }
+
+    fn truth(&self, key: &str) -> bool {
+        matches!(self.0.get(self.1, key), Some(Value::Boolean(true)))
+    }
+
+    fn duration(&self, key: &str) -> Duration {
+        duration(&self.text(key)).unwrap_or_default()
+    }
+
+    fn texts(&self, key: &str) -> Vec<String> {
+        let Some(Value::List(list)) = self.0.get(self.1, key) else { return Vec::new() };
+        let text = |item: &Value| match item {
+            Value::Text(text) => Some(text.clone()),
+            _ => None,
+        };
+        list.iter().filter_map(text).collect()
+    }
+}
+
+impl Settings {
+    /// Takes what the daemon needs out of `values`.
+    ///
+    /// # Errors
+    /// A value is out of range.
+    pub fn new(values: &Values) -> Result<Self, ConfigError> {
+        let top = Table(values, "");
+        let grpc = Table(values, "plugins/io.containerd.server.v1.grpc");
+        let ttrpc = Table(values, "plugins/io.containerd.server.v1.ttrpc");
+        let debug = Table(values, "debug");
+        let bolt = Table(values, "plugins/io.containerd.metadata.v1.bolt");
+        let shim = Table(values, "plugins/io.containerd.shim.v1.manager");
+        let transfer = Table(values, "plugins/io.containerd.transfer.v1.local");
+        let address = PathBuf::from(grpc.text("address").trim_start_matches("unix://"));
+        let owner = (grpc.count("uid")?, grpc.count("gid")?);
+        let own = (ttrpc.count("uid")?, ttrpc.count("gid")?);
+        Ok(Self {
+            root: top.text("root").into(),
+            state: top.text("state").into(),
+            owner,
+            ttrpc_address: ttrpc.path("address").unwrap_or_else(|| beside(&address)),
+            ttrpc_owner: if own == (0, 0) { owner } else { own },
+            address,
+            receive_bytes: grpc.count("max_recv_message_size")?,
+            send_bytes: grpc.count("max_send_message_size")?,
+            log_level: debug.text("level"),
+            log_format: if debug.text("format") == "json" { Format::Json } else { Format::Text },
+            oom_score: top.integer("oom_score"),
+            disabled: top.texts("disabled_plugins"),
+            required: top.texts("required_plugins"),
+            isolated: bolt.text("content_sharing_policy") == "isolated",
+            gc: gc(values)?,
+            overlay: overlay(values),
+            native_root: Table(values, "plugins/io.containerd.snapshotter.v1.native").path("root_path"),
+            socket_dir: shim.path("socket_dir"),
+            shim_env: shim.texts("env"),
+            hosts_dir: transfer.text("config_path"),
+            downloads: transfer.count("max_concurrent_downloads")?,
+            uploads: transfer.count("max_concurrent_uploaded_layers")?,
+        })
+    }
+
+    /// Checks what flags can spoil too: directories that are not absolute, or the same.
+    ///
+    /// # Errors
+    /// The key and what is wrong with it.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let wrong = |key: &str, reason: &str| ConfigError::Value { key: key.into(), reason: reason.into() };
+        for (key, path) in [("root", &self.root), ("state", &self.state), ("address", &self.address)] {
+            if !path.is_absolute() {
+                return Err(wrong(key, "must be an absolute path"));
+            }
+        }
+        if self.root == self.state {
+            return Err(wrong("state", "root and state cannot be the same path"));
+        }
+        Ok(())
+    }
+
+    /// Moves the gRPC socket, and the ttrpc socket with it when that is beside it.
+    pub fn move_to(&mut self, address: PathBuf) {
+        if self.ttrpc_address == beside(&self.address) {
+            self.ttrpc_address = beside(&address);
+        }
+        self.address = address;
+    }
+}
+
+/// The ttrpc socket of a gRPC socket.
+fn beside(address: &std::path::Path) -> PathBuf {
+    let mut name = address.as_os_str().to_owned();
+    name.push(".ttrpc");
+    name.into()
+}
+
+fn gc(values: &Values) -> Result<Gc, ConfigError> {
+    let table = Table(values, "plugins/io.containerd.gc.v1.scheduler");
+    let pause_threshold = match values.get(table.1, "pause_threshold") {
+        Some(Value::Float(share)) => *share,
+        _ => table.integer("pause_threshold") as f64,
+    };
+    Ok(Gc {
+        pause_threshold,
+        deletion_threshold: table.count("deletion_threshold")?,
+        mutation_threshold: table.count("mutation_threshold")?,
+        schedule_delay: table.duration("schedule_delay"),
+        startup_delay: table.duration("startup_delay"),
+    })
+}
+
+fn overlay(values: &Values) -> Overlay {
+    let table = Table(values, "plugins/io.containerd.snapshotter.v1.overlayfs");
+    Overlay {
+        root: table.path("root_path"),
+        upperdir_label: table.truth("upperdir_label"),
+        sync_remove: table.truth("sync_remove"),
+        mount_options: table.texts("mount_options"),
+    }
+}
+
+/// A duration in Go's form: `1m30s`, `100ms`, `1.5h`, `0`.
+pub fn duration(text: &str) -> Option<Duration> {
+    if text.is_empty() || text == "0" {
+        return Some(Duration::ZERO);
+    }
+    let (mut rest, mut total) = (text, 0.0);
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let number: f64 = rest[..digits].parse().ok()?;
+        rest = &rest[digits..];
+        let unit = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
+        let seconds = match &rest[..unit] {
+            "h" => 3600.0,
+            "m" => 60.0,
+            "s" => 1.0,
+            "ms" => 1e-3,
+            "us" | "µs" => 1e-6,
+            "ns" => 1e-9,
+            _ => return None,
+        };
+        rest = &rest[unit..];
+        total += number * seconds;
+    }
+    Duration::try_from_secs_f64(total).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::load::defaults;
+    use super::*;
+
+    #[test]
+    fn durations_are_gos() {
+        for (text, expected) in [
+            ("1m30s", Some(Duration::from_secs(90))),
+            ("100ms", Some(Duration::from_millis(100))),
+            ("1.5h", Some(Duration::from_secs(5400))),
+            ("0s", Some(Duration::ZERO)),
+            ("5", None),
+            ("s", None),
+            ("5 s", None),
+        ] {
+            assert_eq!(duration(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_ttrpc_socket_follows_the_grpc_socket() {
+        let mut settings = Settings::new(&defaults()).unwrap();
+        assert_eq!(settings.ttrpc_address, PathBuf::from("/run/containerd/containerd.sock.ttrpc"));
+        settings.move_to("/x.sock".into());
+        assert_eq!(settings.ttrpc_address, PathBuf::from("/x.sock.ttrpc"));
+        assert_eq!(settings.gc.startup_delay, Duration::from_millis(100));
+    }
+}

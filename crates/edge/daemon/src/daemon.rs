@@ -1,0 +1,263 @@
+//! The daemon's life: open the engine, take over shims, serve, stop.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use model::event::Exchange;
+use model::snapshot::Snapshotter;
+use model::{Ctx, Lane, Result};
+use snapshot::{Native, Overlay, OverlayConfig, Walking};
+use spec::Error;
+use store::{Sharing, Store};
+use task::Tasks;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::config::Settings;
+use crate::engine::{Engine, Transfer};
+use crate::lock::Lock;
+use crate::notify::notify;
+use crate::plugin::Plugins;
+use crate::server::{self, unix};
+use crate::stream::Streams;
+
+/// How long requests that are being answered may take once the daemon is told to stop. Streams and waits have no end
+/// of their own, so this is also how long a stop takes while someone watches.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// The content store's directory, below the root.
+const CONTENT: &str = "io.containerd.content.v1.content";
+
+/// Runs the daemon until it is told to stop.
+///
+/// # Errors
+/// It cannot start: another daemon has the root directory or a socket, or a store does not open.
+pub async fn run(settings: Settings) -> Result<()> {
+    let started = Instant::now();
+    tracing::info!(revision = crate::REVISION, version = crate::VERSION, "starting containerd");
+    sys::process::set_umask(0o022);
+    adjust_oom_score(settings.oom_score);
+    for dir in [&settings.root, &settings.state] {
+        make_dir(dir)?;
+    }
+    let _lock = Lock::take(&settings.root)?;
+    let program = std::env::current_exe()
+        .map_err(|error| Error::internal(format!("cannot find this program: {error}")))?;
+    let opening = settings.clone();
+    let engine =
+        Ctx::background().blocking(Lane::Disk, move |_| open(&opening, program).map(Arc::new)).await?;
+    let (uid, gid) = settings.owner;
+    let grpc = unix::listen(&settings.address, uid, gid)?;
+    let (uid, gid) = settings.ttrpc_owner;
+    let ttrpc = unix::listen(&settings.ttrpc_address, uid, gid)?;
+    let (stop, stopped) = watch::channel(false);
+    let events = tokio::spawn(server::ttrpc::serve(engine.exchange.clone(), ttrpc, stopped.clone()));
+    engine.tasks.reload().await?;
+    tracing::info!(address = %settings.ttrpc_address.display(), "serving...");
+    tracing::info!(address = %settings.address.display(), "serving...");
+    let limits = server::grpc::Limits { receive: settings.receive_bytes, send: settings.send_bytes };
+    let mut told = stopped.clone();
+    let until = async move {
+        // An error means that the other end is gone, which is a stop too.
+        let _told = told.wait_for(|stop| *stop).await;
+    };
+    let mut serving = tokio::spawn(server::grpc::serve(Arc::clone(&engine), grpc, limits, until));
+    tell("READY=1");
+    tracing::info!("containerd successfully booted in {:.6}s", started.elapsed().as_secs_f64());
+    // Neither arm is resumed: the first to end ends the daemon.
+    let outcome = tokio::select! {
+        ended = &mut serving => Err(Error::internal(format!("the gRPC server ended: {ended:?}"))),
+        signal = told_to_stop() => signal,
+    };
+    tell("STOPPING=1");
+    stop.send_replace(true);
+    if tokio::time::timeout(DRAIN, &mut serving).await.is_err() {
+        tracing::debug!("giving up requests that did not end in time");
+        serving.abort();
+    }
+    events.abort();
+    for socket in [&settings.address, &settings.ttrpc_address] {
+        // The next daemon replaces a socket that stays behind.
+        let _gone = fs::remove_file(socket);
+    }
+    outcome
+}
+
+fn tell(state: &str) {
+    if let Err(error) = notify(state) {
+        tracing::warn!(%error, "cannot tell systemd {state}");
+    }
+}
+
+/// Waits for SIGTERM or SIGINT; SIGUSR1 only says that the daemon is alive.
+async fn told_to_stop() -> Result<()> {
+    let listen =
+        |kind| signal(kind).map_err(|error| Error::internal(format!("cannot listen to signals: {error}")));
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut user = listen(SignalKind::user_defined1())?;
+    loop {
+        // Each arm is cancel-safe: a signal that was not received stays pending.
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = user.recv() => {
+                let metrics = tokio::runtime::Handle::current().metrics();
+                tracing::info!(tasks = metrics.num_alive_tasks(), workers = metrics.num_workers(), "alive");
+            }
+        }
+    }
+    tracing::info!("stopping");
+    Ok(())
+}
+
+fn make_dir(dir: &Path) -> Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o711)
+        .create(dir)
+        .map_err(|error| Error::internal(format!("cannot make {}: {error}", dir.display())))
+}
+
+/// Sets how willingly the kernel ends this process. Lowering needs a capability that a daemon in a container lacks.
+fn adjust_oom_score(score: i64) {
+    if score == 0 {
+        return;
+    }
+    if let Err(error) = fs::write("/proc/self/oom_score_adj", score.to_string()) {
+        tracing::warn!(%error, "cannot set oom_score_adj to {score}");
+    }
+}
+
+/// Opens everything below the root directory.
+fn open(settings: &Settings, program: PathBuf) -> Result<Engine> {
+    let exchange = Exchange::default();
+    let mut exports = BTreeMap::new();
+    let (snapshotters, failed) = drivers(settings, &mut exports);
+    for uri in &settings.required {
+        if let Some(error) = failed.get(uri) {
+            return Err(Error::new(error.kind(), format!("required plugin {uri} did not load: {error}")));
+        }
+    }
+    let store = Store::open(store::Config {
+        root: settings.root.clone(),
+        sharing: if settings.isolated { Sharing::Isolated } else { Sharing::Shared },
+        snapshotters,
+        events: exchange.clone(),
+    })?;
+    store.start_gc(store::gc::Config {
+        pause_threshold: settings.gc.pause_threshold,
+        deletion_threshold: settings.gc.deletion_threshold,
+        mutation_threshold: settings.gc.mutation_threshold,
+        schedule_delay: settings.gc.schedule_delay,
+        startup_delay: settings.gc.startup_delay,
+    })?;
+    let temporary = settings.root.join("tmpmounts");
+    if let Err(error) = snapshot::mount::clean_temporary(&temporary) {
+        tracing::warn!(error = %Error::from(error), "cannot clean up temporary mounts");
+    }
+    let differ = Arc::new(Walking::new(store.content()).with_temporary(temporary));
+    let tasks = Tasks::new(task_config(settings, program), exchange.clone());
+    note(&mut exports, "io.containerd.content.v1.content", "root", settings.root.join(CONTENT));
+    note(&mut exports, "io.containerd.metadata.v1.bolt", "policy", sharing_word(settings).into());
+    note(
+        &mut exports,
+        "io.containerd.runtime.v2.task",
+        "log-uri-schemes",
+        "fifo,binary,binary-v2,file".into(),
+    );
+    Ok(Engine {
+        store,
+        differ,
+        tasks,
+        exchange,
+        streams: Streams::default(),
+        plugins: Plugins::new(&failed, &exports),
+        uuid: uuid(&settings.root)?,
+        transfer: Transfer {
+            config_path: settings.hosts_dir.clone(),
+            downloads: settings.downloads,
+            uploads: settings.uploads,
+        },
+    })
+}
+
+fn sharing_word(settings: &Settings) -> &'static str {
+    if settings.isolated { "isolated" } else { "shared" }
+}
+
+type Exports = BTreeMap<&'static str, BTreeMap<String, String>>;
+type Drivers = BTreeMap<String, Arc<dyn Snapshotter>>;
+
+fn note(exports: &mut Exports, plugin: &'static str, key: &str, value: PathBuf) {
+    exports.entry(plugin).or_default().insert(key.into(), value.display().to_string());
+}
+
+/// Opens the snapshot drivers; one that does not open is an error in the plugin table, not the daemon's end.
+fn drivers(settings: &Settings, exports: &mut Exports) -> (Drivers, BTreeMap<String, Error>) {
+    let (mut opened, mut failed) = (Drivers::new(), BTreeMap::new());
+    let usual = |name: &str| settings.root.join(format!("io.containerd.snapshotter.v1.{name}"));
+    let mut keep = |name: &str, uri: &'static str, root: PathBuf, driver: Result<Arc<dyn Snapshotter>>| {
+        note(exports, uri, "root", root);
+        match driver {
+            Ok(driver) => drop(opened.insert(name.into(), driver)),
+            Err(error) => {
+                tracing::warn!(plugin = uri, %error, "failed to load plugin");
+                failed.insert(uri.to_owned(), error);
+            }
+        }
+    };
+    let disabled = |uri: &str| match settings.disabled.iter().any(|plugin| plugin == uri) {
+        true => Err(Error::new(spec::Kind::Unknown, "disabled by the configuration: skip plugin")),
+        false => Ok(()),
+    };
+    let uri = "io.containerd.snapshotter.v1.overlayfs";
+    let config = OverlayConfig {
+        root: settings.overlay.root.clone().unwrap_or_else(|| usual("overlayfs")),
+        upperdir_label: settings.overlay.upperdir_label,
+        sync_remove: settings.overlay.sync_remove,
+        mount_options: settings.overlay.mount_options.clone(),
+    };
+    let root = config.root.clone();
+    let driver = disabled(uri).and_then(|()| Ok(Arc::new(Overlay::open(config)?) as Arc<dyn Snapshotter>));
+    keep("overlayfs", uri, root, driver);
+    let uri = "io.containerd.snapshotter.v1.native";
+    let root = settings.native_root.clone().unwrap_or_else(|| usual("native"));
+    let driver = disabled(uri).and_then(|()| Ok(Arc::new(Native::open(&root)?) as Arc<dyn Snapshotter>));
+    keep("native", uri, root, driver);
+    (opened, failed)
+}
+
+fn task_config(settings: &Settings, program: PathBuf) -> task::Config {
+    task::Config {
+        root: settings.root.clone(),
+        state: settings.state.clone(),
+        socket_dir: settings.socket_dir.clone().unwrap_or_else(|| settings.state.join("s")),
+        grpc_address: settings.address.display().to_string(),
+        ttrpc_address: settings.ttrpc_address.display().to_string(),
+        program,
+        debug: matches!(settings.log_level.as_str(), "debug" | "trace"),
+        env: settings.shim_env.clone(),
+    }
+}
+
+/// The name of this daemon, made once.
+fn uuid(root: &Path) -> Result<String> {
+    let dir = root.join("io.containerd.grpc.v1.introspection");
+    let path = dir.join("uuid");
+    if let Ok(text) = fs::read_to_string(&path)
+        && !text.trim().is_empty()
+    {
+        return Ok(text.trim().to_owned());
+    }
+    make_dir(&dir)?;
+    let failed = |error| Error::internal(format!("cannot make {}: {error}", path.display()));
+    let text = fs::read_to_string("/proc/sys/kernel/random/uuid").map_err(failed)?;
+    let draft = dir.join("uuid.new");
+    fs::write(&draft, text.trim()).and_then(|()| fs::rename(&draft, &path)).map_err(failed)?;
+    Ok(text.trim().to_owned())
+}

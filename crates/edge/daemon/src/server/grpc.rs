@@ -1,0 +1,69 @@
+//! The gRPC server: every service on one socket.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::grpc::containerd::services as stub;
+use tokio::net::UnixListener;
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::Server;
+
+use crate::engine::Engine;
+use crate::service;
+
+/// How long the server waits for a connection that has gone quiet before it asks whether anyone is there.
+const KEEPALIVE: Duration = Duration::from_secs(7200);
+
+/// Bounds on messages.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The longest message taken, in bytes.
+    pub receive: usize,
+    /// The longest message sent, in bytes.
+    pub send: usize,
+}
+
+/// Serves until `stop` resolves, and then until every request is answered.
+///
+/// # Errors
+/// The listener fails.
+pub async fn serve(
+    engine: Arc<Engine>,
+    listener: UnixListener,
+    limits: Limits,
+    stop: impl Future<Output = ()>,
+) -> Result<(), tonic::transport::Error> {
+    let (_, health) = tonic_health::server::health_reporter();
+    macro_rules! add {
+        ($router:expr; $($module:ident::$server:ident::$type:ident($service:expr);)*) => {{
+            let mut router = $router;
+            $(
+                router = router.add_service(
+                    stub::$module::v1::$server::$type::new($service)
+                        .max_decoding_message_size(limits.receive)
+                        .max_encoding_message_size(limits.send),
+                );
+            )*
+            router
+        }};
+    }
+    let router = Server::builder().http2_keepalive_interval(Some(KEEPALIVE)).add_service(health);
+    let e = || Arc::clone(&engine);
+    add! { router;
+        containers::containers_server::ContainersServer(service::Containers(e()));
+        content::content_server::ContentServer(service::Content(e()));
+        diff::diff_server::DiffServer(service::Diff(e()));
+        events::events_server::EventsServer(service::Events(e()));
+        images::images_server::ImagesServer(service::Images(e()));
+        introspection::introspection_server::IntrospectionServer(service::Introspection(e()));
+        leases::leases_server::LeasesServer(service::Leases(e()));
+        namespaces::namespaces_server::NamespacesServer(service::Namespaces(e()));
+        snapshots::snapshots_server::SnapshotsServer(service::Snapshots(e()));
+        streaming::streaming_server::StreamingServer(service::Streaming(e()));
+        tasks::tasks_server::TasksServer(service::Tasks(e()));
+        transfer::transfer_server::TransferServer(service::Transfer(e()));
+        version::version_server::VersionServer(service::Version);
+    }
+    .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop)
+    .await
+}
