@@ -106,6 +106,18 @@ impl Fetch {
             .ok_or_else(|| Error::not_found(format!("content digest {}", descriptor.digest)))
     }
 
+    /// Whether the store has it.
+    pub async fn has(&self, descriptor: &Descriptor) -> Result<bool> {
+        let (content, digest) = (self.scope.services.content.clone(), descriptor.digest.clone());
+        self.scope
+            .blocking(Lane::Disk, move |cx| match content.info(cx, &digest) {
+                Ok(_) => Ok(true),
+                Err(error) if error.kind() == Kind::NotFound => Ok(false),
+                Err(error) => Err(error),
+            })
+            .await
+    }
+
     async fn read(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {
         let (content, digest) = (self.scope.services.content.clone(), descriptor.digest.clone());
         self.scope.blocking(Lane::Disk, move |cx| read_blob(&*content, cx, &digest, MAX_DOCUMENT)).await

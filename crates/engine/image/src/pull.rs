@@ -112,6 +112,7 @@ async fn steps(scope: Arc<Scope>, pull: &Pull, tracker: &Arc<Tracker>) -> Result
         platforms: pull.platforms.clone(),
         all_metadata: pull.all_metadata,
         manifest_limit: pull.manifest_limit,
+        skip_missing: false,
     };
     let leaves = Walk { fetch: &fetch, tracker, wanted: &wanted }.run(&target, resolved.bytes).await?;
     let room = Semaphore::new(pull.registry.limits.concurrent.max(1));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use model::manifest::{self, select};
 use spec::{Descriptor, Error, ImageConfig, Platform, Result, media};
+use tracing::info;
 
 use crate::fetch::Fetch;
 use crate::progress::Tracker;
@@ -26,6 +27,8 @@ pub(crate) struct Wanted {
     pub all_metadata: bool,
     /// At most so many manifests of one index; 0 for no bound.
     pub manifest_limit: usize,
+    /// Whether parts of a tree may be missing in the store: they are left out.
+    pub skip_missing: bool,
 }
 
 /// One image of the tree.
@@ -96,6 +99,10 @@ impl Walk<'_> {
 
     async fn read(&self, pending: Pending) -> Result<Read> {
         let Pending { descriptor, parent, known, with_layers } = pending;
+        if self.wanted.skip_missing && parent.is_some() && !self.fetch.has(&descriptor).await? {
+            info!(digest = %descriptor.digest, "missing: left out");
+            return Ok(Read::Nothing);
+        }
         let node = self.tracker.node(&descriptor, parent.as_ref());
         let kind = descriptor.media_type.as_str();
         if !media::is_index(kind) && !media::is_manifest(kind) && kind != media::DOCKER_MANIFEST_V1 {
@@ -118,7 +125,7 @@ impl Walk<'_> {
         with_layers: bool,
     ) -> Result<Vec<Pending>> {
         let mut chosen = select(&children, &self.wanted.platforms);
-        if chosen.is_empty() && !children.is_empty() {
+        if chosen.is_empty() && !children.is_empty() && !self.wanted.skip_missing {
             return Err(Error::not_found("no match for platform in manifest"));
         }
         if self.wanted.manifest_limit > 0 {
@@ -145,7 +152,16 @@ impl Walk<'_> {
             self.fetch.blob(&manifest.config, &node).await?;
             None
         };
-        let layers = if with_layers { manifest.layers } else { Vec::new() };
+        let mut layers = if with_layers { manifest.layers } else { Vec::new() };
+        if self.wanted.skip_missing {
+            for at in 0..layers.len() {
+                if !self.fetch.has(&layers[at]).await? {
+                    info!(digest = %layers[at].digest, "missing: its image is not unpacked");
+                    layers.clear();
+                    break;
+                }
+            }
+        }
         Ok(Leaf { manifest: descriptor, config: manifest.config, image, layers })
     }
 }

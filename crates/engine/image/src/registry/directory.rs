@@ -29,6 +29,7 @@ pub fn endpoints(host: &str, config: &Config) -> Result<Vec<Endpoint>, RequestEr
         None => Hosts { mirrors: Vec::new(), server: Host::itself() },
         Some(dir) => {
             debug!(dir = %dir.display(), "loading host directory");
+            config.say(|| format!("loading host directory dir={}", dir.display()));
             load(&dir)?
         }
     };

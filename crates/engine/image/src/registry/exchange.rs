@@ -17,7 +17,7 @@ use super::connect::{self, Plain, Secure};
 use super::endpoint::Capabilities;
 use super::endpoint::{Doubt, Endpoint};
 use super::upload::Payload;
-use super::{Config, Limits, RequestError, Tls};
+use super::{Config, Limits, Log, RequestError, Tls};
 
 /// How many redirects are followed.
 const MAX_REDIRECTS: usize = 10;
@@ -35,6 +35,7 @@ pub(super) struct Session {
     /// Whether the scheme proved to be the other one.
     other_scheme: AtomicBool,
     limits: Limits,
+    log: Option<Log>,
 }
 
 /// A request to be made, as often as it takes.
@@ -96,6 +97,7 @@ impl Session {
             secure: OnceLock::new(),
             other_scheme: AtomicBool::new(endpoint.doubt == Doubt::PlainIfNoTls),
             limits: config.limits.clone(),
+            log: config.log.clone(),
             keyring,
             endpoint,
         };
@@ -125,6 +127,13 @@ impl Session {
 
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    /// Writes a line for whoever reads along.
+    pub fn say(&self, line: impl FnOnce() -> String) {
+        if let Some(log) = &self.log {
+            log(line());
+        }
     }
 
     /// Whether it is the one for [`Session::for_strangers`].
@@ -259,6 +268,8 @@ impl Session {
         let request = request.body(call.payload.body()).map_err(|_| RequestError::Address(shown(url)))?;
         let (method, answer_limit) = (call.method.clone(), call.payload.patience(&self.limits));
         debug!(host = self.endpoint.host, %method, url = %shown(url), "do request");
+        let host = &self.endpoint.host;
+        self.say(|| format!("do request host={host} request.method={method} url={}", shown(url)));
         let answer = async {
             match url.scheme_str() {
                 Some("https") => Ok(self.secure()?.request(request).await),
@@ -275,6 +286,10 @@ impl Session {
         let answer = answer.map_err(|error| failed(error, &method, url))?;
         let (head, body) = answer.into_parts();
         debug!(host = self.endpoint.host, status = %head.status, url = %shown(url), "fetch response received");
+        let status = head.status;
+        self.say(|| {
+            format!("fetch response received host={host} response.status=\"{status}\" url={}", shown(url))
+        });
         let idle = self.limits.idle;
         Ok(Answer { status: head.status, headers: head.headers, url: url.clone(), method, body, idle })
     }

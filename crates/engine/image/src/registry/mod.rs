@@ -52,6 +52,19 @@ pub struct Config {
     pub credentials: Arc<dyn Credentials>,
     /// Deadlines and sizes.
     pub limits: Limits,
+    /// Who wants to read what is asked and answered (`ctr --debug`).
+    pub log: Option<Log>,
+}
+
+/// Takes lines about requests; it must not block.
+pub type Log = Arc<dyn Fn(String) + Send + Sync>;
+
+impl Config {
+    fn say(&self, line: impl FnOnce() -> String) {
+        if let Some(log) = &self.log {
+            log(line());
+        }
+    }
 }
 
 impl Default for Config {
@@ -63,6 +76,7 @@ impl Default for Config {
             headers: Vec::new(),
             credentials: Arc::new(Nobody),
             limits: Limits::default(),
+            log: None,
         }
     }
 }

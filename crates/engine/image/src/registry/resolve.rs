@@ -51,6 +51,7 @@ impl Registry {
     }
 
     async fn resolve_at(&self, session: &Session) -> Result<Resolved, RequestError> {
+        session.say(|| format!("resolving host={}", session.endpoint().host));
         let answer = match session.send(&self.manifest_call(Method::HEAD)).await {
             Ok(answer) => answer,
             // A HEAD has no body that could say why; and some registries do not know HEAD.

@@ -1,5 +1,6 @@
 //! Transfers against real registries and bad peers, into the real stores.
 
+mod archive;
 mod auth;
 mod faults;
 mod place;
