@@ -130,14 +130,16 @@ impl Containers for ContainerStore {
             return Err(Error::invalid("must specify a container id"));
         }
         let key = table::key(&[namespace.as_str(), &container.id])?;
-        // Another snapshot key or label may leave what was kept before.
-        let updated = self.core.write(Change::Removes, |tx| {
-            let mut updated = read(tx, namespace.as_str(), &container.id)?;
+        let updated = self.core.write_and_tell(|tx| {
+            let stored = read(tx, namespace.as_str(), &container.id)?;
+            let mut updated = stored.clone();
             apply(&mut updated, container, mask)?;
             check(&updated).map_err(|error| error.context("update failed validation"))?;
             updated.updated_at = SystemTime::now();
             record::put(tx, table::CONTAINERS, &key, &to_row(&updated))?;
-            Ok(updated)
+            let change = Change::of_labels(&stored.labels, &updated.labels)
+                .or_removes(stored.snapshot_key != updated.snapshot_key);
+            Ok((updated, change))
         })?;
         let event = ContainerUpdate {
             id: updated.id.clone(),

@@ -131,15 +131,16 @@ impl Content for Contents {
     fn update(&self, cx: &Cx<'_>, digest: &Digest, labels: &Labels, mask: &Mask) -> Result<Info> {
         let namespace = cx.namespace()?;
         let key = table::key(&[namespace.as_str(), digest.as_str()])?;
-        // A label that goes may have kept something.
-        self.core.write(Change::Removes, |tx| {
+        self.core.write_and_tell(|tx| {
             let mut info = read(tx, namespace, digest)?;
+            let stored = info.labels.clone();
             mask::apply_to_labels(&mut info.labels, labels, mask)
                 .map_err(|path| ContentError::Field { path: path.to_owned(), digest: digest.clone() })?;
             check_labels(&info.labels)?;
             info.updated_at = SystemTime::now();
             record::put(tx, table::BLOBS, &key, &to_row(&info))?;
-            Ok(info)
+            let change = Change::of_labels(&stored, &info.labels);
+            Ok((info, change))
         })
     }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use api::Message;
 use model::event::Exchange;
-use spec::{Error, Namespace};
+use spec::label::{GC_EXPIRE, GC_PREFIX};
+use spec::{Error, Labels, Namespace};
 
 use crate::content::FileError;
 use crate::db::{Db, DbError, ReadTx, WriteTx};
@@ -22,6 +23,20 @@ pub(crate) enum Change {
     Adds,
     /// It removes, so that a collection should follow.
     Removes,
+}
+
+impl Change {
+    /// What replacing the labels `old` by `new` does: one that kept something may have gone.
+    pub(crate) fn of_labels(old: &Labels, new: &Labels) -> Self {
+        let lost =
+            |(key, value): (&String, &String)| key.starts_with(GC_PREFIX) && new.get(key) != Some(value);
+        if old.iter().any(lost) || new.contains_key(GC_EXPIRE) { Self::Removes } else { Self::Adds }
+    }
+
+    /// Removes if either does.
+    pub(crate) fn or_removes(self, removes: bool) -> Self {
+        if removes { Self::Removes } else { self }
+    }
 }
 
 /// The shared parts.
@@ -56,7 +71,15 @@ impl Core {
         change: Change,
         work: impl FnOnce(&WriteTx<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let value = self.db.write(work)?;
+        self.write_and_tell(|tx| work(tx).map(|value| (value, change)))
+    }
+
+    /// As [`Core::write`], for work that finds out by itself whether it removes.
+    pub(crate) fn write_and_tell<T>(
+        &self,
+        work: impl FnOnce(&WriteTx<'_>) -> Result<(T, Change), Error>,
+    ) -> Result<T, Error> {
+        let (value, change) = self.db.write(work)?;
         self.demand.changed(change == Change::Removes);
         Ok(value)
     }

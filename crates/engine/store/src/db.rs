@@ -11,8 +11,10 @@
 
 mod distrust;
 mod error;
+mod file;
 mod rows;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard};
@@ -25,11 +27,6 @@ use distrust::Distrusting;
 pub use error::DbError;
 pub(crate) use rows::{ReadTx, Rows, WriteTx};
 
-use crate::table;
-
-/// How much of the file is kept in memory: the records of a node, not of a warehouse.
-const CACHE_BYTES: usize = 4 * 1024 * 1024;
-
 /// How many transactions one flush may cover.
 const GROUP: u32 = 64;
 
@@ -39,6 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The open database.
 #[derive(Debug)]
 pub(crate) struct Db {
+    _lock: File,
     path: PathBuf,
     /// Nothing after a failure, until somebody opens it again.
     database: RwLock<Option<Database>>,
@@ -80,35 +78,15 @@ impl Group {
 impl Db {
     /// Opens the database at `path`, making it if it is missing.
     pub(crate) fn open(path: &Path) -> Result<Self, DbError> {
-        let database = Self::open_file(path)?;
+        let lock = file::lock(path)?;
+        let database = file::open(path)?;
         Ok(Self {
+            _lock: lock,
             path: path.to_owned(),
             database: RwLock::new(Some(database)),
             turn: Mutex::default(),
             waiting: AtomicUsize::new(0),
         })
-    }
-
-    fn open_file(path: &Path) -> Result<Database, DbError> {
-        let failed = |error: redb::Error| DbError::from_redb(path, error);
-        let file = Distrusting::open(path).map_err(|error| failed(error.into()))?;
-        let named = path.to_owned();
-        let database = redb::Builder::new()
-            .set_cache_size(CACHE_BYTES)
-            .set_repair_callback(move |session| {
-                // redb asks a first time before it compares anything, and later only if the newest state does not hold.
-                if (0.2..0.5).contains(&session.progress()) {
-                    tracing::warn!(path = %named.display(), "the last transaction is not whole; the state before it is used");
-                }
-            })
-            .create_with_backend(file)
-            .map_err(|error| failed(error.into()))?;
-        let tx = database.begin_write().map_err(|error| failed(error.into()))?;
-        for table in table::ALL {
-            tx.open_table(rows::definition(table)).map_err(|error| failed(error.into()))?;
-        }
-        tx.commit().map_err(|error| failed(error.into()))?;
-        Ok(database)
     }
 
     /// Runs `work` on one unchanging state of the database.
@@ -254,7 +232,7 @@ impl Db {
     fn reopen(&self) -> Result<(), DbError> {
         let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
         if database.is_none() {
-            *database = Some(Self::open_file(&self.path)?);
+            *database = Some(file::open(&self.path)?);
         }
         Ok(())
     }

@@ -132,15 +132,17 @@ impl Images for ImageStore {
             return Err(ImageError::UpdateName.into());
         }
         let key = table::key(&[namespace.as_str(), &image.name])?;
-        // An image that names something else now, or carries other labels, may leave what it kept before.
-        let updated = self.core.write(Change::Removes, |tx| {
-            let mut updated = read(tx, &key, &image.name)?;
+        let updated = self.core.write_and_tell(|tx| {
+            let stored = read(tx, &key, &image.name)?;
+            let mut updated = stored.clone();
             apply(&mut updated, image, mask)?;
             check(&updated)?;
             hold(tx, cx, &updated)?;
             updated.updated_at = epoch.unwrap_or_else(SystemTime::now);
             record::put(tx, table::IMAGES, &key, &to_row(&updated))?;
-            Ok(updated)
+            let change = Change::of_labels(&stored.labels, &updated.labels)
+                .or_removes(stored.target.digest != updated.target.digest);
+            Ok((updated, change))
         })?;
         let event = ImageUpdate { name: updated.name.clone(), labels: updated.labels.clone() };
         self.core.publish(namespace, "/images/update", &event);

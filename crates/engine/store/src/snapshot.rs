@@ -295,14 +295,16 @@ impl Snapshotter for Snapshots {
     fn update(&self, cx: &Cx<'_>, key: &str, labels: &Labels, mask: &Mask) -> Result<Info> {
         let below = self.below(cx)?;
         let _hold = self.hold(cx, &[key])?;
-        let row = self.core.write(Change::Removes, |tx| {
+        let row = self.core.write_and_tell(|tx| {
             let mut row = below.require(tx, key)?;
+            let stored = row.labels.clone();
             mask::apply_to_labels(&mut row.labels, labels, mask)
                 .map_err(|path| SnapshotError::Field { path: path.to_owned(), key: key.to_owned() })?;
             check_labels(&row.labels)?;
             row.updated = record::Time::now();
             below.put(tx, key, &row)?;
-            Ok(row)
+            let change = Change::of_labels(&stored, &row.labels);
+            Ok((row, change))
         })?;
         let info = self.driver.update(cx, &row.driver_key, &inherited(&row.labels), mask)?;
         Ok(merge(info, key, row))

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use spec::{HasKind, Kind};
 
 use super::*;
+use crate::table;
 
 fn open(dir: &Path) -> Db {
     Db::open(&dir.join("meta.redb")).unwrap()

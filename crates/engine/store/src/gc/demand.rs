@@ -36,6 +36,8 @@ pub(super) struct Counts {
 #[derive(Debug, Default)]
 struct State {
     counts: Counts,
+    /// At how many transactions the collector is woken.
+    wakes_at: u64,
     /// Whether to end.
     stopped: bool,
     /// How many collections have begun.
@@ -63,8 +65,17 @@ impl Demand {
         let mut state = self.lock();
         state.counts.mutations += 1;
         state.counts.deletions += u64::from(removed);
+        // The collector is woken for what may make it collect, not by every writer.
+        let matters = removed || state.counts.mutations == state.wakes_at;
         drop(state);
-        self.changed.notify_all();
+        if matters {
+            self.changed.notify_all();
+        }
+    }
+
+    /// Wakes the collector when this many transactions have gathered.
+    pub(super) fn wake_at(&self, mutations: u64) {
+        self.lock().wakes_at = mutations;
     }
 
     /// A blob's or an ingest's record has gone.

@@ -27,6 +27,7 @@ pub(super) fn start(garden: Arc<Garden>, config: Config) -> Result<JoinHandle<()
 }
 
 fn run(garden: &Garden, config: &Config) {
+    garden.core.demand.wake_at(config.mutation_threshold);
     let mut clock = Clock { startup: Instant::now() + config.startup_delay, ..Clock::default() };
     while garden.core.demand.sleep(|counts| clock.due(config, counts)) {
         let result = garden.collect();

@@ -125,3 +125,30 @@ fn two_writers_of_one_blob_agree() {
     }
     assert_eq!(bed.store.check().unwrap(), []);
 }
+
+#[test]
+fn writers_share_their_flushes() {
+    let bed = Bed::new();
+    let images = bed.store.images();
+    let digest = crate::bed::sha256(b"x");
+    let rate = |writers: usize| {
+        let start = std::time::Instant::now();
+        std::thread::scope(|scope| {
+            for writer in 0..writers {
+                let (images, digest) = (&images, &digest);
+                scope.spawn(move || {
+                    within("one", |cx| {
+                        for number in 0..200 {
+                            images
+                                .create(cx, &image(&format!("{writers}-{writer}-{number}"), digest), None)
+                                .unwrap();
+                        }
+                    });
+                });
+            }
+        });
+        (writers * 200) as f64 / start.elapsed().as_secs_f64()
+    };
+    println!("durable records a second: {:.0} by one writer, {:.0} by eight", rate(1), rate(8));
+    within("one", |cx| assert_eq!(images.list(cx, &model::Filters::default()).unwrap().len(), 1800));
+}
