@@ -225,7 +225,7 @@ impl Snapshots {
                 labels: made.labels.clone(),
                 commit: None,
             };
-            Ok(below.put(tx, key, &row)?)
+            below.put(tx, key, &row)
         })
     }
 
@@ -235,6 +235,7 @@ impl Snapshots {
             tracing::warn!(snapshotter = self.name, key = driver_key, %error, "cannot remove an unrecorded snapshot");
         }
         self.core.demand.dirty_driver(&self.name);
+        self.core.demand.changed(true);
     }
 
     /// The first transaction of a commit: whether `key` may become `name`, and the note that it is about to.

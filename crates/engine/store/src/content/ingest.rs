@@ -34,7 +34,7 @@ const PIECE: usize = 256 * 1024;
 #[derive(Debug)]
 enum Data {
     /// In a file of this ingest.
-    Own { file: File, hasher: Hasher, pending: Vec<u8> },
+    Own { file: File, hasher: Box<Hasher>, pending: Vec<u8> },
     /// In the blob of another namespace.
     Shared(Digest),
     /// In a blob of this namespace: the ingest is over.
@@ -171,7 +171,7 @@ impl Contents {
             status.reference == backend_ref
                 && (open.total == 0 || status.total == 0 || status.total == open.total)
         });
-        let mut hasher = Hasher::new(algorithm);
+        let mut hasher = Box::new(Hasher::new(algorithm));
         if let Some(mut status) = left {
             let file = dir.open_data(false)?;
             status.offset = hasher
@@ -217,7 +217,8 @@ impl OpenIngest {
         let (blob, _) =
             self.contents.layout.open_blob(&digest)?.ok_or_else(|| ContentError::NoBlob(digest.clone()))?;
         let (file, _) = self.dir().create(&self.backend_ref, 0)?;
-        self.data = Data::Own { file, hasher: Hasher::new(digest.algorithm()), pending: Vec::new() };
+        let hasher = Box::new(Hasher::new(digest.algorithm()));
+        self.data = Data::Own { file, hasher, pending: Vec::new() };
         self.moved_to(0);
         let mut buffer = vec![0; PIECE];
         let mut offset = 0;
@@ -404,7 +405,7 @@ impl Ingest for OpenIngest {
         file.set_len(size).map_err(|source| FileError::new("truncate", &path, source))?;
         let mut again = Hasher::new(hasher.algorithm());
         again.read(file, size).map_err(|source| FileError::new("read", &path, source))?;
-        *hasher = again;
+        **hasher = again;
         self.moved_to(size);
         Ok(())
     }

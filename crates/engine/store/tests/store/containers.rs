@@ -11,6 +11,8 @@ use spec::{Kind, Labels};
 
 use crate::bed::{Bed, labels, refused, within};
 
+type Change = fn(&mut Container);
+
 fn any(value: &str) -> Any {
     Any { type_url: "types.example/T".into(), value: value.into() }
 }
@@ -72,7 +74,7 @@ fn a_container_lives() {
 fn what_is_no_container_is_refused() {
     let bed = Bed::new();
     let containers = bed.store.containers();
-    let cases: [(fn(&mut Container), &str); 6] = [
+    let cases: [(Change, &str); 6] = [
         (
             |c| c.id = "a/b".into(),
             "container.ID: identifier \"a/b\" must match ^[A-Za-z0-9]+(?:[._-](?:[A-Za-z0-9]+))*$: invalid argument",

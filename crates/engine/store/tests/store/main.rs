@@ -1,4 +1,5 @@
 //! The store through its traits, on a real disk with a real driver; and what a crash or a full disk leaves of it.
+#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
 mod bed;
 mod containers;
