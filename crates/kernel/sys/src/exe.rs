@@ -125,8 +125,11 @@ mod tests {
         std::fs::write(&program, "x").unwrap();
         for sealed in [read_only_bind(&program).unwrap(), sealed_copy().unwrap()] {
             let path = crate::path::of_fd(sealed.as_fd());
-            let error = fd::open(&path, libc::O_WRONLY).unwrap_err();
-            assert!(error.is(libc::EROFS) || error.is(libc::EPERM) || error.is(libc::EACCES), "{error}");
+            // The bind refuses to be opened for writing, the copy to be written.
+            let error = fd::open(&path, libc::O_WRONLY)
+                .and_then(|file| fd::write_all(file.as_fd(), b"evil"))
+                .unwrap_err();
+            assert!([libc::EROFS, libc::EPERM, libc::EACCES].contains(&error.errno()), "{error}");
         }
     }
 }

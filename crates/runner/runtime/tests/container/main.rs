@@ -1,0 +1,10 @@
+//! Containers, for real: the `runc` of this workspace with busybox root file systems on this machine's kernel.
+
+mod bundle;
+mod escape;
+mod failure;
+mod isolation;
+mod joining;
+mod life;
+mod mounts;
+mod terminal;
