@@ -127,7 +127,7 @@ impl Layers<'_> {
             for (at, wait) in (from..).zip(waits) {
                 wait.await.map_err(|_| Error::new(Kind::Canceled, "the download of a layer failed"))?;
                 let parent = at.checked_sub(1).map(|below| chain[below].to_string()).unwrap_or_default();
-                let ready = self.from_store(chain, at, &parent).await?;
+                let ready = self.unpack_stored(chain, at, &parent).await?;
                 self.commit(chain, at, ready, None).await?;
             }
             Ok::<(), Error>(())
@@ -171,7 +171,7 @@ impl Layers<'_> {
             // The bytes were wrong at first; what was made of them is thrown away and made again.
             (Took::SeveralTries, _) => {
                 self.drop_snapshot(&key).await?;
-                self.from_store(chain, at, parent).await
+                self.unpack_stored(chain, at, parent).await
             }
             (Took::OneTry, Ok(applied)) => self.checked(layer, key, &applied),
             (Took::OneTry, Err(error)) => Err(self.extract_error(layer, &key, error)),
@@ -179,7 +179,7 @@ impl Layers<'_> {
     }
 
     /// Applies one layer, whose blob is in the store, into a new snapshot on `parent`.
-    async fn from_store(&self, chain: &[Digest], at: usize, parent: &str) -> Result<Ready> {
+    async fn unpack_stored(&self, chain: &[Digest], at: usize, parent: &str) -> Result<Ready> {
         match self.prepare(chain, at, parent).await? {
             None => Ok(Ready::Exists),
             Some((key, mounts)) => self.apply_stored(&self.layers[at], key, mounts).await,

@@ -257,7 +257,7 @@ fn get(realm: &Uri, service: Option<&str>, scope: &Scope, account: Option<&str>)
         address.push_str(&format!("{mark}{key}={}", encoded(value)));
         mark = '&';
     }
-    Call::new(Method::GET, address, Scope::none()).to_address()
+    Call::new(Method::GET, address, Scope::none()).absolutely()
 }
 
 fn oauth(realm: &Uri, service: Option<&str>, scope: &Scope, token: &str) -> Call {
@@ -270,7 +270,7 @@ fn oauth(realm: &Uri, service: Option<&str>, scope: &Scope, token: &str) -> Call
     ];
     let body: Vec<_> = fields.iter().map(|(key, value)| format!("{key}={}", encoded(value))).collect();
     Call::new(Method::POST, realm.to_string(), Scope::none())
-        .to_address()
+        .absolutely()
         .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
         .payload(Payload::Bytes(body.join("&").into()))
 }

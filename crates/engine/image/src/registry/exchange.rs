@@ -61,7 +61,8 @@ impl Call {
         }
     }
 
-    pub fn to_address(mut self) -> Self {
+    /// The target is a whole address.
+    pub fn absolutely(mut self) -> Self {
         self.absolute = true;
         self
     }

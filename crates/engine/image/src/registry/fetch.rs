@@ -230,7 +230,7 @@ impl Stream<'_> {
                 continue;
             }
             let session = &self.registry.stranger;
-            let call = Call::new(Method::GET, address.clone(), Scope::none()).to_address();
+            let call = Call::new(Method::GET, address.clone(), Scope::none()).absolutely();
             if let Ok(answer) = self.open(session, &call).await
                 && let Ok(End::Complete) = self.read(answer).await
             {

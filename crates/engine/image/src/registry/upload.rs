@@ -43,7 +43,7 @@ pub enum Outcome {
 pub(super) enum Payload {
     Empty,
     Bytes(Bytes),
-    Blob(BlobPayload),
+    Blob(Arc<BlobPayload>),
 }
 
 /// A blob of the content store as a body.
@@ -152,8 +152,12 @@ impl Registry {
         sources: &[String],
         count: Arc<dyn Fn(u64) + Send + Sync>,
     ) -> Result<Outcome, RequestError> {
-        let blob =
-            BlobPayload { ctx: ctx.clone(), content: content.clone(), descriptor: descriptor.clone(), count };
+        let blob = Arc::new(BlobPayload {
+            ctx: ctx.clone(),
+            content: content.clone(),
+            descriptor: descriptor.clone(),
+            count,
+        });
         let mut patience = self.patience(|can| can.push);
         while let Some(session) = patience.next().await {
             match self.push_blob_to(session, &blob, sources).await {
@@ -167,7 +171,7 @@ impl Registry {
     async fn push_blob_to(
         &self,
         session: &Session,
-        blob: &BlobPayload,
+        blob: &Arc<BlobPayload>,
         sources: &[String],
     ) -> Result<Outcome, RequestError> {
         let (path, digest) = (self.reference.path(), &blob.descriptor.digest);
@@ -208,7 +212,7 @@ impl Registry {
         let mark = if location.contains('?') { '&' } else { '?' };
         let target = format!("{location}{mark}digest={}", encoded(digest.as_str()));
         let put = Call::new(Method::PUT, target, Scope::push(path))
-            .to_address()
+            .absolutely()
             .header(CONTENT_TYPE, "application/octet-stream")
             .payload(Payload::Blob(blob.clone()));
         session.send(&put).await?.discard().await;

@@ -57,8 +57,7 @@ fn export(place: &Place, names: &[&str]) -> Vec<u8> {
     let kept = Kept::default();
     let order = Export { images, ..Export::default() };
     place.block_on(export::run(&place.ctx, &place.services, order, Box::new(kept.clone()), None)).unwrap();
-    let bytes = kept.0.lock().unwrap().clone();
-    bytes
+    std::mem::take(&mut *kept.0.lock().unwrap())
 }
 
 #[test]
