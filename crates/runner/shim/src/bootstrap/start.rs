@@ -61,6 +61,10 @@ fn link_socket_dir(bundle: &Path, dir: &Path) -> Result<(), Error> {
 /// `/proc/PID/exe` can be written (CVE-2019-5736).
 fn spawn(params: &Params, listener: UnixListener) -> Result<Child, Error> {
     let failed = |error: &dyn std::fmt::Display| Error::internal(format!("cannot start the shim: {error}"));
+    if std::env::var_os("SCHED_CORE").is_some_and(|value| !value.is_empty()) {
+        // Inherited by the serving process and by its containers: they share a core with nobody else.
+        sys::core_scheduling::isolate().map_err(|error| failed(&error))?;
+    }
     let own_path = std::env::current_exe().map_err(|error| failed(&error))?;
     let program = sys::exe::open_sealed().map_err(|error| failed(&error))?;
     let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));

@@ -358,7 +358,7 @@ fn last_error(log: &Path, start: u64) -> Option<String> {
     lines
         .filter_map(|line| serde_json::from_slice::<LogLine>(line).ok())
         .filter(|line| line.level == "error")
-        .last()
+        .next_back()
         .map(|line| line.msg.trim().to_owned())
 }
 

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{ReplyTo, Shim};
 use crate::driver::{Begun, Call, Running};
-use crate::service::Answer;
+use crate::service::{Answer, Creating};
 
 /// The most requests that wait for a container's verb.
 const MAX_QUEUED: usize = 256;
@@ -13,7 +13,7 @@ const MAX_QUEUED: usize = 256;
 #[derive(Debug)]
 pub enum Doing {
     /// Answer a create.
-    Create(ReplyTo, crate::service::Creating),
+    Create(ReplyTo, Box<Creating>),
     /// Answer a start of init, or of the exec named.
     Start(ReplyTo, String),
     /// Forget a container whose create could not be completed; its client knows already.

@@ -20,6 +20,7 @@ use api::containerd::types::Envelope;
 use api::{Message, encode_any};
 use runtime::cgroup::OomWatch;
 use rustix::event::epoll;
+use rustix::process::Signal;
 use spec::error::Error;
 
 use crate::args::Args;
@@ -153,8 +154,12 @@ impl Shim {
     fn read_signals(&mut self) {
         loop {
             match self.signals.next() {
-                Ok(Some(signal)) if signal == rustix::process::Signal::CHILD.as_raw() => self.reap(),
-                Ok(Some(_)) => self.close(),
+                Ok(Some(signal)) if signal == Signal::CHILD.as_raw() => self.reap(),
+                Ok(Some(signal)) if [Signal::TERM, Signal::INT].map(Signal::as_raw).contains(&signal) => {
+                    self.close();
+                }
+                // Signals that would end the process and that nobody means so, such as a request for a stack dump.
+                Ok(Some(_)) => {}
                 Ok(None) => return,
                 Err(error) => return log::error(format_args!("{error}")),
             }

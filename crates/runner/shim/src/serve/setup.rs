@@ -30,7 +30,7 @@ pub fn prepare(args: &Args) -> Result<(Shim, Option<PathBuf>), Error> {
     listener.set_nonblocking(true).map_err(|error| failed("no socket to serve", &error))?;
     own_session();
     open_log();
-    let watched = [Signal::CHILD, Signal::TERM, Signal::INT].map(Signal::as_raw);
+    let watched = [Signal::CHILD, Signal::TERM, Signal::INT, Signal::HUP, Signal::USR1].map(Signal::as_raw);
     let signals = sys::event::Signals::take(&watched).map_err(|error| Error::internal(error.to_string()))?;
     let own = rustix::process::getpid();
     rustix::process::set_child_subreaper(Some(own))

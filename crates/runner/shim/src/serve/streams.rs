@@ -53,10 +53,8 @@ impl Shim {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         let before = stream.copy.waiting();
         match stream.copy.advance(&mut self.buffer) {
-            Progress::Wait(waiting) if waiting == before => return,
-            Progress::Wait(_) => {
-                self.rewatch(id, before);
-            }
+            Progress::Wait(waiting) if waiting == before => {}
+            Progress::Wait(_) => self.rewatch(id, before),
             Progress::Finished => self.end_stream(id),
         }
     }

@@ -19,7 +19,7 @@ impl Shim {
     /// Goes on with `doing` on container `id` now that the driver has `result`.
     pub(crate) fn complete(&mut self, id: &str, doing: Doing, result: Result<Outcome, DriverError>) {
         match doing {
-            Doing::Create(reply, creating) => self.created(id, reply, creating, result),
+            Doing::Create(reply, creating) => self.created(id, reply, *creating, result),
             Doing::Start(reply, exec_id) if exec_id.is_empty() => self.started(id, reply, result),
             Doing::Start(reply, exec_id) => self.exec_started(id, &exec_id, reply, result),
             Doing::Undo => {

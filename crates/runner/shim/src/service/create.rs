@@ -104,7 +104,11 @@ impl Shim {
             oom: None,
         };
         self.containers.insert(id.clone(), container);
-        self.run(&id, Doing::Create(reply, Creating { request, opened }), Call::Create { stdio: child });
+        self.run(
+            &id,
+            Doing::Create(reply, Box::new(Creating { request, opened })),
+            Call::Create { stdio: child },
+        );
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 
 mod bundle;
 mod clients;
+mod crowd;
 mod events;
 mod go_daemon;
 mod life;
