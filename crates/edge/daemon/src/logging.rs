@@ -5,8 +5,10 @@ use std::fmt::{self, Write as _};
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::{Layer as _, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 
 /// How a line is written.
@@ -33,12 +35,16 @@ pub fn level(name: &str) -> Option<LevelFilter> {
 
 /// Writes events of `level` and above from now on; a second call changes nothing.
 pub fn start(level: LevelFilter, format: Format) {
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(level)
+    // The HTTP libraries tell every frame at debug; that is for `trace` only.
+    let others = if level == LevelFilter::TRACE { level } else { level.min(LevelFilter::INFO) };
+    let quiet = ["h2", "hyper", "hyper_util", "rustls", "tonic", "tower"];
+    let targets = Targets::new().with_default(level).with_targets(quiet.map(|name| (name, others)));
+    let lines = tracing_subscriber::fmt::layer()
         .with_ansi(false)
         .with_writer(std::io::stderr)
         .event_format(Lines(format))
-        .finish();
+        .with_filter(targets);
+    let subscriber = tracing_subscriber::registry().with(lines);
     // Tests start several daemons in one process; the first one's log serves all.
     let _already = tracing::subscriber::set_global_default(subscriber);
 }

@@ -1,0 +1,216 @@
+//! Transfers between registries, archives and the image store.
+//!
+//! The request names its two ends as messages; progress, credentials and archive bytes travel on streams that the client
+//! has opened before, by name.
+
+mod bytes;
+mod credentials;
+mod progress;
+mod store;
+
+use std::sync::Arc;
+
+use api::Any;
+use api::containerd::services::transfer::v1 as wire;
+use api::containerd::types::transfer::{
+    HttpDebug, ImageExportStream, ImageImportStream, ImageStore, OciRegistry, RegistryResolver,
+};
+use grpc::containerd::services::transfer::v1::transfer_server;
+use grpc::convert::{nouns, required};
+use image::{Services, archive, pull, push, registry};
+use model::diff::Apply;
+use model::{Ctx, Error, Result};
+use spec::Reference;
+use tonic::{Request, Response, Status};
+
+use super::{Transfer, on_disk};
+use crate::request::{answer, open};
+use progress::Progress;
+
+/// Where `hosts.toml` files are when neither the request nor the configuration says.
+const HOSTS_DIR: &str = "/etc/containerd/certs.d:/etc/docker/certs.d";
+
+/// One end of a transfer.
+enum End {
+    Registry(OciRegistry),
+    Store(ImageStore),
+    Import(ImageImportStream),
+    Export(ImageExportStream),
+}
+
+impl End {
+    fn decode(any: &Any) -> Result<Self> {
+        fn of<M: api::Message + api::Name + Default>(any: &Any) -> Result<Option<M>> {
+            api::decode_any(any).map_err(Error::invalid)
+        }
+        if let Some(end) = of(any)? {
+            return Ok(Self::Registry(end));
+        }
+        if let Some(end) = of(any)? {
+            return Ok(Self::Store(end));
+        }
+        if let Some(end) = of(any)? {
+            return Ok(Self::Import(end));
+        }
+        match of(any)? {
+            Some(end) => Ok(Self::Export(end)),
+            None => Err(Error::unimplemented(format_args!("transfer of {:?}", any.type_url))),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl transfer_server::Transfer for Transfer {
+    async fn transfer(&self, request: Request<wire::TransferRequest>) -> Result<Response<()>, Status> {
+        answer(self.run(request).await)
+    }
+}
+
+impl Transfer {
+    async fn run(&self, request: Request<wire::TransferRequest>) -> Result<()> {
+        let (ctx, message) = open(request)?;
+        let (source, target) =
+            (required(message.source, "source")?, required(message.destination, "destination")?);
+        let stream = message.options.map(|options| options.progress_stream).filter(|id| !id.is_empty());
+        let stream = stream.map(|id| self.0.streams.take(ctx.namespace()?, &id)).transpose()?;
+        let progress = Progress::over(stream);
+        let outcome = match (End::decode(&source)?, End::decode(&target)?) {
+            (End::Registry(from), End::Store(to)) => self.pull(&ctx, from, to, &progress).await,
+            (End::Store(from), End::Registry(to)) => self.push(&ctx, from, to, &progress).await,
+            (End::Import(from), End::Store(to)) => self.import(&ctx, from, to, &progress).await,
+            (End::Store(from), End::Export(to)) => self.export(&ctx, from, to, &progress).await,
+            (End::Store(from), End::Store(to)) => self.tag(&ctx, &from, &to).await,
+            _ => {
+                let (from, to) = (&source.type_url, &target.type_url);
+                Err(Error::unimplemented(format_args!("method Transfer not implemented for {from} to {to}")))
+            }
+        };
+        // What was said is heard before the answer.
+        progress.finish().await;
+        outcome
+    }
+
+    fn services(&self) -> Services {
+        let store = &self.0.store;
+        Services {
+            content: store.content(),
+            images: store.images(),
+            leases: store.leases(),
+            differ: Arc::clone(&self.0.differ),
+        }
+    }
+
+    async fn pull(&self, ctx: &Ctx, from: OciRegistry, to: ImageStore, progress: &Progress) -> Result<()> {
+        let reference: Reference = from.reference.parse()?;
+        let registry = self.registry(ctx, from.resolver, self.0.transfer.downloads)?;
+        let unpack = store::unpacks(&self.0, &to)?;
+        let names = store::names(&to, &from.reference);
+        let pull = pull::Pull {
+            names,
+            platforms: nouns(to.platforms)?,
+            all_metadata: to.all_metadata,
+            manifest_limit: usize::try_from(to.manifest_limit).unwrap_or(usize::MAX),
+            unpack,
+            registry,
+            ..pull::Pull::new(reference)
+        };
+        pull::run(ctx, &self.services(), pull, progress.sink()).await.map(drop)
+    }
+
+    async fn push(&self, ctx: &Ctx, from: ImageStore, to: OciRegistry, progress: &Progress) -> Result<()> {
+        let reference: Reference = to.reference.parse()?;
+        let registry = self.registry(ctx, to.resolver, self.0.transfer.uploads)?;
+        let name = from.name.clone();
+        let image = on_disk(&self.0, ctx, move |engine, cx| engine.store.images().get(cx, &name)).await?;
+        let push = push::Push {
+            reference,
+            target: image.target,
+            platforms: nouns(from.platforms)?,
+            non_distributable: false,
+            registry,
+        };
+        push::run(ctx, &self.services(), push, progress.sink()).await
+    }
+
+    async fn import(
+        &self,
+        ctx: &Ctx,
+        from: ImageImportStream,
+        to: ImageStore,
+        progress: &Progress,
+    ) -> Result<()> {
+        if from.force_compress {
+            return Err(Error::unimplemented("compressing the layers of an import"));
+        }
+        let import = archive::import::Import {
+            names: store::names(&to, ""),
+            unpack: store::unpacks(&self.0, &to)?,
+            platforms: nouns(to.platforms)?,
+            apply: Apply::default(),
+        };
+        let stream = self.0.streams.take(ctx.namespace()?, &from.stream)?;
+        let reader = Box::new(bytes::reader(stream));
+        archive::import::run(ctx, &self.services(), import, reader, progress.sink()).await.map(drop)
+    }
+
+    async fn export(
+        &self,
+        ctx: &Ctx,
+        from: ImageStore,
+        to: ImageExportStream,
+        progress: &Progress,
+    ) -> Result<()> {
+        let images = store::named(&self.0, ctx, &from).await?;
+        let export = archive::export::Export {
+            images,
+            platforms: if to.all_platforms { Vec::new() } else { nouns(to.platforms)? },
+            skip_docker_manifest: to.skip_compatibility_manifest,
+            skip_non_distributable: to.skip_non_distributable,
+        };
+        let stream = self.0.streams.take(ctx.namespace()?, &to.stream)?;
+        let (writer, sent) = bytes::writer(stream);
+        archive::export::run(ctx, &self.services(), export, Box::new(writer), progress.sink()).await?;
+        // The last bytes are on their way to the client.
+        sent.await.map_err(|panic| Error::internal(format!("sending the archive failed: {panic}")))?
+    }
+
+    async fn tag(&self, ctx: &Ctx, from: &ImageStore, to: &ImageStore) -> Result<()> {
+        let (from, names) = (from.name.clone(), store::names(to, ""));
+        on_disk(&self.0, ctx, move |engine, cx| {
+            let images = engine.store.images();
+            let image = images.get(cx, &from)?;
+            names.store_top(cx, images.as_ref(), &image.target).map(drop)
+        })
+        .await
+    }
+
+    /// How to reach the registry of a request.
+    fn registry(
+        &self,
+        ctx: &Ctx,
+        resolver: Option<RegistryResolver>,
+        concurrent: usize,
+    ) -> Result<registry::Config> {
+        let resolver = resolver.unwrap_or_default();
+        let first = |texts: [&str; 3]| texts.into_iter().find(|text| !text.is_empty()).map(str::to_owned);
+        let mut config = registry::Config {
+            hosts_dir: first([&resolver.host_dir, &self.0.transfer.config_path, HOSTS_DIR]),
+            default_scheme: Some(resolver.default_scheme.clone()).filter(|scheme| !scheme.is_empty()),
+            headers: resolver.headers.clone().into_iter().collect(),
+            ..registry::Config::default()
+        };
+        if concurrent > 0 {
+            config.limits.concurrent = concurrent;
+        }
+        let namespace = ctx.namespace()?;
+        if !resolver.auth_stream.is_empty() {
+            let stream = self.0.streams.take(namespace, &resolver.auth_stream)?;
+            config.credentials = Arc::new(credentials::Asked::over(stream));
+        }
+        if resolver.http_debug() != HttpDebug::Disabled && !resolver.logs_stream.is_empty() {
+            let stream = self.0.streams.take(namespace, &resolver.logs_stream)?;
+            config.log = Some(progress::log(stream));
+        }
+        Ok(config)
+    }
+}
