@@ -11,11 +11,11 @@ use testkit::place;
 fn wrong_values_name_their_line_and_key() {
     needs!(root, built "containerd");
     for (text, words) in [
-        ("[debug]\n  level = 7", &["level", "line"][..]),
+        ("[debug]\n  level = 7", &["level", "wrong.toml:5"][..]),
         ("[plugins.'io.containerd.gc.v1.scheduler']\n  pause_threshold = 'much'", &["pause_threshold"]),
         ("[timeouts]\n  'io.containerd.timeout.task.state' = 'soon'", &["io.containerd.timeout.task.state"]),
         ("required_plugins = ['nodot']", &["nodot"]),
-        ("this is no toml", &["line"]),
+        ("this is no toml", &["wrong.toml:4"]),
     ] {
         let setup = Daemon::ours();
         // Top-level keys must stand before the first table.
