@@ -42,6 +42,11 @@ impl Holds {
         taken.extend(names.iter().cloned());
         Ok(Hold { holds: self, names })
     }
+
+    /// What is taken right now.
+    pub(crate) fn taken(&self) -> BTreeSet<String> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 impl Drop for Hold<'_> {

@@ -126,7 +126,7 @@ impl Namespaces for NamespaceStore {
 
     fn delete(&self, _: &Cx<'_>, name: &str) -> Result<()> {
         let namespace = Namespace::from_str(name)?;
-        self.core.write(Change::Removes, |tx| {
+        self.core.write_and_tell(|tx| {
             let remains = remains(tx, name)?;
             if !remains.is_empty() {
                 let what = remains.join(", ");
@@ -138,10 +138,12 @@ impl Namespaces for NamespaceStore {
             let below = table::prefix(&[name])?;
             // Leases and ingests do not count as content, and go with the namespace; its sequence stays, so that a
             // namespace of the same name never meets a driver's key again.
+            let mut change = Change::Adds;
             for table in [table::LEASES, table::HELD, table::INGESTS] {
+                change = change.or_removes(tx.has_any(table, &below)?);
                 tx.remove_all(table, &below)?;
             }
-            Ok(())
+            Ok(((), change))
         })?;
         self.core.demand.dirty_content();
         let event = NamespaceDelete { name: name.to_owned() };

@@ -4,7 +4,8 @@
 //! that creates asks the driver between two transactions: the first checks and gives out the number, the second records.
 //! What the driver made and no record names is removed at once on failure, and by the next sweep after a crash.
 //!
-//! Invariant: from the driver's work to its record no sweep of the driver runs ([`Snapshots::placing`]).
+//! Invariant: a sweep removes only what has no record and is not being made: it lists the driver's snapshots first, then
+//! those that are being made, then the records. What was listed and is recorded later was being made in between.
 //! Invariant: verbs on the same key or name run one after the other, so a check made before the driver's work holds
 //! behind it, but for what a collection or a removed parent changed.
 
@@ -14,7 +15,7 @@ mod rows;
 mod sweep;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use api::containerd::events::{SnapshotCommit, SnapshotPrepare, SnapshotRemove};
@@ -42,10 +43,12 @@ pub(crate) struct Snapshots {
     core: Arc<Core>,
     name: String,
     driver: Arc<dyn Snapshotter>,
-    /// Held shared from the driver's work to its record, exclusively by the sweep.
-    placing: RwLock<()>,
+    /// The driver's keys of what is being made: given out, perhaps made, not recorded yet.
+    making: Holds,
     /// Keys that verbs work on.
     keys: Holds,
+    /// Held by a sweep, and while a snapshot that the driver has had all along gets its first record.
+    adopting: Mutex<()>,
 }
 
 /// A snapshot that the driver has and no record names yet.
@@ -55,14 +58,6 @@ struct Made {
     created: SystemTime,
     updated: SystemTime,
     labels: Labels,
-}
-
-/// What the driver answered to a request to make a snapshot.
-enum Answer {
-    /// It made this one, to be mounted so.
-    New(Made, Vec<Mount>),
-    /// It has had the wanted one all along.
-    Had(Made),
 }
 
 /// A request to make a snapshot.
@@ -75,7 +70,14 @@ struct Request<'r> {
 
 impl Snapshots {
     pub(crate) fn new(core: Arc<Core>, name: String, driver: Arc<dyn Snapshotter>) -> Self {
-        Self { core, name, driver, placing: RwLock::default(), keys: Holds::default() }
+        Self {
+            core,
+            name,
+            driver,
+            making: Holds::default(),
+            keys: Holds::default(),
+            adopting: Mutex::default(),
+        }
     }
 
     fn below<'b>(&'b self, cx: &'b Cx<'_>) -> Result<Below<'b>> {
@@ -101,22 +103,22 @@ impl Snapshots {
         check_labels(request.labels)?;
         let target = request.labels.get(SNAPSHOT_REF).map(String::as_str).filter(|target| !target.is_empty());
         let _hold = self.hold(cx, &[request.key, target.unwrap_or(request.key)])?;
-        let _no_sweep = self.placing.read().unwrap_or_else(PoisonError::into_inner);
         let (driver_key, parent) = self.begin(cx, request, target)?;
-        let answer = self.ask(cx, request, target, driver_key, parent)?;
-        match answer {
-            Answer::New(made, mounts) => {
+        let _making = self.making.take(cx, vec![driver_key.clone()])?;
+        match self.ask(cx, request, driver_key, &parent) {
+            Ok((made, mounts)) => {
                 if let Err(error) = self.record(cx, request, request.key, &made) {
                     self.take_back(cx, &made.driver_key);
                     return Err(error);
                 }
                 Ok(mounts)
             }
-            Answer::Had(made) => {
-                let target = target.unwrap_or(request.key);
-                self.record(cx, request, target, &made)?;
-                Err(SnapshotError::TargetInDriver(target.to_owned()).into())
-            }
+            Err(error) if error.kind() == Kind::AlreadyExists => match target {
+                Some(target) => Err(self.adopt(cx, request, target, &parent)?.into()),
+                // The key is new and unique: no caller must take this for its own key being known.
+                None => Err(Error::new(Kind::Unknown, format!("unexpected error from snapshotter: {error}"))),
+            },
+            Err(error) => Err(error),
         }
     }
 
@@ -156,30 +158,28 @@ impl Snapshots {
         &self,
         cx: &Cx<'_>,
         request: &Request<'_>,
-        target: Option<&str>,
         driver_key: String,
-        parent: String,
-    ) -> Result<Answer> {
+        parent: &str,
+    ) -> Result<(Made, Vec<Mount>)> {
         let labels = inherited(request.labels);
-        let made = if request.view {
-            self.driver.view(cx, &driver_key, &parent, &labels)
+        let mounts = if request.view {
+            self.driver.view(cx, &driver_key, parent, &labels)?
         } else {
-            self.driver.prepare(cx, &driver_key, &parent, &labels)
+            self.driver.prepare(cx, &driver_key, parent, &labels)?
         };
-        match made {
-            Ok(mounts) => {
-                let now = SystemTime::now();
-                let labels = mask::without_empty(request.labels);
-                let made = Made { driver_key, parent_driver_key: parent, created: now, updated: now, labels };
-                Ok(Answer::New(made, mounts))
-            }
-            Err(error) if error.kind() == Kind::AlreadyExists => match target {
-                Some(target) => self.find_target(cx, request, target, &parent).map(Answer::Had),
-                // The key is new and unique: no caller must take this for its own key being known.
-                None => Err(Error::new(Kind::Unknown, format!("unexpected error from snapshotter: {error}"))),
-            },
-            Err(error) => Err(error),
-        }
+        let now = SystemTime::now();
+        let labels = mask::without_empty(request.labels);
+        let parent_driver_key = parent.to_owned();
+        Ok((Made { driver_key, parent_driver_key, created: now, updated: now, labels }, mounts))
+    }
+
+    /// The driver has had the wanted snapshot all along, and now the namespace has it too; what the caller is told.
+    fn adopt(&self, cx: &Cx<'_>, request: &Request<'_>, target: &str, parent: &str) -> Result<SnapshotError> {
+        // A sweep may just have found that no record names it.
+        let _no_sweep = self.adopting.lock().unwrap_or_else(PoisonError::into_inner);
+        let made = self.find_target(cx, request, target, parent)?;
+        self.record(cx, request, target, &made)?;
+        Ok(SnapshotError::TargetInDriver(target.to_owned()))
     }
 
     /// The committed snapshot that the driver has for `target` on that parent.
@@ -337,8 +337,8 @@ impl Snapshotter for Snapshots {
     fn commit(&self, cx: &Cx<'_>, name: &str, key: &str, commit: &Commit) -> Result<()> {
         check_labels(&commit.labels)?;
         let _hold = self.hold(cx, &[name, key])?;
-        let _no_sweep = self.placing.read().unwrap_or_else(PoisonError::into_inner);
         let plan = self.begin_commit(cx, name, key, commit)?;
+        let _making = self.making.take(cx, vec![plan.becomes.driver_key.clone()])?;
         let below = Commit { labels: inherited(&commit.labels), parent: plan.rebase };
         let rows = self.below(cx)?;
         if let Err(error) = self.driver.commit(cx, &plan.becomes.driver_key, &plan.driver_key, &below) {

@@ -13,7 +13,7 @@ use crate::db::DbError;
 impl Snapshots {
     /// Removes unnamed snapshots, children before their parents, then what the driver left for later; how many.
     pub(crate) fn sweep(&self, cx: &Cx<'_>) -> Result<usize> {
-        let exclusive = self.placing.write().unwrap_or_else(PoisonError::into_inner);
+        let exclusive = self.adopting.lock().unwrap_or_else(PoisonError::into_inner);
         let mut removed = 0;
         for key in self.unnamed(cx)? {
             match self.driver.remove(cx, &key) {
@@ -34,9 +34,10 @@ impl Snapshots {
 
     /// The driver's keys that no record names, children before their parents.
     pub(crate) fn unnamed(&self, cx: &Cx<'_>) -> Result<Vec<String>> {
+        // In this order; see the invariant of the module above.
         let all = self.driver.list(cx, &Filters::default())?;
-        let named = self.core.read::<_, DbError>(|tx| rows::driver_keys(tx, &self.name))?;
-        let named: BTreeSet<String> = named.into_iter().collect();
+        let mut named = self.making.taken();
+        named.extend(self.core.read::<_, DbError>(|tx| rows::driver_keys(tx, &self.name))?);
         let parents: BTreeMap<&str, &str> =
             all.iter().map(|info| (info.name.as_str(), info.parent.as_str())).collect();
         let depth = |key: &str| {

@@ -97,7 +97,7 @@ fn check(store: &Store, acks: usize, at: usize) {
 /// Runs the story in `root` under strace with these arguments.
 fn run(strace: &Path, root: &Path, arguments: &[&str]) {
     let status = Command::new(strace)
-        .args(["-f", "-qq", "-e", &format!("trace={CALLS}"), "-o"])
+        .args(["-f", "-qq", "-y", "-e", &format!("trace={CALLS}"), "-o"])
         .arg(root.join("trace"))
         .args(arguments)
         .arg(std::env::current_exe().unwrap())
@@ -153,4 +153,35 @@ fn a_kill_at_any_call_loses_nothing_and_leaves_nothing() {
         }
     });
     println!("killed at each of {calls} calls");
+}
+
+#[test]
+fn bytes_are_flushed_before_their_record() {
+    testkit::needs!(program "strace");
+    let strace: PathBuf = testkit::place::program("strace").unwrap();
+    let dir = testkit::place::temp();
+    run(&strace, dir.path(), &[]);
+    let trace = fs::read_to_string(dir.path().join("trace")).unwrap();
+    let calls: Vec<&str> = trace.lines().collect();
+    let is_placed =
+        |call: &&str| call.contains("rename(") && call.contains("/blobs/sha256/") && call.contains("/data");
+    let placed: Vec<usize> = (0..calls.len()).filter(|at| is_placed(&calls[*at])).collect();
+    assert_eq!(placed.len(), 3, "{trace}");
+    for at in placed {
+        // An ingest's directory is named once in the call: .../ingest/<name>/data.
+        let data = calls[at].split('"').nth(1).unwrap();
+        let before = calls[..at].iter().rposition(|call| call.contains("fsync(") && call.contains(data));
+        assert!(before.is_some(), "no flush of the data before: {}", calls[at]);
+        let after = &calls[at + 1..];
+        let directory =
+            after.iter().position(|call| call.contains("fsync(") && call.contains("/blobs/sha256>"));
+        let record = after.iter().position(|call| call.contains("pwrite64(") && call.contains("meta.redb"));
+        assert!(
+            directory.unwrap() < record.unwrap(),
+            "the record is written before the directory is flushed"
+        );
+        let flushed =
+            after[record.unwrap()..].iter().any(|call| call.contains("sync(") && call.contains("meta.redb"));
+        assert!(flushed, "the record is never flushed");
+    }
 }
