@@ -35,6 +35,19 @@ pub async fn delete(shared: &Arc<Shared>, task: &Arc<Task>) -> (bool, Result<Exi
     (true, answer.and_then(|exit| removed.map(|()| exit)))
 }
 
+/// Removes what belongs to a task that its shim never made: nobody was told of it, so nobody hears of its end.
+pub async fn forget(shared: &Arc<Shared>, task: &Arc<Task>) {
+    shared.registry.ending(task);
+    shut_down(task).await;
+    if let Err(error) = shared.launcher.delete(task.program(), task.bundle()).await {
+        tracing::warn!(id = task.id(), error = %Error::from(error), "failed to delete a leaked shim's container");
+    }
+    if let Err(error) = remove(task.bundle()).await {
+        tracing::error!(id = task.id(), %error, "failed to remove the bundle of a leaked shim");
+    }
+    shared.registry.remove(task);
+}
+
 /// Ends the shim, unless other containers live in it.
 async fn shut_down(task: &Task) {
     let request = ShutdownRequest { id: task.id().into(), now: false };

@@ -17,6 +17,8 @@ const QUEUE: usize = 4;
 pub enum Command {
     /// Delete the task and say how its init ended.
     Delete(oneshot::Sender<Result<Exit, Error>>),
+    /// The shim has no such task: end the shim and remove the bundle.
+    Forget,
 }
 
 /// The owner's end of a task, made before the task itself.
@@ -50,6 +52,10 @@ pub fn start(shared: Arc<Shared>, task: Arc<Task>, seat: Seat) {
                     if done {
                         return;
                     }
+                }
+                Some(Command::Forget) => {
+                    end::forget(&shared, &task).await;
+                    return;
                 }
                 None => {
                     let exit = end::clean_up(&shared, &task).await;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::containerd::task::v3::{ShutdownRequest, StateRequest, StateResponse};
+use api::containerd::task::v3::{StateRequest, StateResponse};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use model::{Ctx, Lane};
 use spec::{Error, HasKind, Kind};
@@ -126,7 +126,7 @@ async fn load(shared: Arc<Shared>, bundle: Bundle, place: Reservation) {
     };
     match connected {
         Ok(shim) => {
-            adopt(shared, bundle, program, shim, endpoint.map_or(2, |endpoint| endpoint.version), place).await
+            adopt(shared, bundle, program, shim, endpoint.map_or(2, |endpoint| endpoint.version), place)
         }
         Err(error) => {
             tracing::warn!(id = %bundle.id, %error, "cleaning up dead shim");
@@ -135,8 +135,9 @@ async fn load(shared: Arc<Shared>, bundle: Bundle, place: Reservation) {
     }
 }
 
-/// Makes a task of a shim that is there, then asks whether it has the container.
-async fn adopt(
+/// Makes a task of a shim that accepts connections. Everyone sees it at once; whether the shim has the container is
+/// asked beside that, so that a frozen one delays nothing.
+fn adopt(
     shared: Arc<Shared>,
     bundle: Bundle,
     program: PathBuf,
@@ -147,23 +148,24 @@ async fn adopt(
     let log = Log::open(&bundle.path, bundle.namespace.as_str(), bundle.id.as_str()).ok();
     let (owner, ended, seat) = owner::seat();
     let task = Arc::new(Task::new(Parts { bundle, program, shim, version, log, owner, ended }));
-    let request = StateRequest { id: task.id().into(), exec_id: String::new() };
-    let state = task.call_any_version::<_, StateResponse>("State", deadline::STATE, &request).await;
-    match state {
-        Ok(state) => task.set_pid(state.pid),
-        // The daemon before died between the shim's start and the container's creation.
-        Err(error) if error.kind() == Kind::NotFound => {
-            tracing::info!(id = task.id(), "cleaning leaked shim process");
-            let request = ShutdownRequest { id: task.id().into(), now: true };
-            let _answer = task.call::<_, ()>("Shutdown", Some(deadline::SHUTDOWN), &request).await;
-            bury(&shared, task.bundle(), task.program()).await;
-            return;
-        }
-        // A frozen shim: its container goes on, and calls to it fail by their own deadlines.
-        Err(error) => tracing::warn!(id = task.id(), %error, "the shim does not say where its task stands"),
-    }
     place.fill(Arc::clone(&task));
-    owner::start(shared, task, seat);
+    owner::start(shared, Arc::clone(&task), seat);
+    tokio::spawn(async move {
+        let request = StateRequest { id: task.id().into(), exec_id: String::new() };
+        let state = task.call_any_version::<_, StateResponse>("State", deadline::STATE, &request).await;
+        match state {
+            Ok(state) => task.set_pid(state.pid),
+            // The daemon before died between the shim's start and the container's creation.
+            Err(error) if error.kind() == Kind::NotFound => {
+                tracing::info!(id = task.id(), "cleaning leaked shim process");
+                task.forget().await;
+            }
+            // A frozen shim: its container goes on, and calls to it fail by their own deadlines.
+            Err(error) => {
+                tracing::warn!(id = task.id(), %error, "the shim does not say where its task stands")
+            }
+        }
+    });
 }
 
 /// Removes what a shim that is gone left behind, and tells everyone.

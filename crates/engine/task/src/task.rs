@@ -230,4 +230,10 @@ impl Task {
         self.owner.send(Command::Delete(reply)).await.map_err(|_| gone(()))?;
         answer.await.map_err(|_| gone(()))?
     }
+
+    /// Has the owner remove what belongs to a task that its shim never made.
+    pub(crate) async fn forget(&self) {
+        // An owner that has ended did so by removing everything.
+        let _ended = self.owner.send(Command::Forget).await;
+    }
 }
