@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use model::filter::Filters;
 use model::mask::Mask;
-use model::snapshot::{Commit, Kind as SnapshotKind, Mount};
+use model::snapshot::{Commit, Info, Kind as SnapshotKind, Mount, Snapshotter, Usage};
+use model::{Cx, Result};
 use spec::{Kind, Labels};
 
 use crate::bed::{Bed, labels, leased, refused, within};
@@ -206,4 +208,89 @@ fn a_driver_that_can_rebase_puts_a_parent_below() {
     });
     store.collect().unwrap();
     assert!(store.check().unwrap().is_empty());
+}
+
+/// The native driver behind a remote one's manners: what it is asked for by reference it has had all along.
+struct Remote(snapshot::Native);
+
+impl Snapshotter for Remote {
+    fn capabilities(&self) -> &[&'static str] {
+        self.0.capabilities()
+    }
+
+    fn stat(&self, cx: &Cx<'_>, key: &str) -> Result<Info> {
+        self.0.stat(cx, key)
+    }
+
+    fn update(&self, cx: &Cx<'_>, key: &str, labels: &Labels, mask: &Mask) -> Result<Info> {
+        self.0.update(cx, key, labels, mask)
+    }
+
+    fn usage(&self, cx: &Cx<'_>, key: &str) -> Result<Usage> {
+        self.0.usage(cx, key)
+    }
+
+    fn mounts(&self, cx: &Cx<'_>, key: &str) -> Result<Vec<Mount>> {
+        self.0.mounts(cx, key)
+    }
+
+    fn prepare(&self, cx: &Cx<'_>, key: &str, parent: &str, labels: &Labels) -> Result<Vec<Mount>> {
+        let mounts = self.0.prepare(cx, key, parent, labels)?;
+        let Some(target) = labels.get(spec::label::SNAPSHOT_REF) else { return Ok(mounts) };
+        let commit = Commit { labels: labels.clone(), parent: None };
+        self.0.commit(cx, &format!("remote {target}"), key, &commit)?;
+        Err(spec::Error::already_exists(format!("target snapshot {target:?}")))
+    }
+
+    fn view(&self, cx: &Cx<'_>, key: &str, parent: &str, labels: &Labels) -> Result<Vec<Mount>> {
+        self.0.view(cx, key, parent, labels)
+    }
+
+    fn commit(&self, cx: &Cx<'_>, name: &str, key: &str, commit: &Commit) -> Result<()> {
+        self.0.commit(cx, name, key, commit)
+    }
+
+    fn remove(&self, cx: &Cx<'_>, key: &str) -> Result<()> {
+        self.0.remove(cx, key)
+    }
+
+    fn list(&self, cx: &Cx<'_>, filters: &Filters) -> Result<Vec<Info>> {
+        self.0.list(cx, filters)
+    }
+
+    fn cleanup(&self, cx: &Cx<'_>) -> Result<()> {
+        self.0.cleanup(cx)
+    }
+}
+
+#[test]
+fn what_a_remote_driver_has_gets_its_record() {
+    let dir = testkit::place::temp();
+    let remote: Arc<dyn Snapshotter> =
+        Arc::new(Remote(snapshot::Native::open(&dir.path().join("remote")).unwrap()));
+    let store = store::Store::open(store::Config {
+        root: dir.path().to_owned(),
+        sharing: store::Sharing::Shared,
+        snapshotters: [("remote".to_owned(), remote)].into(),
+        events: Default::default(),
+    })
+    .unwrap();
+    let view = store.snapshotter("remote").unwrap();
+    within("one", |cx| store.leases().create(cx, Some(&"l".parse().unwrap()), &none()).map(drop).unwrap());
+    leased("one", "l", |cx| {
+        let (base, top) = ("sha256-base", "sha256-top");
+        let wanted = |target: &str| labels(&[("containerd.io/snapshot.ref", target), ("mine", "1")]);
+        let had = |target: &str| format!("target snapshot \"{target}\" from snapshotter: already exists");
+        refused(view.prepare(cx, "extract-1", "", &wanted(base)), Kind::AlreadyExists, &had(base));
+        refused(view.prepare(cx, "extract-2", base, &wanted(top)), Kind::AlreadyExists, &had(top));
+        let info = view.stat(cx, top).unwrap();
+        assert_eq!((info.kind, info.parent.as_str()), (SnapshotKind::Committed, base));
+        assert_eq!(info.labels, wanted(top));
+        refused(view.stat(cx, "extract-2"), Kind::NotFound, "snapshot extract-2 does not exist: not found");
+        assert_eq!(store.leases().resources(cx, "l").unwrap().len(), 2);
+    });
+    store.collect().unwrap();
+    assert_eq!(store.check().unwrap(), []);
+    within("one", |cx| store.leases().delete(cx, "l").unwrap());
+    assert_eq!(store.collect().unwrap().snapshots.get("remote"), Some(&2));
 }
