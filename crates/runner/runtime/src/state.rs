@@ -34,7 +34,7 @@ pub enum RecordError {
     #[error("container does not exist")]
     NotFound,
     /// The file is damaged.
-    #[error("{path}: {source}", path = .path.display())]
+    #[error("cannot read or write {path}", path = .path.display())]
     Json {
         /// Its path.
         path: PathBuf,
@@ -96,10 +96,10 @@ pub struct Config {
     #[serde(default)]
     pub rootfs: String,
     /// `bundle=<path>` and the annotations, `key=value`.
-    #[serde(default, deserialize_with = "null_is_empty")]
+    #[serde(default)]
     pub labels: Vec<String>,
     /// Namespaces, by runc's names.
-    #[serde(default, deserialize_with = "null_is_empty")]
+    #[serde(default)]
     pub namespaces: Vec<ConfigNamespace>,
     /// The cgroup, so that runc finds the driver.
     #[serde(default)]
@@ -143,10 +143,10 @@ pub struct ConfigHook {
     /// Absolute path.
     pub path: String,
     /// Arguments.
-    #[serde(default, deserialize_with = "null_is_empty")]
+    #[serde(default)]
     pub args: Vec<String>,
     /// Environment.
-    #[serde(default, deserialize_with = "null_is_empty")]
+    #[serde(default)]
     pub env: Vec<String>,
     /// Working directory.
     #[serde(default)]
@@ -168,14 +168,6 @@ impl From<&Hook> for ConfigHook {
             timeout: hook.timeout.map(|seconds| seconds.saturating_mul(NS_PER_SECOND)),
         }
     }
-}
-
-fn null_is_empty<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
-where
-    D: serde::Deserializer<'de>,
-    T: Deserialize<'de>,
-{
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 impl Config {
@@ -233,7 +225,7 @@ impl Record {
             id: id.to_owned(),
             init_process_pid: pid,
             init_process_start: Process::read(pid).map_or(0, |process| process.start),
-            created: humantime::format_rfc3339_nanos(SystemTime::now()).to_string(),
+            created: rfc3339(SystemTime::now()),
             config: Config::new(spec, bundle, rootfs),
             rootless: false,
             cgroup_paths: cgroup.paths().clone(),
@@ -257,7 +249,8 @@ impl Record {
             Err(error) => return Err(failed(&error, "read", &path).into()),
             Ok(_) => {}
         }
-        serde_json::from_slice(&text).map_err(|source| RecordError::Json { path, source })
+        // Go writes null for an empty list, everywhere.
+        spec::runtime::from_slice(&text).map_err(|source| RecordError::Json { path, source })
     }
 
     /// Writes the record into the container's directory `dir`.
@@ -334,6 +327,13 @@ impl Record {
     }
 }
 
+/// RFC 3339 as Go writes it: a fraction without trailing zeros.
+fn rfc3339(time: SystemTime) -> String {
+    let text = humantime::format_rfc3339_nanos(time).to_string();
+    let short = text.trim_end_matches('Z').trim_end_matches('0').trim_end_matches('.');
+    format!("{short}Z")
+}
+
 fn failed(error: &std::io::Error, call: &str, path: &Path) -> sys::Error {
     const EIO: i32 = 5;
     sys::Error::new(error.raw_os_error().unwrap_or(EIO), format!("{call}({path:?})"))
@@ -369,6 +369,13 @@ impl Process {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_written_as_go_writes_them() {
+        let at = |nanoseconds| rfc3339(SystemTime::UNIX_EPOCH + std::time::Duration::new(10, nanoseconds));
+        assert_eq!(at(0), "1970-01-01T00:00:10Z");
+        assert_eq!(at(120_000_030), "1970-01-01T00:00:10.12000003Z");
+    }
 
     #[test]
     fn a_process_name_may_look_like_fields() {
