@@ -30,7 +30,7 @@ const TMPFS_MAGIC: i64 = 0x0102_1994;
 /// The file system that `path` is on. `statfs(2)`.
 pub fn filesystem(path: &Path) -> Result<Filesystem> {
     let found = rustix::fs::statfs(path).map_err(call!("statfs", path))?;
-    Ok(match i64::from(found.f_type) {
+    Ok(match found.f_type {
         CGROUP_SUPER_MAGIC => Filesystem::V1,
         CGROUP2_SUPER_MAGIC => Filesystem::V2,
         TMPFS_MAGIC => Filesystem::Tmpfs,

@@ -1,4 +1,5 @@
 //! Cgroups on the host's own hierarchies.
+#![allow(clippy::unwrap_used)] // a test that cannot go on panics
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -148,7 +149,8 @@ fn frozen_processes_are_counted_thawed_and_killed() {
     assert_eq!(own.0.freezer_state().unwrap(), FreezerState::Frozen);
     let mut pids: Vec<_> = members.iter().map(Member::pid).collect();
     let mut found = own.0.processes().unwrap();
-    (pids.sort(), found.sort());
+    pids.sort();
+    found.sort();
     assert_eq!(found, pids);
     own.0.thaw().unwrap();
     assert_eq!(own.0.freezer_state().unwrap(), FreezerState::Thawed);

@@ -23,9 +23,7 @@ pub fn exec(global: &Global, args: args::Exec) -> Result<u8> {
         }
         _ => {}
     }
-    if !args.cgroup.is_empty() {
-        return Err(Error::unimplemented("exec --cgroup"));
-    }
+    let cgroup = sub_cgroup(&args.cgroup)?;
     let process = process(&args, &record(global, &id)?)?;
     if args.detach && process.terminal && args.console_socket.is_none() {
         return Err(invalid("cannot allocate tty if runc will detach without setting console socket"));
@@ -39,6 +37,7 @@ pub fn exec(global: &Global, args: args::Exec) -> Result<u8> {
         pid_file: args.pid_file.as_deref(),
         preserve_fds: args.preserve_fds,
         ignore_paused: args.ignore_paused,
+        cgroup,
         ..Exec::new(&container, process)
     };
     let started = exec.run()?;
@@ -46,6 +45,15 @@ pub fn exec(global: &Global, args: args::Exec) -> Result<u8> {
     match foreground {
         Some(foreground) => foreground.wait(started.pid, started.console),
         None => Ok(0),
+    }
+}
+
+/// The cgroup of `--cgroup`: one path below the container's, the same in every hierarchy.
+fn sub_cgroup(args: &[String]) -> Result<Option<&Path>> {
+    match args {
+        [] => Ok(None),
+        [path] if !path.contains(':') => Ok(Some(Path::new(path))),
+        _ => Err(Error::unimplemented("exec --cgroup with a controller")),
     }
 }
 

@@ -1,7 +1,5 @@
 //! `runc spec`.
 
-use std::path::PathBuf;
-
 use runtime::template;
 use spec::Result;
 
@@ -12,8 +10,7 @@ use crate::output;
 /// Writes a first config.json; one that is there is left alone.
 pub fn spec(args: &args::Spec) -> Result<u8> {
     exactly("spec", &args.args, 0)?;
-    let directory =
-        args.bundle.clone().filter(|path| !path.as_os_str().is_empty()).unwrap_or_else(PathBuf::new);
+    let directory = args.bundle.clone().filter(|path| !path.as_os_str().is_empty()).unwrap_or_default();
     let path = directory.join("config.json");
     let document = if args.rootless {
         template::rootless_example(rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
