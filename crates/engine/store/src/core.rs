@@ -12,6 +12,7 @@ use spec::{Error, Labels, Namespace};
 use crate::content::FileError;
 use crate::db::{Db, DbError, ReadTx, WriteTx};
 use crate::gc::Demand;
+use crate::number::Numbers;
 
 const DIRECTORY: &str = "io.containerd.metadata.v1.bolt";
 const FILE: &str = "meta.redb";
@@ -46,6 +47,7 @@ pub(crate) struct Core {
     /// Changes since the last collection, and who waits for the next.
     pub(crate) demand: Arc<Demand>,
     events: Exchange,
+    numbers: Numbers,
 }
 
 impl Core {
@@ -54,7 +56,7 @@ impl Core {
         let directory = root.join(DIRECTORY);
         fs::create_dir_all(&directory).map_err(|source| FileError::new("mkdir", &directory, source))?;
         let db = Db::open(&directory.join(FILE))?;
-        Ok(Self { db, demand: Arc::default(), events })
+        Ok(Self { db, demand: Arc::default(), events, numbers: Numbers::default() })
     }
 
     /// Runs `work` on one unchanging state.
@@ -82,6 +84,11 @@ impl Core {
         let (value, change) = self.db.write(work)?;
         self.demand.changed(change == Change::Removes);
         Ok(value)
+    }
+
+    /// The key that a store below knows `name` by, never used before: `<namespace>/<number>/<name>`.
+    pub(crate) fn unique_key(&self, namespace: &str, name: &str) -> Result<String, Error> {
+        Ok(format!("{namespace}/{}/{name}", self.numbers.next(&self.db, namespace)?))
     }
 
     /// Publishes what a transaction did; called once it is durable.

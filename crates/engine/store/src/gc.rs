@@ -1,7 +1,8 @@
 //! Garbage collection: mark and remove records in one transaction, then sweep files and snapshots.
 //!
 //! ```text
-//! collect   one write transaction: read every record -> model::gc::garbage -> remove those records
+//! look      one read transaction: read every record -> model::gc::garbage; mostly there is none
+//! collect   one write transaction: the same again -> remove those records
 //!           then, outside: blobs and ingests without a record, each driver's snapshots without a record
 //! ```
 //!

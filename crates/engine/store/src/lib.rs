@@ -29,6 +29,7 @@ mod hold;
 mod image;
 mod lease;
 mod namespace;
+mod number;
 mod record;
 mod snapshot;
 mod table;

@@ -242,14 +242,6 @@ pub(crate) fn scan<R: Message + Default>(
     })
 }
 
-/// The next number of `namespace`, never given out before.
-pub(crate) fn next_number(tx: &WriteTx<'_>, namespace: &str) -> Result<u64, DbError> {
-    let key = namespace.as_bytes();
-    let last = get::<Sequence>(tx, table::SEQUENCES, key)?.unwrap_or_default().last;
-    put(tx, table::SEQUENCES, key, &Sequence { last: last + 1 })?;
-    Ok(last + 1)
-}
-
 fn decode<R: Message + Default>(table: Table, key: &[u8], bytes: &[u8]) -> Result<R, DbError> {
     let wrong = |why: String| DbError::Row { table: table.0, key: table::parts(key).join("/"), why };
     match bytes.split_first() {

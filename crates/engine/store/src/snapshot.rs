@@ -1,7 +1,7 @@
 //! The namespaces' view of a snapshot driver.
 //!
 //! The driver knows a snapshot as `<namespace>/<number>/<key>`; the record maps the namespace's key to that. A verb
-//! that creates asks the driver between two transactions: the first checks and gives out the number, the second records.
+//! that creates looks first at what there is, then asks the driver, then records.
 //! What the driver made and no record names is removed at once on failure, and by the next sweep after a crash.
 //!
 //! Invariant: a sweep removes only what has no record and is not being made: it lists the driver's snapshots first, then
@@ -30,7 +30,7 @@ pub use error::SnapshotError;
 pub(crate) use rows::forget;
 
 use crate::core::{Change, Core};
-use crate::db::WriteTx;
+use crate::db::Rows;
 use crate::hold::{Hold, Holds};
 use crate::{lease, namespace, record};
 use rows::Below;
@@ -122,35 +122,35 @@ impl Snapshots {
         }
     }
 
-    /// The first transaction: what is known is held by the lease and told; else the driver's keys of the new snapshot and
-    /// of its parent.
+    /// Looks at what there is: what is known is held by the lease and told; else the driver's keys of the new snapshot
+    /// and of its parent.
     fn begin(&self, cx: &Cx<'_>, request: &Request<'_>, target: Option<&str>) -> Result<(String, String)> {
         let below = self.below(cx)?;
-        let begun = self.core.write(Change::Adds, |tx| {
-            namespace::ensure(tx, cx.namespace()?)?;
-            for (key, error) in [
-                (target, SnapshotError::Target as fn(String) -> SnapshotError),
-                (Some(request.key), SnapshotError::Exists),
-            ] {
-                let Some(key) = key else { continue };
-                if below.get(tx, key)?.is_some() {
-                    lease::hold(tx, cx, &self.kind(), key)?;
-                    return Ok(Err(error(key.to_owned())));
-                }
+        let known = |rows: &dyn Rows| -> Result<Option<(String, SnapshotError)>> {
+            if let Some(target) = target
+                && below.get(rows, target)?.is_some()
+            {
+                return Ok(Some((target.to_owned(), SnapshotError::Target(target.to_owned()))));
             }
-            lease::check(tx, cx)?;
+            let found = below.get(rows, request.key)?;
+            Ok(found.map(|_| (request.key.to_owned(), SnapshotError::Exists(request.key.to_owned()))))
+        };
+        let (known, parent) = self.core.read(|rows| {
+            lease::check(rows, cx)?;
+            let known = known(rows)?;
             let parent = match request.parent {
-                "" => String::new(),
-                parent => below.require_parent(tx, parent)?.driver_key,
+                parent if !parent.is_empty() && known.is_none() => {
+                    below.require_parent(rows, parent)?.driver_key
+                }
+                _ => String::new(),
             };
-            Ok(Ok((self.driver_key(tx, below.namespace, request.key)?, parent)))
+            Ok::<_, Error>((known, parent))
         })?;
-        Ok(begun?)
-    }
-
-    fn driver_key(&self, tx: &WriteTx<'_>, namespace: &str, key: &str) -> Result<String> {
-        let number = record::next_number(tx, namespace)?;
-        Ok(format!("{namespace}/{number}/{key}"))
+        if let Some((key, error)) = known {
+            self.core.write(Change::Adds, |tx| lease::hold(tx, cx, &self.kind(), &key))?;
+            return Err(error.into());
+        }
+        Ok((self.core.unique_key(below.namespace, request.key)?, parent))
     }
 
     /// The driver's work.
@@ -202,10 +202,11 @@ impl Snapshots {
         })
     }
 
-    /// The second transaction.
+    /// Records what the driver made.
     fn record(&self, cx: &Cx<'_>, request: &Request<'_>, key: &str, made: &Made) -> Result<()> {
         let below = self.below(cx)?;
         self.core.write(Change::Adds, |tx| {
+            namespace::ensure(tx, cx.namespace()?)?;
             lease::hold(tx, cx, &self.kind(), key)?;
             if below.get(tx, key)?.is_some() {
                 return Err(SnapshotError::Exists(key.to_owned()).into());
@@ -241,6 +242,7 @@ impl Snapshots {
     /// The first transaction of a commit: whether `key` may become `name`, and the note that it is about to.
     fn begin_commit(&self, cx: &Cx<'_>, name: &str, key: &str, commit: &Commit) -> Result<Plan> {
         let below = self.below(cx)?;
+        let driver_key = self.core.unique_key(below.namespace, name)?;
         let plan = self.core.write(Change::Adds, |tx| {
             lease::check(tx, cx)?;
             if below.get(tx, name)?.is_some() {
@@ -260,7 +262,7 @@ impl Snapshots {
             };
             let becomes = record::SnapshotCommit {
                 name: name.to_owned(),
-                driver_key: self.driver_key(tx, below.namespace, name)?,
+                driver_key,
                 parent: parent.to_owned(),
                 labels: mask::without_empty(&commit.labels),
                 lease: cx.lease().map(|lease| lease.as_str().to_owned()).unwrap_or_default(),

@@ -11,7 +11,7 @@
 //! ingests      namespace, reference                  record::Ingest
 //! snapshots    namespace, snapshotter, key           record::Snapshot
 //! children     namespace, snapshotter, parent, key   nothing: the parent has this child
-//! sequences    namespace                             record::Sequence: the last number given out
+//! sequences    namespace                             record::Sequence: the last number of the last block given out
 //! ```
 //!
 //! A key is its parts with a zero byte between them, so that rows of one namespace are neighbours, in the order of

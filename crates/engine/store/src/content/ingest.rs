@@ -112,6 +112,7 @@ impl Contents {
     fn record_ingest(&self, cx: &Cx<'_>, open: &Open) -> Result<Found> {
         let namespace = cx.namespace()?;
         let key = table::key(&[namespace.as_str(), &open.reference])?;
+        let new_ref = self.core.unique_key(namespace.as_str(), &open.reference)?;
         self.core.write(Change::Adds, |tx| {
             let mut expected = String::new();
             if let Some(digest) = &open.expected {
@@ -126,11 +127,7 @@ impl Contents {
             namespace::ensure(tx, namespace)?;
             let mut row = match record::get::<record::Ingest>(tx, table::INGESTS, &key)? {
                 Some(row) => row,
-                None => {
-                    let number = record::next_number(tx, namespace.as_str())?;
-                    let backend_ref = format!("{namespace}/{number}/{}", open.reference);
-                    record::Ingest { backend_ref, ..record::Ingest::default() }
-                }
+                None => record::Ingest { backend_ref: new_ref, ..record::Ingest::default() },
             };
             if !lease::hold(tx, cx, lease::INGESTS, &open.reference)? {
                 row.expires_at = Some((SystemTime::now() + LIFE).into());

@@ -25,25 +25,35 @@ impl Garden {
     }
 
     fn run(&self) -> Result<Stats> {
+        // Most collections find nothing, and need not stop the writers to find it.
+        let found = self.core.read(|rows| {
+            let records = records(rows, &self.content)?;
+            Ok::<_, Error>(!model::gc::garbage(&records, SystemTime::now()).is_empty())
+        })?;
         let start = Instant::now();
+        let removed = if found { self.remove()? } else { Vec::new() };
+        let mut stats = Stats { elapsed: start.elapsed(), records: removed.len(), ..Stats::default() };
+        self.publish(&removed);
+        self.sweep(&removed, &mut stats);
+        Ok(stats)
+    }
+
+    /// Marks again while no writer can change anything, and removes.
+    fn remove(&self) -> Result<Vec<Record>> {
         // Not `Core::write`: a collection is no change that asks for a collection.
-        let removed = self.core.db.write(|tx| {
+        self.core.db.write(|tx| {
             let records = records(tx, &self.content)?;
             let garbage = model::gc::garbage(&records, SystemTime::now());
             let mut garbage = garbage.into_iter().peekable();
             let mut removed = Vec::new();
             for (at, record) in records.into_iter().enumerate() {
                 if garbage.next_if_eq(&at).is_some() {
-                    remove(tx, &record)?;
+                    drop_record(tx, &record)?;
                     removed.push(record);
                 }
             }
             Ok(removed)
-        })?;
-        let mut stats = Stats { elapsed: start.elapsed(), records: removed.len(), ..Stats::default() };
-        self.publish(&removed);
-        self.sweep(&removed, &mut stats);
-        Ok(stats)
+        })
     }
 
     fn publish(&self, removed: &[Record]) {
@@ -167,7 +177,7 @@ fn held(key: &[u8]) -> Option<(Kind, String)> {
     })
 }
 
-fn remove(tx: &WriteTx<'_>, record: &Record) -> Result<(), Error> {
+fn drop_record(tx: &WriteTx<'_>, record: &Record) -> Result<(), Error> {
     let (namespace, key) = (record.namespace.as_str(), record.key.as_str());
     let table = match record.noun.kind() {
         Kind::Lease => return lease::remove(tx, namespace, key).map(drop),
