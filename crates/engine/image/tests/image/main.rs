@@ -5,6 +5,7 @@
 mod archive;
 mod auth;
 mod faults;
+mod oracle;
 mod place;
 mod pull;
 mod push;

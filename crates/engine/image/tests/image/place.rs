@@ -28,7 +28,15 @@ pub struct Place {
 
 impl Place {
     pub fn new() -> Self {
-        let dir = testkit::place::temp();
+        Self::below(testkit::place::temp())
+    }
+
+    /// In memory, for trees of so many files that a disk would spend minutes on deleting them.
+    pub fn in_memory() -> Self {
+        Self::below(tempfile::Builder::new().prefix("bth").tempdir_in("/dev/shm").unwrap())
+    }
+
+    fn below(dir: TempDir) -> Self {
         let at = |name: &str| {
             let path = dir.path().join(name);
             fs::create_dir_all(&path).unwrap();
@@ -103,18 +111,23 @@ impl Place {
         (done, events)
     }
 
-    /// The names of the tree that a chain makes visible, with the text of short files.
-    pub fn tree(&self, snapshotter: &str, chain_id: &Digest) -> BTreeMap<String, String> {
+    /// Shows the tree that a chain makes visible to `look`.
+    pub fn visit(&self, snapshotter: &str, chain_id: &Digest, look: impl FnOnce(&Path)) {
         let driver = self.driver(snapshotter);
         let key = testkit::place::unique("look-");
         let mounts = self.cx(|cx| driver.view(cx, &key, chain_id.as_str(), &BTreeMap::new())).unwrap();
         let target = self.dir.path().join(&key);
         fs::create_dir(&target).unwrap();
         snapshot::mount::all(&mounts, &target).unwrap();
-        let mut tree = BTreeMap::new();
-        walk(&target, &target, &mut tree);
+        look(&target);
         snapshot::mount::unmount_all(&target).unwrap();
         self.cx(|cx| driver.remove(cx, &key)).unwrap();
+    }
+
+    /// The names of the tree that a chain makes visible, with the text of short files.
+    pub fn tree(&self, snapshotter: &str, chain_id: &Digest) -> BTreeMap<String, String> {
+        let mut tree = BTreeMap::new();
+        self.visit(snapshotter, chain_id, |root| walk(root, root, &mut tree));
         tree
     }
 
