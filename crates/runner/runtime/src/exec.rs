@@ -37,6 +37,8 @@ pub struct Exec<'a> {
     pub preserve_fds: u32,
     /// Join even when the container is paused.
     pub ignore_paused: bool,
+    /// Keep the caller's session keyring.
+    pub no_new_keyring: bool,
     /// A cgroup below the container's, to run in.
     pub cgroup: Option<&'a Path>,
 }
@@ -125,6 +127,7 @@ impl<'a> Exec<'a> {
             pid_file: None,
             preserve_fds: 0,
             ignore_paused: false,
+            no_new_keyring: false,
             cgroup: None,
         }
     }
@@ -152,6 +155,7 @@ impl<'a> Exec<'a> {
             init: init.as_fd(),
             namespaces: self.namespaces(),
             user_namespace,
+            keyring: (!self.no_new_keyring).then(|| self.container.id()),
             preserve_fds: self.preserve_fds,
         };
         let (pid, pidfd) = match self.clone_process(&joiner, init.as_fd())? {

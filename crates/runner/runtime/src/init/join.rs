@@ -9,7 +9,7 @@ use sys::path::Root;
 use sys::process::schedule;
 use sys::procfs::Procfs;
 
-use super::{InitError, Step, begin_process, console, fail, finish, namespace::become_root};
+use super::{InitError, Step, begin_process, console, fail, finish, namespace::become_root, own_keyring};
 use crate::cgroup::Joiner;
 use crate::create::Stdio;
 use crate::create::plan::Process;
@@ -32,6 +32,8 @@ pub(crate) struct Joining<'a> {
     pub namespaces: i32,
     /// Whether the container has a user namespace.
     pub user_namespace: bool,
+    /// The container whose session keyring it joins; `None` keeps the caller's.
+    pub keyring: Option<&'a str>,
     /// See [`crate::Exec::preserve_fds`].
     pub preserve_fds: u32,
 }
@@ -49,12 +51,10 @@ fn steps(joining: &Joining<'_>) -> Result<Infallible, InitError> {
     }
     let keep = vec![joining.talk.as_fd().as_raw_fd(), joining.init.as_raw_fd()];
     begin_process(Some(joining.joiner), joining.stdio, keep, joining.preserve_fds)?;
-    let host = Procfs::of_host().step(|| "open procfs".into())?;
-    if joining.user_namespace {
-        joining.talk.wait_for_go().step(|| "wait for the parent".into())?;
-    } else {
-        finish::host_settings(process, &host)?;
+    if let Some(id) = joining.keyring {
+        own_keyring(id)?;
     }
+    host_part(joining)?;
     // Two steps: with the caller's privileges into everything, and only then into the user namespace that lacks them.
     namespace::join_process(joining.init, joining.namespaces).step(|| "join namespaces".into())?;
     if joining.user_namespace {
@@ -63,10 +63,19 @@ fn steps(joining: &Joining<'_>) -> Result<Infallible, InitError> {
     }
     let root = Root::open_dir(Path::new("/")).step(|| "open /".into())?;
     console::or_streams(process, &root, None, joining.stdio, joining.talk, false)?;
-    finish::labels(process, &host)?;
-    drop(host);
     let program = finish::identity(process, &root, false)?;
     drop(root);
     joining.talk.say(&Word::Ready).step(|| "report to the parent".into())?;
     finish::execute(process, &program, joining.preserve_fds)
+}
+
+/// What is done through the host's procfs, whose handle is closed again before the container can see this process.
+fn host_part(joining: &Joining<'_>) -> Result<(), InitError> {
+    let host = Procfs::of_host().step(|| "open procfs".into())?;
+    if joining.user_namespace {
+        joining.talk.wait_for_go().step(|| "wait for the parent".into())?;
+    } else {
+        finish::host_settings(joining.process, &host)?;
+    }
+    finish::labels(joining.process, &host)
 }

@@ -109,6 +109,7 @@ fn steps(init: &Init<'_>) -> Result<Infallible, InitError> {
     drop((host, mounted));
     let program = finish::identity(&plan.process, &root, true)?;
     drop(root);
+    forget_descriptors(init)?;
     init.talk.say(&Word::Ready).step(|| "report to the parent".into())?;
     wait_at_gate(init)?;
     container_hooks(init, hooks::Point::StartContainer, &plan.hooks.start_container)?;
@@ -120,15 +121,16 @@ fn begin(init: &Init<'_>) -> Result<(), InitError> {
     let mut keep = vec![init.talk.as_fd().as_raw_fd(), init.gate.as_raw_fd()];
     keep.extend(init.trees.iter().map(|(_, tree)| tree.as_raw_fd()));
     begin_process(init.joiner, init.stdio, keep, init.preserve_fds)?;
-    if !init.no_new_keyring {
-        let name = format!("_ses.{}", init.state.id);
-        match sys::keyring::join_session(&name) {
-            // No keyrings in this kernel, or a quota of them: as runc does, go on without.
-            Err(error) if [ENOSYS, EDQUOT].contains(&error.errno()) => {}
-            done => done.step(|| "join a session keyring".into())?,
-        }
+    if init.no_new_keyring { Ok(()) } else { own_keyring(&init.state.id) }
+}
+
+/// Joins the session keyring of the container `id`, so that the caller's keys stay the caller's.
+fn own_keyring(id: &str) -> Result<(), InitError> {
+    match sys::keyring::join_session(&format!("_ses.{id}")) {
+        // No keyrings in this kernel, or a quota of them: as runc does, go on without.
+        Err(error) if [ENOSYS, EDQUOT].contains(&error.errno()) => Ok(()),
+        done => done.step(|| "join a session keyring".into()),
     }
-    Ok(())
 }
 
 const ENOSYS: i32 = 38;
@@ -150,6 +152,14 @@ pub(crate) fn begin_process(
     process::set_umask(0);
     keep.extend([&stdio.stdin, &stdio.stdout, &stdio.stderr].into_iter().flatten().map(AsRawFd::as_raw_fd));
     keep.extend((3..3 + preserve_fds).filter_map(|number| i32::try_from(number).ok()));
+    sys::fd::close_all_but(&keep).step(|| "close descriptors".into())
+}
+
+/// Closes what is left of the host but the talk, the gate and what the program shall keep. Nothing that owns one of
+/// the closed descriptors is dropped after this: the process only executes or ends.
+fn forget_descriptors(init: &Init<'_>) -> Result<(), InitError> {
+    let mut keep = vec![init.talk.as_fd().as_raw_fd(), init.gate.as_raw_fd()];
+    keep.extend((3..3 + init.preserve_fds).filter_map(|number| i32::try_from(number).ok()));
     sys::fd::close_all_but(&keep).step(|| "close descriptors".into())
 }
 

@@ -138,6 +138,7 @@ pub fn plan(spec: &Spec, bundle: &Path) -> Result<Plan, PlanError> {
     let namespaces = namespaces(&linux)?;
     check_names(spec, &namespaces)?;
     check_paths(&linux, &namespaces)?;
+    check_supported(&linux)?;
     let mut process = process::plan(process)?;
     process.seccomp =
         linux.seccomp.as_ref().map(crate::seccomp::compile).transpose().map_err(PlanError::Seccomp)?;
@@ -174,6 +175,19 @@ pub fn plan_exec(spec: &Spec, wanted: &spec::runtime::Process) -> Result<Process
         process.personality = process::personality(linux.personality.as_ref())?;
     }
     Ok(process)
+}
+
+/// What this runtime does not do is refused, never silently left out.
+fn check_supported(linux: &spec::runtime::Linux) -> Result<(), PlanError> {
+    let asked = [
+        ("linux.netDevices", !linux.net_devices.is_empty()),
+        ("linux.intelRdt", linux.intel_rdt.is_some()),
+        ("linux.memoryPolicy", linux.memory_policy.is_some()),
+    ];
+    match asked.into_iter().find(|(_, asked)| *asked) {
+        Some((field, _)) => Err(PlanError::field(field, "is not supported")),
+        None => Ok(()),
+    }
 }
 
 fn check_version(version: &str) -> Result<(), PlanError> {
