@@ -163,6 +163,17 @@ fn frozen_processes_are_counted_thawed_and_killed() {
 }
 
 #[test]
+fn a_paused_cgroup_stays_so_when_it_is_signalled() {
+    let Some(own) = own("a_paused_cgroup_stays_so_when_it_is_signalled") else { return };
+    let mut member = Member::new(&own.0, &["sleep", "60"]);
+    own.0.freeze().unwrap();
+    own.0.kill(15).unwrap();
+    assert_eq!(own.0.freezer_state().unwrap(), FreezerState::Frozen);
+    own.0.kill(9).unwrap();
+    assert!(!member.0.wait().unwrap().success());
+}
+
+#[test]
 fn a_cgroup_in_use_is_not_taken() {
     let Some(own) = own("a_cgroup_in_use_is_not_taken") else { return };
     let path = format!("/{}", own.0.paths().values().next().unwrap().file_name().unwrap().to_str().unwrap());

@@ -1,3 +1,5 @@
+//! Device programs against the rules they are made from, in an interpreter and in the kernel.
+
 use proptest::prelude::*;
 
 use super::*;

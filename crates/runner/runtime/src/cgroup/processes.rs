@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Cgroup, CgroupError, file};
+use super::{Cgroup, CgroupError, FreezerState, file};
 
 /// How deep containers may nest cgroups of their own before we stop looking.
 const MAX_DEPTH: usize = 64;
@@ -35,9 +35,11 @@ impl Cgroup {
         self.kill_each(signal)
     }
 
-    /// Frozen processes cannot fork, so one look finds all. A cgroup that will not freeze is signalled as it is.
+    /// Frozen processes cannot fork, so one look finds all. A cgroup that will not freeze is signalled as it is; one
+    /// that was frozen before stays so, unless the signal is the one that a frozen process could never take.
     fn kill_each(&self, signal: i32) -> Result<(), CgroupError> {
-        let frozen = self.freeze().is_ok();
+        let was_frozen = self.freezer_state().is_ok_and(|state| state == FreezerState::Frozen);
+        let frozen = was_frozen || self.freeze().is_ok();
         let sent = self.processes().and_then(|pids| {
             for pid in pids {
                 match sys::process::kill(pid, signal) {
@@ -47,7 +49,7 @@ impl Cgroup {
             }
             Ok(())
         });
-        if frozen {
+        if frozen && (signal == KILL || !was_frozen) {
             // The cgroup may have gone with its last process.
             let _ = self.thaw();
         }

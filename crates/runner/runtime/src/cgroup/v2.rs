@@ -245,6 +245,59 @@ fn set_unified(directory: &Path, resources: &LinuxResources) -> Result<(), Cgrou
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cgroup::{FreezerState, Mode, Stats, layout};
+
+    /// The v2 tree of a hybrid host has no controllers, but all that cgroups themselves can do.
+    #[test]
+    fn a_v2_cgroup_is_made_frozen_killed_and_removed() {
+        let Some(layout) = v2_layout() else {
+            println!("SKIP a_v2_cgroup_is_made_frozen_killed_and_removed: no v2 hierarchy, or not root");
+            return;
+        };
+        let parent = layout.mounts[0].1.join(format!("berth-v2-{}", std::process::id()));
+        let leaf = parent.join("a/b");
+        let cgroup = Cgroup::open([(UNIFIED.to_owned(), leaf.clone())].into());
+        let mut made = Vec::new();
+        make(&cgroup, &layout, &mut made).unwrap();
+        assert_eq!(made, [leaf.clone()]);
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        cgroup.add(child.id() as i32).unwrap();
+        cgroup.freeze().unwrap();
+        assert_eq!(cgroup.freezer_state().unwrap(), FreezerState::Frozen);
+        assert_eq!(cgroup.processes().unwrap(), [child.id() as i32]);
+        let again = make(&cgroup, &layout, &mut made);
+        assert!(matches!(again, Err(CgroupError::NotEmpty(1))), "{again:?}");
+        assert!(matches!(cgroup.stats().unwrap(), Stats::V2(_)));
+        let beside = cgroup.joiner_beside(child.id() as i32).unwrap();
+        assert!(beside.clone_into().is_some());
+        cgroup.kill(9).unwrap();
+        child.wait().unwrap();
+        cgroup.destroy().unwrap();
+        std::fs::remove_dir(parent.join("a")).unwrap();
+        std::fs::remove_dir(parent).unwrap();
+    }
+
+    #[test]
+    fn a_missing_controller_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let unified =
+            |name: &str| LinuxResources { unified: [(name.into(), "1".into())].into(), ..Default::default() };
+        let error = apply(dir.path(), &unified("memory.high")).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "unified resource \"memory.high\" can't be set: controller not available"
+        );
+        assert!(apply(dir.path(), &unified("../x.y")).is_err());
+    }
+
+    fn v2_layout() -> Option<Layout> {
+        let layout = layout().ok()?;
+        let mounts: Vec<_> = layout.mounts.iter().filter(|(name, _)| name == UNIFIED).cloned().collect();
+        let probe = mounts.first()?.1.join(format!("berth-v2-probe-{}", std::process::id()));
+        std::fs::create_dir(&probe).ok()?;
+        std::fs::remove_dir(&probe).ok()?;
+        Some(Layout { mode: Mode::V2, mounts })
+    }
 
     #[test]
     fn limits_are_words_where_the_kernel_wants_words() {

@@ -1,3 +1,5 @@
+//! Filters against a naive reading of their rules.
+
 use proptest::prelude::*;
 use spec::runtime::{SeccompOperator, seccomp_default};
 
