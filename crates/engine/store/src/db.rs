@@ -246,4 +246,6 @@ enum Flush {
 }
 
 #[cfg(test)]
+mod power_tests;
+#[cfg(test)]
 mod tests;

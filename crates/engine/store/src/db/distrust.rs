@@ -20,19 +20,26 @@ const FLAGS: u64 = 9;
 const RECOVERY_REQUIRED: u8 = 2;
 const TWO_PHASE_COMMIT: u8 = 4;
 
-/// The file.
+/// The file, or in tests what stands for it.
 #[derive(Debug)]
-pub(super) struct Distrusting {
-    file: FileBackend,
+pub(super) struct Distrusting<B> {
+    storage: B,
     /// Whether redb has written flags of its own, which are then to be believed.
     is_written: AtomicBool,
 }
 
-impl Distrusting {
+impl<B> Distrusting<B> {
+    /// Wraps `storage`, which nobody has read yet.
+    pub(super) fn new(storage: B) -> Self {
+        Self { storage, is_written: AtomicBool::new(false) }
+    }
+}
+
+impl Distrusting<FileBackend> {
     /// Opens the file at `path`, making it if it is missing.
     pub(super) fn open(path: &Path) -> Result<Self, DatabaseError> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-        Ok(Self { file: FileBackend::new(file)?, is_written: AtomicBool::new(false) })
+        Ok(Self::new(FileBackend::new(file)?))
     }
 }
 
@@ -42,13 +49,13 @@ fn flags_at(offset: u64, length: usize) -> Option<usize> {
     (at < length).then_some(at)
 }
 
-impl StorageBackend for Distrusting {
+impl<B: StorageBackend> StorageBackend for Distrusting<B> {
     fn len(&self) -> io::Result<u64> {
-        self.file.len()
+        self.storage.len()
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.file.read(offset, out)?;
+        self.storage.read(offset, out)?;
         if let Some(at) = flags_at(offset, out.len())
             && !self.is_written.load(Ordering::Acquire)
         {
@@ -58,15 +65,15 @@ impl StorageBackend for Distrusting {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)
+        self.storage.set_len(len)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.file.sync_data()
+        self.storage.sync_data()
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.file.write(offset, data)?;
+        self.storage.write(offset, data)?;
         if flags_at(offset, data.len()).is_some() {
             self.is_written.store(true, Ordering::Release);
         }
@@ -74,30 +81,30 @@ impl StorageBackend for Distrusting {
     }
 
     fn close(&self) -> io::Result<()> {
-        self.file.close()
+        self.storage.close()
     }
 
     fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.file.try_lock_range(start, end)
+        self.storage.try_lock_range(start, end)
     }
 
     fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.file.try_lock_shared_range(start, end)
+        self.storage.try_lock_shared_range(start, end)
     }
 
     fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.file.lock_range(start, end)
+        self.storage.lock_range(start, end)
     }
 
     fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.file.lock_shared_range(start, end)
+        self.storage.lock_shared_range(start, end)
     }
 
     fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.file.unlock_range(start, end)
+        self.storage.unlock_range(start, end)
     }
 
     fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.file.query_lock_range(start, end)
+        self.storage.query_lock_range(start, end)
     }
 }

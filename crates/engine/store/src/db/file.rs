@@ -12,7 +12,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::Path;
 
-use redb::Database;
+use redb::{Database, StorageBackend};
 
 use super::{DbError, Distrusting, rows};
 use crate::table;
@@ -54,8 +54,13 @@ fn make(path: &Path) -> Result<(), DbError> {
 }
 
 fn open_whole(path: &Path) -> Result<Database, DbError> {
+    let file = Distrusting::open(path).map_err(|error| DbError::from_redb(path, error.into()))?;
+    open_storage(path, file)
+}
+
+/// Opens what is in `storage`; `path` names it in errors.
+pub(super) fn open_storage(path: &Path, storage: impl StorageBackend) -> Result<Database, DbError> {
     let wrong = |error: redb::Error| DbError::from_redb(path, error);
-    let file = Distrusting::open(path).map_err(|error| wrong(error.into()))?;
     let named = path.to_owned();
     let database = redb::Builder::new()
         .set_cache_size(CACHE_BYTES)
@@ -65,7 +70,7 @@ fn open_whole(path: &Path) -> Result<Database, DbError> {
                 tracing::warn!(path = %named.display(), "the last transaction is not whole; the state before it is used");
             }
         })
-        .create_with_backend(file)
+        .create_with_backend(storage)
         .map_err(|error| wrong(error.into()))?;
     let tx = database.begin_write().map_err(|error| wrong(error.into()))?;
     for table in table::ALL {
