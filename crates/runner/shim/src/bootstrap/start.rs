@@ -78,7 +78,20 @@ fn spawn(params: &Params, listener: UnixListener) -> Result<Child, Error> {
         .stdin(Stdio::from(OwnedFd::from(listener)))
         .stdout(Stdio::null())
         .stderr(Stdio::null());
+    match library_path() {
+        Some(path) => command.env("LD_LIBRARY_PATH", path),
+        None => command.env_remove("LD_LIBRARY_PATH"),
+    };
     command.spawn().map_err(|error| failed(&error))
+}
+
+/// The library path without what is not there and, above all, without its empty parts: they mean the working
+/// directory, which is the bundle. containerd's opt plugin leaves one.
+fn library_path() -> Option<String> {
+    let path = std::env::var("LD_LIBRARY_PATH").ok()?;
+    let parts: Vec<&str> =
+        path.split(':').filter(|part| Path::new(part).is_absolute() && Path::new(part).is_dir()).collect();
+    (!parts.is_empty()).then(|| parts.join(":"))
 }
 
 /// Gives the new process its cgroup and its place in the queue of the out-of-memory killer.

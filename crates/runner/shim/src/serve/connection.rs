@@ -25,6 +25,8 @@ pub struct Connection {
     socket: UnixStream,
     input: Vec<u8>,
     output: Vec<u8>,
+    /// Whether the poll watches for room too.
+    congested: bool,
 }
 
 impl Connection {
@@ -61,8 +63,12 @@ impl Connection {
         if self.output.is_empty() {
             self.output = Vec::new();
         }
-        let flags = if self.output.is_empty() { EventFlags::IN } else { EventFlags::IN | EventFlags::OUT };
-        poll.modify(&self.socket, Token::Connection(id), flags);
+        let congested = !self.output.is_empty();
+        if congested != self.congested {
+            self.congested = congested;
+            let flags = if congested { EventFlags::IN | EventFlags::OUT } else { EventFlags::IN };
+            poll.modify(&self.socket, Token::Connection(id), flags);
+        }
         Ok(())
     }
 
@@ -107,7 +113,8 @@ impl Shim {
         socket.set_nonblocking(true).map_err(|error| Error::internal(format!("fcntl: {error}")))?;
         let id = self.new_id();
         self.poll.add(&socket, Token::Connection(id), EventFlags::IN)?;
-        self.connections.insert(id, Connection { socket, input: Vec::new(), output: Vec::new() });
+        self.connections
+            .insert(id, Connection { socket, input: Vec::new(), output: Vec::new(), congested: false });
         // A client usually means that the daemon is back: no need to wait longer before telling it what happened.
         self.publisher.retry(&self.poll);
         Ok(())

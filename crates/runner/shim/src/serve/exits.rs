@@ -7,6 +7,7 @@ use api::containerd::events::TaskExit;
 use api::containerd::task::v3::{KillRequest, WaitResponse};
 use rustix::io::Errno;
 use rustix::process::{WaitOptions, WaitStatus};
+use spec::error::Error;
 
 use super::{ReplyTo, Shim};
 use crate::log;
@@ -145,11 +146,23 @@ impl Shim {
             exited_at: Some(exit.timestamp()),
         };
         self.publish("/tasks/exit", &event);
+        self.answer_waits(waits, exit);
+        self.release_held(container, false);
+    }
+
+    /// Tells whoever waits for a process how it ended.
+    pub(crate) fn answer_waits(&mut self, waits: Vec<ReplyTo>, exit: Exit) {
         let response = WaitResponse { exit_status: exit.status, exited_at: Some(exit.timestamp()) };
         for wait in waits {
             self.answer(wait, Ok(response.encode_to_vec()));
         }
-        self.release_held(container, false);
+    }
+
+    /// Tells whoever waits for a process that it is gone without having run.
+    pub(crate) fn disappoint_waits(&mut self, waits: Vec<ReplyTo>) {
+        for wait in waits {
+            self.answer(wait, Err(Error::not_found("process deleted")));
+        }
     }
 
     /// Tells the end of init once no exec runs, or regardless.

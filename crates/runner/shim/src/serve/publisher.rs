@@ -42,7 +42,7 @@ enum Link {
     /// No connection.
     Down,
     /// A connection; with `sent`, the first event of the queue is under way.
-    Up { socket: UnixStream, input: Vec<u8>, output: Vec<u8>, sent: Option<(u32, Instant)> },
+    Up { socket: UnixStream, input: Vec<u8>, output: Vec<u8>, congested: bool, sent: Option<(u32, Instant)> },
     /// No connection before this.
     Backoff(Instant),
 }
@@ -130,7 +130,13 @@ impl Publisher {
         if matches!(self.link, Link::Down) {
             match self.address.as_deref().map(|address| open(poll, address)) {
                 Some(Ok(socket)) => {
-                    self.link = Link::Up { socket, input: Vec::new(), output: Vec::new(), sent: None };
+                    self.link = Link::Up {
+                        socket,
+                        input: Vec::new(),
+                        output: Vec::new(),
+                        congested: false,
+                        sent: None,
+                    };
                 }
                 Some(Err(error)) => return self.fail(poll, error.text()),
                 None => return,
@@ -153,7 +159,7 @@ impl Publisher {
     }
 
     fn flush(&mut self, poll: &Poll) {
-        let Link::Up { socket, output, .. } = &mut self.link else { return };
+        let Link::Up { socket, output, congested, .. } = &mut self.link else { return };
         while !output.is_empty() {
             match socket.write(output) {
                 Ok(count) => {
@@ -164,11 +170,15 @@ impl Publisher {
                 Err(error) => return self.fail(poll, &error.to_string()),
             }
         }
-        let flags = if output.is_empty() { EventFlags::IN } else { EventFlags::IN | EventFlags::OUT };
         if output.is_empty() {
             *output = Vec::new();
         }
-        poll.modify(socket, Token::Publisher, flags);
+        // The poll watches for room only while there is none.
+        if *congested == output.is_empty() {
+            *congested = !*congested;
+            let flags = if *congested { EventFlags::IN | EventFlags::OUT } else { EventFlags::IN };
+            poll.modify(socket, Token::Publisher, flags);
+        }
     }
 
     /// The connection has something to say, or room.

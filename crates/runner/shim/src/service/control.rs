@@ -5,7 +5,6 @@ use api::containerd::task::v3::{
     ShutdownRequest, UpdateTaskRequest,
 };
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal};
 use rustix::termios::Winsize;
 use spec::error::{Error, Kind};
 
@@ -44,15 +43,15 @@ impl Shim {
             Phase::Running => {}
         }
         // Not reaped yet, since its end is not known: the number is still its own.
-        let pid = Pid::from_raw(process.pid.cast_signed());
-        let signal = Signal::from_named_raw(request.signal.cast_signed());
-        match (pid, signal) {
-            (Some(pid), Some(signal)) => match rustix::process::kill_process(pid, signal) {
-                Ok(()) => Ok(empty()),
-                Err(Errno::SRCH) => Err(Error::not_found("process already finished")),
-                Err(errno) => Err(Error::new(Kind::Unknown, format!("exec kill error: {errno}"))),
-            },
-            _ => Err(Error::invalid(format_args!("signal {}", request.signal))),
+        match sys::process::kill(process.pid.cast_signed(), request.signal.cast_signed()) {
+            Ok(()) => Ok(empty()),
+            Err(error) if error.is(Errno::SRCH.raw_os_error()) => {
+                Err(Error::not_found("process already finished"))
+            }
+            Err(error) if error.is(Errno::INVAL.raw_os_error()) => {
+                Err(Error::invalid(format_args!("signal {}", request.signal)))
+            }
+            Err(error) => Err(Error::new(Kind::Unknown, format!("exec kill error: {}", error.words()))),
         }
     }
 

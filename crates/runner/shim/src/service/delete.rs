@@ -50,6 +50,7 @@ impl Shim {
         let _ = std::fs::remove_file(container.bundle.join(format!("{exec_id}.pid")));
         let Some(mut process) = container.execs.remove(exec_id) else { return };
         self.close_streams(&mut process);
+        self.disappoint_waits(std::mem::take(&mut process.waits));
         self.answer(reply, Ok(response(&process).encode_to_vec()));
     }
 
@@ -72,9 +73,9 @@ impl Shim {
             return self.answer(reply, Err(Error::internal(format!("failed rootfs umount: {error}"))));
         }
         let Some(mut container) = self.containers.remove(id) else { return };
-        self.close_streams(&mut container.init);
-        for process in container.execs.values_mut() {
+        for (_, process) in container.processes_mut() {
             self.close_streams(process);
+            self.disappoint_waits(std::mem::take(&mut process.waits));
         }
         let response = response(&container.init);
         let event = TaskDelete {

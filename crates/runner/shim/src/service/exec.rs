@@ -6,7 +6,7 @@ use spec::error::{Error, Kind};
 
 use super::{Parked, decode, empty, no_process};
 use crate::driver::Call;
-use crate::process::{Freeze, Phase, Process, Streams};
+use crate::process::{Exit, Freeze, Phase, Process, Streams};
 use crate::serve::{Doing, ReplyTo, Shim};
 
 /// The most processes of one container that clients may describe.
@@ -73,7 +73,9 @@ impl Shim {
             // It has nothing to log, and its end is awaited like any other's.
             logger.kill();
         }
-        process.phase = Phase::Stopped(crate::process::Exit::now(255));
+        let exit = Exit::now(255);
+        process.phase = Phase::Stopped(exit);
+        self.answer_waits(std::mem::take(&mut process.waits), exit);
         if let Some(container) = self.containers.get_mut(id) {
             container.execs.insert(exec_id.into(), process);
         }

@@ -288,3 +288,47 @@ fn execs_end_before_a_container_that_shares_its_pids() {
     let exits: Vec<TaskExit> = events.payloads("/tasks/exit");
     assert_eq!([exits[0].id.as_str(), exits[1].id.as_str()], ["e", "a"]);
 }
+
+#[test]
+fn waits_end_with_what_they_wait_for() {
+    testkit::needs!(root, program "busybox");
+    let place = Place::new();
+    place.bundle("a", "sleep 1000");
+    let mut shim = Shim::start(place, "a");
+    shim.create(&shim.create_request("a"));
+    shim.start_process("a", "");
+    let exec =
+        |exec_id: &str| ExecProcessRequest { id: "a".into(), exec_id: exec_id.into(), ..Default::default() };
+    let described = |exec_id: &str, program: &str| {
+        let process = serde_json::json!({ "args": [program], "cwd": "/", "env": ["PATH=/bin"] });
+        let spec = Some(api::Any { type_url: String::new(), value: process.to_string().into_bytes() });
+        ExecProcessRequest { spec, ..exec(exec_id) }
+    };
+    let mut waiter = crate::shim::connect(&shim.place, &shim.address);
+    let mut outcomes = Vec::new();
+    for (exec_id, program) in [("missing", "/no/such/program"), ("unstarted", "/bin/true")] {
+        let () = shim.call("Exec", &described(exec_id, program)).unwrap();
+        let wait = WaitRequest { id: "a".into(), exec_id: exec_id.into() };
+        let stream = waiter.send(shim.service, "Wait", &wait).unwrap();
+        // A call on the same connection after it says that the wait is parked.
+        let _: ConnectResponse = waiter.call(shim.service, "Connect", &ConnectRequest::default()).unwrap();
+        let start = StartRequest { id: "a".into(), exec_id: exec_id.into() };
+        if exec_id == "missing" {
+            refusal(shim.call::<_, StartResponse>("Start", &start));
+        } else {
+            shim.delete("a", exec_id);
+        }
+        outcomes.push(waiter.receive(stream, crate::shim::soon()).unwrap());
+    }
+    let failed = WaitResponse::decode(outcomes[0].payload.as_slice()).unwrap();
+    assert_eq!((failed.exit_status, outcomes[0].status.is_none()), (255, true));
+    assert_eq!(outcomes[1].status.as_ref().unwrap().code, Kind::NotFound.code());
+
+    shim.exec(exec("e"), &["/bin/sleep", "1000"]).unwrap();
+    shim.kill("a", "e", 37);
+    assert_eq!(shim.wait("a", "e").exit_status, 128 + 37);
+    shim.kill("a", "", 9);
+    shim.wait("a", "");
+    shim.delete("a", "");
+    shim.shutdown();
+}
