@@ -94,9 +94,9 @@ fn check(rule: &LinuxDeviceCgroup) -> Result<Rule, CgroupError> {
 
 /// Writes the rules in order; the controller itself resolves overlaps as the specification does.
 pub(super) fn write_v1(directory: &Path, rules: &[Rule]) -> Result<(), CgroupError> {
-    for rule in rules {
-        let name = if rule.allow { "devices.allow" } else { "devices.deny" };
-        file::write(directory, name, &line(rule))?;
+    for group in rules.chunk_by(|one, next| one.allow == next.allow) {
+        let name = if group[0].allow { "devices.allow" } else { "devices.deny" };
+        file::write_each(directory, name, &group.iter().map(line).collect::<Vec<_>>())?;
     }
     Ok(())
 }

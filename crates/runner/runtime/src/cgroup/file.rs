@@ -8,6 +8,17 @@ use sys::Error;
 /// Values are at most a few lines; `cgroup.procs` and `memory.numa_stat` of large hosts a few hundred KiB.
 const MAX_BYTES: u64 = 4 << 20;
 
+/// Writes `values` to the existing file `name` of `directory`, each in one call, as the kernel wants it.
+pub(super) fn write_each(directory: &Path, name: &str, values: &[String]) -> Result<(), Error> {
+    let path = directory.join(name);
+    let open = std::fs::OpenOptions::new().write(true).open(&path);
+    let mut file = open.map_err(|error| failed(&error, "open", &path))?;
+    values.iter().try_for_each(|value| {
+        let written = file.write_all(value.as_bytes());
+        written.map_err(|error| Error::new(errno(&error), format!("write({path:?}, {value:?})")))
+    })
+}
+
 /// Writes `value` to the existing file `name` of `directory` in one call, as the kernel wants it.
 pub(super) fn write(directory: &Path, name: &str, value: &str) -> Result<(), Error> {
     let path = directory.join(name);
@@ -85,12 +96,12 @@ fn errno(error: &io::Error) -> i32 {
 
 /// Makes the directory `path` and its parents; whether it was not there before.
 pub(super) fn make(path: &Path) -> Result<bool, Error> {
-    match std::fs::create_dir(path).map_err(|error| failed(&error, "mkdir", path)) {
+    match make_one(path) {
         Ok(()) => Ok(true),
         Err(error) if error.is(EEXIST) => Ok(false),
         Err(error) if error.is(ENOENT) => {
             make(path.parent().ok_or(error)?)?;
-            match std::fs::create_dir(path).map_err(|error| failed(&error, "mkdir", path)) {
+            match make_one(path) {
                 Ok(()) => Ok(true),
                 Err(error) if error.is(EEXIST) => Ok(false),
                 Err(error) => Err(error),
@@ -98,4 +109,11 @@ pub(super) fn make(path: &Path) -> Result<bool, Error> {
         }
         Err(error) => Err(error),
     }
+}
+
+/// Whatever the caller's umask is, only the owner may make cgroups or move tasks in there.
+fn make_one(path: &Path) -> Result<(), Error> {
+    use std::os::unix::fs::DirBuilderExt;
+    let made = std::fs::DirBuilder::new().mode(0o755).create(path);
+    made.map_err(|error| failed(&error, "mkdir", path))
 }
