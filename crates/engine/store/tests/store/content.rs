@@ -6,6 +6,7 @@ use std::time::Instant;
 use model::content::{Commit, Open, read_blob};
 use model::filter::Filters;
 use model::mask::Mask;
+use proptest::prelude::*;
 use spec::{Kind, Labels};
 use store::Sharing;
 
@@ -306,4 +307,68 @@ fn an_ingest_takes_hundreds_of_megabytes_a_second() {
             268.4 / committed.as_secs_f64()
         );
     });
+}
+
+/// What a client may do with an ingest.
+#[derive(Clone, Debug)]
+enum Step {
+    Write(usize),
+    Cut(u64),
+    /// The writer goes, perhaps with the daemon, and another comes.
+    Again {
+        restart: bool,
+    },
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    // Around the size at which pieces are joined before they are written.
+    let size = prop_oneof![1..100_usize, 200_000..300_000_usize, 600_000..700_000_usize];
+    let step = prop_oneof![
+        6 => size.prop_map(Step::Write),
+        2 => (0..100_u64).prop_map(Step::Cut),
+        1 => any::<bool>().prop_map(|restart| Step::Again { restart }),
+    ];
+    prop::collection::vec(step, 1..12)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn an_ingest_is_a_file_that_survives_its_writers(steps in steps()) {
+        let mut bed = Bed::new();
+        let mut model: Vec<u8> = Vec::new();
+        let mut ingest = within("one", |cx| bed.store.content().ingest(cx, &by_ref("up")).unwrap());
+        for (number, step) in steps.into_iter().enumerate() {
+            match step {
+                Step::Write(size) => {
+                    let bytes = vec![u8::try_from(number).unwrap(); size];
+                    ingest.write(&bytes).unwrap();
+                    model.extend(bytes);
+                }
+                Step::Cut(percent) => {
+                    let size = model.len() as u64 * percent / 100;
+                    ingest.truncate(size).unwrap();
+                    model.truncate(usize::try_from(size).unwrap());
+                }
+                Step::Again { restart } => {
+                    drop(ingest);
+                    if restart {
+                        bed = bed.reopened();
+                    }
+                    ingest = within("one", |cx| bed.store.content().ingest(cx, &by_ref("up")).unwrap());
+                }
+            }
+            prop_assert_eq!(ingest.status().offset, model.len() as u64);
+        }
+        within("one", |cx| {
+            prop_assert_eq!(bed.store.content().status(cx, "up").unwrap().offset, model.len() as u64);
+            let digest = ingest.commit(cx, &Commit { size: Some(model.len() as u64), ..Commit::default() }).unwrap();
+            prop_assert_eq!(&digest, &sha256(&model));
+            prop_assert!(read_blob(&*bed.store.content(), cx, &digest, 1 << 30).unwrap() == model);
+            Ok(())
+        })?;
+        drop(ingest);
+        bed.assert_whole();
+    }
 }
