@@ -219,7 +219,8 @@ impl<'a> Exec<'a> {
         user_namespace: bool,
     ) -> Result<Option<OwnedFd>, ExecError> {
         if user_namespace {
-            create::settle(pid, process).map_err(|error| match error {
+            let settled = create::settle(pid, process).and_then(|()| create::limit(pid, process));
+            settled.map_err(|error| match error {
                 CreateError::System { source, .. } => ExecError::at("prepare the process")(source),
                 other => ExecError::Init { errno: 0, text: other.to_string() },
             })?;

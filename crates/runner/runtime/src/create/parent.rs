@@ -62,9 +62,13 @@ pub(crate) fn parked_in_pid_namespace(
 
 const SIGKILL: i32 = 9;
 
-/// What only the parent may do to a process in a user namespace: limits and the OOM score.
+/// Sets the limits of a process in a user namespace, which may not raise them itself.
+pub(crate) fn limit(pid: i32, process: &Process) -> Result<(), CreateError> {
+    init::set_limits(pid, process).map_err(CreateError::at("set resource limits"))
+}
+
+/// Sets the OOM score of a process in a user namespace, which may not do so itself.
 pub(crate) fn settle(pid: i32, process: &Process) -> Result<(), CreateError> {
-    init::set_limits(pid, process).map_err(CreateError::at("set resource limits"))?;
     if let Some(score) = process.oom_score_adj {
         let proc = Procfs::of_host().map_err(CreateError::at("open procfs"))?;
         init::oom_score(score, |text| proc.write(&format!("{pid}/oom_score_adj"), text))
@@ -150,7 +154,12 @@ impl Child {
                     go()?;
                 }
                 Word::Console(master) => console = Some(master),
-                Word::Ready => return Ok(console),
+                Word::Ready => {
+                    if plan.namespaces.has(Kind::User) {
+                        limit(self.pid, &plan.process)?;
+                    }
+                    return Ok(console);
+                }
                 Word::Failed(errno, text) => return Err(CreateError::Init { errno, text }),
             }
         }

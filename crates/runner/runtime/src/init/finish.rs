@@ -29,9 +29,8 @@ pub(super) struct Program {
     env: Vec<CString>,
 }
 
-/// What needs the host's privileges: resource limits and the OOM score.
+/// What needs the host's procfs: the OOM score.
 pub(super) fn host_settings(process: &Process, host: &Procfs) -> Result<(), InitError> {
-    set_limits(0, process).step(|| "set resource limits".into())?;
     if let Some(score) = process.oom_score_adj {
         oom_score(score, |text| host.write_self("oom_score_adj", text))?;
     }
@@ -78,9 +77,18 @@ pub(super) fn labels(process: &Process, host: &Procfs) -> Result<(), InitError> 
     Ok(())
 }
 
+/// How much is left to do for a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Remaining {
+    /// Whether it is the container's first process.
+    pub first: bool,
+    /// Whether it sets its limits itself; in a user namespace it may not raise them, and the parent does.
+    pub limits: bool,
+}
+
 /// Becomes the user of the process, in its directory, with its capabilities, and finds its program.
-pub(super) fn identity(process: &Process, root: &Root, first: bool) -> Result<Program, InitError> {
-    scheduling(process, first)?;
+pub(super) fn identity(process: &Process, root: &Root, remaining: Remaining) -> Result<Program, InitError> {
+    scheduling(process, remaining.first)?;
     if process.no_new_privs {
         process::set_no_new_privs().step(|| "set no_new_privs".into())?;
     } else {
@@ -90,6 +98,10 @@ pub(super) fn identity(process: &Process, root: &Root, first: bool) -> Result<Pr
     own_streams(process.uid)?;
     let home = home(process, root);
     let entered = enter_cwd(process, root);
+    if remaining.limits {
+        // As late as privileges allow: this process needs more descriptors than its program may be allowed.
+        set_limits(0, process).step(|| "set resource limits".into())?;
+    }
     let (_, permitted, _) = capability::get().step(|| "read capabilities".into())?;
     capability::bound(process.capabilities.bounding).step(|| "set the bounding set".into())?;
     process::set_keep_capabilities(true).step(|| "keep capabilities".into())?;
@@ -146,12 +158,19 @@ fn home(process: &Process, root: &Root) -> Option<CString> {
     if program::variable(process, b"HOME").is_some() {
         return None;
     }
-    let found = root.open(Path::new("/etc/passwd"), Access::Read).ok().and_then(|file| {
-        let regular = at::stat_fd(file.as_fd()).is_ok_and(|stat| stat.is_file());
-        let text = regular.then(|| fd::read_all(file.as_fd(), LONGEST_PASSWD).ok()).flatten()?;
-        home_of(process.uid, &String::from_utf8_lossy(&text))
-    });
+    let found = passwd(root).and_then(|text| home_of(process.uid, &String::from_utf8_lossy(&text)));
     CString::new(format!("HOME={}", found.unwrap_or_else(|| "/".into()))).ok()
+}
+
+/// The container's passwd file, when it is one: opening a device or a FIFO of the image could have effects.
+fn passwd(root: &Root) -> Option<Vec<u8>> {
+    let path = Path::new("/etc/passwd");
+    let handle = root.open(path, Access::Handle).ok()?;
+    if !at::stat_fd(handle.as_fd()).is_ok_and(|stat| stat.is_file()) {
+        return None;
+    }
+    let file = root.open(path, Access::Read).ok()?;
+    fd::read_all(file.as_fd(), LONGEST_PASSWD).ok()
 }
 
 /// The home directory of `uid` in the text of a passwd file.

@@ -9,6 +9,7 @@ use sys::path::Root;
 use sys::process::schedule;
 use sys::procfs::Procfs;
 
+use super::finish::Remaining;
 use super::{InitError, Step, begin_process, console, fail, finish, namespace::become_root, own_keyring};
 use crate::cgroup::Joiner;
 use crate::create::Stdio;
@@ -63,7 +64,8 @@ fn steps(joining: &Joining<'_>) -> Result<Infallible, InitError> {
     }
     let root = Root::open_dir(Path::new("/")).step(|| "open /".into())?;
     console::or_streams(process, &root, None, joining.stdio, joining.talk, false)?;
-    let program = finish::identity(process, &root, false)?;
+    let program =
+        finish::identity(process, &root, Remaining { first: false, limits: !joining.user_namespace })?;
     drop(root);
     joining.talk.say(&Word::Ready).step(|| "report to the parent".into())?;
     finish::execute(process, &program, joining.preserve_fds)

@@ -107,7 +107,8 @@ fn steps(init: &Init<'_>) -> Result<Infallible, InitError> {
     rootfs::finish(plan, &root)?;
     finish::labels(&plan.process, &host)?;
     drop((host, mounted));
-    let program = finish::identity(&plan.process, &root, true)?;
+    let program =
+        finish::identity(&plan.process, &root, finish::Remaining { first: true, limits: init.privileged })?;
     drop(root);
     forget_descriptors(init)?;
     init.talk.say(&Word::Ready).step(|| "report to the parent".into())?;
@@ -183,7 +184,11 @@ fn container_hooks(
     }
     let status = if point == hooks::Point::StartContainer { Status::Created } else { Status::Creating };
     let state = State { pid: process::own_pid(), status, ..init.state.clone() };
-    hooks::run(commands, &state, point).map_err(|error| InitError::other(&error))
+    // Modes of devices and directories are exact here; those of a hook's files are as usual.
+    process::set_umask(0o022);
+    let done = hooks::run(commands, &state, point).map_err(|error| InitError::other(&error));
+    process::set_umask(0);
+    done
 }
 
 /// Names and kernel settings of the new namespaces.

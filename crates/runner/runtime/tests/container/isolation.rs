@@ -152,3 +152,32 @@ fn limits_reach_the_cgroup() {
     assert_eq!(bundle.runc(&["delete", "--force"]).code, 0);
     bundle.assert_gone();
 }
+
+#[test]
+fn very_low_limits_do_not_keep_the_program_from_starting() {
+    for user_namespace in [false, true] {
+        let Some(mut bundle) = bundle("low_limits", "ulimit -n") else { return };
+        if user_namespace {
+            bundle.user_namespace();
+        }
+        bundle.process().rlimits = vec![Rlimit { kind: "RLIMIT_NOFILE".into(), soft: 4, hard: 4 }];
+        assert_eq!(bundle.says(), "4");
+    }
+}
+
+#[test]
+fn a_user_namespace_with_the_hosts_network_sees_sysfs_and_its_cgroups() {
+    let Some(mut bundle) =
+        bundle("user_host_network", "ls /sys/class/net/lo > /dev/null && ls /sys/fs/cgroup | wc -l")
+    else {
+        return;
+    };
+    bundle.user_namespace();
+    bundle.namespace(NamespaceKind::Network, None);
+    bundle.namespace(NamespaceKind::Cgroup, Some(Namespace::new(NamespaceKind::Cgroup)));
+    let cgroup =
+        spec::runtime::Mount::new("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "ro"]);
+    bundle.spec.mounts.push(cgroup);
+    let count: usize = bundle.says().parse().unwrap();
+    assert!(count > 0);
+}
