@@ -15,6 +15,7 @@ pub mod progress;
 pub mod pull;
 pub mod push;
 pub mod registry;
+pub mod remains;
 mod services;
 mod transfer;
 mod unpack;

@@ -76,7 +76,7 @@ pub struct Pulled {
 /// malformed or of Docker's schema 1; otherwise what the network, the registry or the disk said. What was fetched whole
 /// stays until garbage collection, so that another try goes on from there.
 pub async fn run(ctx: &Ctx, services: &Services, pull: Pull, sink: Option<Sink>) -> Result<Pulled> {
-    transfer::run(ctx, services, move |scope| async move {
+    transfer::run(ctx, services, Some(pull.reference.to_string()), move |scope| async move {
         let tracker = Tracker::new(sink, &pull.reference.to_string(), "downloading");
         let ticking = tracker.clone();
         let outcome = tokio::select! {
@@ -146,7 +146,7 @@ pub async fn unpack(
     stored: UnpackStored,
     sink: Option<Sink>,
 ) -> Result<Vec<Unpacked>> {
-    transfer::run(ctx, services, move |scope| async move {
+    transfer::run(ctx, services, None, move |scope| async move {
         let tracker = Tracker::new(sink, stored.target.digest.as_str(), "downloading");
         let ticking = tracker.clone();
         let outcome = tokio::select! {

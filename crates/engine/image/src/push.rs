@@ -41,7 +41,7 @@ pub struct Push {
 /// # Errors
 /// `NotFound` when the store lacks part of the image; otherwise what the registry or the network said.
 pub async fn run(ctx: &Ctx, services: &Services, push: Push, sink: Option<Sink>) -> Result<()> {
-    transfer::run(ctx, services, move |scope| async move {
+    transfer::run(ctx, services, None, move |scope| async move {
         let tracker = Tracker::new(sink, &push.reference.to_string(), "uploading");
         let ticking = tracker.clone();
         let outcome = tokio::select! {

@@ -5,19 +5,15 @@
 //! Invariant: no prepared snapshot outlives its transfer, and the lease goes only when the last blocking work has ended.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
 
 use model::snapshot::Snapshotter;
 use model::{Ctx, Cx, Lane};
-use spec::{Error, Kind, Labels, LeaseId, Result, label};
+use spec::{Error, Kind, LeaseId, Result};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout_at;
 use tracing::warn;
 
-use crate::Services;
-
-/// How long a lease holds a transfer whose daemon died.
-const LEASE: Duration = Duration::from_secs(24 * 3600);
+use crate::{Services, remains};
 
 /// What a running transfer has in its hands.
 pub(crate) struct Scope {
@@ -62,20 +58,33 @@ impl Scope {
 }
 
 /// Runs `work` to its end, or undoes it when the caller leaves or the deadline of `ctx` passes.
-pub(crate) async fn run<T, F, Fut>(ctx: &Ctx, services: &Services, work: F) -> Result<T>
+///
+/// With `retry`, content that a failed transfer has fetched waits for the next one of the same text.
+pub(crate) async fn run<T, F, Fut>(
+    ctx: &Ctx,
+    services: &Services,
+    retry: Option<String>,
+    work: F,
+) -> Result<T>
 where
     F: FnOnce(Arc<Scope>) -> Fut + Send + 'static,
     Fut: Future<Output = Result<T>> + Send + 'static,
     T: Send + 'static,
 {
     let (here, gone) = oneshot::channel::<()>();
-    let owner = tokio::spawn(own(ctx.clone(), services.clone(), work, gone));
+    let owner = tokio::spawn(own(ctx.clone(), services.clone(), retry, work, gone));
     let ended = owner.await;
     drop(here);
     ended.map_err(|panic| Error::internal(format!("a transfer failed: {panic}")))?
 }
 
-async fn own<T, F, Fut>(ctx: Ctx, services: Services, work: F, gone: oneshot::Receiver<()>) -> Result<T>
+async fn own<T, F, Fut>(
+    ctx: Ctx,
+    services: Services,
+    retry: Option<String>,
+    work: F,
+    gone: oneshot::Receiver<()>,
+) -> Result<T>
 where
     F: FnOnce(Arc<Scope>) -> Fut + Send + 'static,
     Fut: Future<Output = Result<T>> + Send + 'static,
@@ -119,16 +128,28 @@ where
     // Every blocking closure holds a sender; when the last is gone nobody writes into a snapshot any more.
     drop(scope);
     while ended.recv().await.is_some() {}
-    finish(&undo, services, prepared, lease).await;
+    let end = match &outcome {
+        Ok(_) => End::Well,
+        // Content kept for later must not be what the disk is full of.
+        Err(error) if error.kind() == Kind::ResourceExhausted => End::Badly,
+        Err(_) => End::ToBeTriedAgain,
+    };
+    let retry = retry.as_deref().map(remains::lease_for).transpose()?;
+    finish(&undo, services, prepared, lease, retry, end).await;
     outcome
 }
 
 async fn take_lease(undo: &Ctx, services: &Services) -> Result<LeaseId> {
     let leases = services.leases.clone();
-    let expires = humantime::format_rfc3339_seconds(SystemTime::now() + LEASE).to_string();
-    let labels = Labels::from([(label::GC_EXPIRE.to_owned(), expires)]);
-    let lease = undo.blocking(Lane::Disk, move |cx| leases.create(cx, None, &labels)).await?;
-    lease.id.parse().map_err(Error::from)
+    undo.blocking(Lane::Disk, move |cx| remains::begin(cx, &*leases)).await
+}
+
+/// How a transfer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Well,
+    ToBeTriedAgain,
+    Badly,
 }
 
 /// Removes what was prepared and not committed, then lets go of everything else.
@@ -137,10 +158,9 @@ async fn finish(
     services: Services,
     prepared: Vec<(Arc<dyn Snapshotter>, String)>,
     lease: Option<LeaseId>,
+    retry: Option<LeaseId>,
+    end: End,
 ) {
-    if prepared.is_empty() && lease.is_none() {
-        return;
-    }
     let done = undo
         .blocking(Lane::Disk, move |cx| {
             for (driver, key) in &prepared {
@@ -151,10 +171,13 @@ async fn finish(
                     _ => {}
                 }
             }
-            match &lease {
-                Some(lease) => services.leases.delete(cx, lease.as_str()),
-                None => Ok(()),
+            let leases = &*services.leases;
+            match (&lease, &retry, end) {
+                (Some(lease), Some(retry), End::ToBeTriedAgain) => remains::keep(cx, leases, lease, retry)?,
+                (_, Some(retry), End::Well | End::Badly) => remains::forget(cx, leases, retry)?,
+                _ => {}
             }
+            lease.iter().try_for_each(|lease| remains::forget(cx, leases, lease))
         })
         .await;
     // The lease ends by itself after a day; a failure here costs disk, not data.

@@ -48,7 +48,7 @@ pub async fn run(
     stream: Box<dyn Write + Send>,
     sink: Option<Sink>,
 ) -> Result<()> {
-    transfer::run(ctx, services, move |scope| async move {
+    transfer::run(ctx, services, None, move |scope| async move {
         let tracker = Tracker::new(sink, "", "exporting");
         tracker.say("Exporting");
         let content = scope.services.content.clone();

@@ -74,7 +74,7 @@ pub async fn run(
     stream: Box<dyn Read + Send>,
     sink: Option<Sink>,
 ) -> Result<Imported> {
-    transfer::run(ctx, services, move |scope| async move {
+    transfer::run(ctx, services, None, move |scope| async move {
         let tracker = Tracker::new(sink, &import.names.name, "importing");
         tracker.say("Importing");
         let ticking = tracker.clone();

@@ -447,21 +447,17 @@ fn failed(error: hyper_util::client::legacy::Error, method: &Method, url: &Uri) 
 
 /// Whether a handshake failed because the peer does not speak TLS at all.
 fn is_no_tls(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(io) = error.downcast_ref::<std::io::Error>() {
-            let kind = io.kind();
-            if matches!(kind, std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::ConnectionReset) {
-                return true;
-            }
-            let inner = io.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-            if matches!(inner, Some(rustls::Error::InvalidMessage(_))) {
-                return true;
-            }
-        }
-        next = error.source();
+    use std::io::ErrorKind::{ConnectionReset, UnexpectedEof};
+
+    if let Some(rustls::Error::InvalidMessage(_)) = error.downcast_ref() {
+        return true;
     }
-    false
+    // An I/O error hides what it wraps from `source`, which gives the cause of what is wrapped.
+    let io = error.downcast_ref::<std::io::Error>();
+    let wrapped = io.and_then(|io| io.get_ref());
+    io.is_some_and(|io| matches!(io.kind(), UnexpectedEof | ConnectionReset))
+        || wrapped.is_some_and(|wrapped| is_no_tls(wrapped))
+        || error.source().is_some_and(is_no_tls)
 }
 
 /// `location` as seen from `base`.

@@ -112,6 +112,7 @@ fn a_failed_pull_leaves_its_bytes_to_the_next() {
     peer.fail("GET", &layer, Fault::status(404)).times(1);
     peer.fail("GET", &layer, Fault::CutAfter(150_000)).times(1);
     place.pull(&reference).unwrap_err();
+    place.store.collect().unwrap();
     assert_eq!(place.ingests(), [(format!("layer-{layer}"), 150_000)]);
     peer.fail("GET", &layer, Fault::CutAfter(1_000_000)).times(1);
     let pulled = place.pull(&reference).unwrap();
@@ -119,6 +120,10 @@ fn a_failed_pull_leaves_its_bytes_to_the_next() {
     let ranges: Vec<_> = last.iter().filter_map(|request| request.headers.get("range")).collect();
     assert_eq!(ranges[ranges.len() - 1], "bytes=1150000-");
     assert!(pulled.unpacked[0].chain_id.is_some());
+    place.cx(|cx| place.services.images.delete(cx, &reference, &Default::default())).unwrap();
+    place.store.collect().unwrap();
+    let left = place.cx(|cx| place.services.content.list(cx, &model::Filters::default())).unwrap();
+    assert!(left.is_empty(), "nothing waits for another try any more");
 }
 
 #[test]

@@ -9,3 +9,4 @@ mod oracle;
 mod place;
 mod pull;
 mod push;
+mod tls;

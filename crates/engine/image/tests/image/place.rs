@@ -143,8 +143,10 @@ impl Place {
             .collect()
     }
 
+    /// How many transfers still hold something, apart from content that waits for another try.
     pub fn leases(&self) -> usize {
-        self.cx(|cx| self.services.leases.list(cx, &model::Filters::default())).unwrap().len()
+        let all = self.cx(|cx| self.services.leases.list(cx, &model::Filters::default())).unwrap();
+        all.iter().filter(|lease| !lease.id.starts_with("retry-")).count()
     }
 
     pub fn ingests(&self) -> Vec<(String, u64)> {
