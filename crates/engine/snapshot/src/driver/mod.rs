@@ -22,6 +22,7 @@ use spec::{Labels, Result};
 use sys::path::{Root, at};
 
 mod copy;
+mod distrust;
 mod error;
 
 pub mod native;

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use spec::Labels;
 
 use super::SnapshotError;
+use super::distrust::Distrusted;
 
 const SNAPSHOTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("snapshots");
 const CHILDREN: TableDefinition<'_, (u64, u64), ()> = TableDefinition::new("children");
@@ -92,7 +93,8 @@ fn failed<E: Into<redb::Error>>(path: &Path) -> impl FnOnce(E) -> SnapshotError 
 
 impl Records {
     pub fn open(path: &Path) -> Result<Self, SnapshotError> {
-        let db = Database::create(path).map_err(failed(path))?;
+        let file = Distrusted::open(path).map_err(failed(path))?;
+        let db = Database::builder().create_with_backend(file).map_err(failed(path))?;
         let records = Self { db, path: path.to_owned() };
         // The tables exist from here on, so that readers need not ask.
         records.write(|_| Ok(()))?;
@@ -432,4 +434,55 @@ fn nanos(time: SystemTime) -> u64 {
 
 fn time(nanos: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_nanos(nanos)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_page_is_an_error_and_names_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metadata.redb");
+        let records = Records::open(&path).unwrap();
+        for number in 0..300 {
+            let key = format!("snapshot-{number:04}");
+            records.create(Kind::Active, &key, "", &[], &Labels::new(), |_| Ok(())).unwrap();
+        }
+        drop(records);
+        let good = std::fs::read(&path).unwrap();
+        let pages = good.chunks(4096).enumerate().filter(|(_, page)| page.iter().any(|&byte| byte != 0));
+        for (page, _) in pages.skip(1) {
+            let mut bad = good.clone();
+            bad[page * 4096 + 16..page * 4096 + 600].fill(0xa5);
+            std::fs::write(&path, &bad).unwrap();
+            match Records::open(&path).and_then(|records| records.list()) {
+                Ok(list) => assert_eq!(list.len(), 300, "page {page}: the damage is in nothing that is read"),
+                Err(error) => assert!(error.to_string().contains("metadata.redb"), "{error}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_second_to_open_is_refused() {
+        use spec::HasKind;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metadata.redb");
+        let first = Records::open(&path).unwrap();
+        let second = Records::open(&path).map(drop).unwrap_err();
+        assert_eq!(second.kind(), spec::Kind::FailedPrecondition);
+        drop(first);
+        Records::open(&path).unwrap();
+    }
+
+    #[test]
+    fn ids_are_never_given_twice() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::open(&dir.path().join("metadata.redb")).unwrap();
+        let create =
+            |key: &str| records.create(Kind::Active, key, "", &[], &Labels::new(), |_| Ok(())).unwrap().id;
+        let first = create("a");
+        records.remove("a").unwrap();
+        assert!(create("a") > first);
+    }
 }

@@ -126,13 +126,20 @@ impl Stage {
         described
     }
 
-    /// Runs `work` where `mounts` are visible.
+    /// Runs `work` where `mounts` are visible; they go even when it panics.
     pub fn look<T>(&self, mounts: &[Mount], work: impl FnOnce(&Path) -> T) -> T {
-        let target = tempfile::tempdir_in(self.dir.path()).unwrap();
-        snapshot::mount::all(mounts, target.path()).unwrap();
-        let done = work(target.path());
-        snapshot::mount::unmount_all(target.path()).unwrap();
-        done
+        let target = Mounted(tempfile::tempdir_in(self.dir.path()).unwrap());
+        snapshot::mount::all(mounts, target.0.path()).unwrap();
+        work(target.0.path())
+    }
+}
+
+/// A mount point that is left as it was found.
+struct Mounted(tempfile::TempDir);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = snapshot::mount::unmount_all(self.0.path());
     }
 }
 
