@@ -56,13 +56,33 @@ const fn standard(kind: DeviceKind, major: Option<u32>, minor: Option<u32>, acce
     Rule { allow: true, kind, major, minor, access }
 }
 
-/// The document's rules, checked, and the standard ones.
+/// Denies everything: where a container begins, and where one stays whose document has no rules.
+const DENY_ALL: Rule =
+    Rule { allow: false, kind: DeviceKind::Any, major: None, minor: None, access: Access::ALL };
+
+/// The document's rules, checked, between denial of everything and the standard ones.
 pub(super) fn rules(rules: &[LinuxDeviceCgroup]) -> Result<Vec<Rule>, CgroupError> {
-    let checked = rules.iter().map(check).collect::<Result<Vec<_>, _>>()?;
-    // Where everything is allowed the standard devices are too, and the v1 controller has no exceptions to hold them.
-    let open = checked.iter().rev().find(|rule| rule.kind == DeviceKind::Any).is_none_or(|rule| rule.allow);
-    let standard = if open && !checked.iter().any(|rule| !rule.allow) { &[][..] } else { &STANDARD[..] };
-    Ok(checked.into_iter().chain(standard.iter().copied()).collect())
+    let mut checked = vec![DENY_ALL];
+    for rule in rules {
+        checked.extend(expand(check(rule)?));
+    }
+    // What stands before a rule about everything no longer counts.
+    let reset = checked.iter().rposition(|rule| rule.kind == DeviceKind::Any).unwrap_or(0);
+    checked.drain(..reset);
+    // Where everything is allowed the standard devices are too.
+    let is_open = checked[0].allow && checked.iter().all(|rule| rule.allow);
+    checked.extend(STANDARD.iter().copied().filter(|_| !is_open));
+    Ok(checked)
+}
+
+/// A rule about every device that limits numbers or access is two, one a kind of device: the v1 controller would take
+/// it for one about everything.
+fn expand(rule: Rule) -> Vec<Rule> {
+    let is_whole = rule.major.is_none() && rule.minor.is_none() && rule.access == Access::ALL;
+    if rule.kind != DeviceKind::Any || is_whole {
+        return vec![rule];
+    }
+    [DeviceKind::Char, DeviceKind::Block].map(|kind| Rule { kind, ..rule }).into()
 }
 
 fn check(rule: &LinuxDeviceCgroup) -> Result<Rule, CgroupError> {

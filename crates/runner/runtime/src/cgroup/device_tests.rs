@@ -28,6 +28,26 @@ fn a_container_that_may_use_all_devices_gets_no_exceptions() {
 }
 
 #[test]
+fn a_document_without_rules_denies_all_but_the_standard_devices() {
+    let lines: Vec<_> = rules(&[]).unwrap().iter().map(line).collect();
+    assert_eq!(lines.len(), 1 + STANDARD.len());
+    assert_eq!(lines[0], "a");
+    assert!(!rules(&[]).unwrap()[0].allow);
+    let one = rules(&[document(true, "c", Some(9), Some(9), "r")]).unwrap();
+    assert_eq!((one[0], line(&one[1])), (DENY_ALL, "c 9:9 r".to_owned()));
+}
+
+#[test]
+fn a_partial_rule_about_all_devices_does_not_open_everything() {
+    let lines: Vec<_> =
+        rules(&[document(true, "a", None, None, "m")]).unwrap().iter().take(3).map(line).collect();
+    assert_eq!(lines, ["a", "c *:* m", "b *:* m"]);
+    let lines: Vec<_> =
+        rules(&[document(true, "", Some(1), None, "rwm")]).unwrap().iter().take(3).map(line).collect();
+    assert_eq!(lines, ["a", "c 1:* rwm", "b 1:* rwm"]);
+}
+
+#[test]
 fn wrong_rules_are_named() {
     for (rule, text) in [
         (document(true, "x", None, None, ""), "invalid device cgroup rule: device type \"x\""),
