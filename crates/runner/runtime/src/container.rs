@@ -143,13 +143,18 @@ impl Container {
             Ok(_) => return Err(ContainerError::State { verb: "forget", status: Status::Created }),
             Err(error) => return Err(error),
         }
+        let dir = root.join(id);
+        if id.is_empty() || id.contains('/') || !dir.is_dir() {
+            // The directory is made first and goes last: without it there is nothing.
+            return Ok(());
+        }
         let spec = crate::create::read_spec(bundle).ok();
         let path = spec.and_then(|spec| spec.linux).map(|linux| linux.cgroups_path).unwrap_or_default();
         // Its directories are taken over if they are empty, which those of a dead creation are.
         if let Ok(cgroup) = Cgroup::create(&path, id) {
             cgroup.destroy()?;
         }
-        remove_dir(&root.join(id))
+        remove_dir(&dir)
     }
 
     /// The id.

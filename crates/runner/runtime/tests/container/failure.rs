@@ -118,3 +118,17 @@ fn init_of(id: &str) -> std::os::fd::OwnedFd {
         .collect();
     sys::process::pidfd(pids[0]).unwrap()
 }
+
+#[test]
+fn remains_of_a_creation_go_and_free_the_id() {
+    let Some(bundle) = bundle("remains", "exit 5") else { return };
+    let dir = bundle.root().join(&bundle.id);
+    std::fs::create_dir_all(&dir).unwrap();
+    sys::fd::make_fifo(&dir.join("exec.fifo"), 0o600).unwrap();
+    assert!(bundle.run().err.contains("already exists"));
+    for _ in 0..2 {
+        runtime::Container::remove_remains(&bundle.root(), &bundle.id, bundle.path()).unwrap();
+    }
+    assert_eq!(bundle.run().code, 5);
+    bundle.assert_gone();
+}
