@@ -357,8 +357,7 @@ fn last_error(log: &Path, start: u64) -> Option<String> {
     let lines = text.split(|byte| *byte == b'\n');
     lines
         .filter_map(|line| serde_json::from_slice::<LogLine>(line).ok())
-        .filter(|line| line.level == "error")
-        .next_back()
+        .rfind(|line| line.level == "error")
         .map(|line| line.msg.trim().to_owned())
 }
 

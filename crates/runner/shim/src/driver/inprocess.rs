@@ -70,6 +70,7 @@ impl InProcess {
         let mut exec = Exec::new(&container, process);
         exec.stdio = streams(stdio);
         exec.pid_file = Some(&pid_file);
+        exec.no_new_keyring = self.no_new_keyring;
         let started = exec.run().map_err(failed)?;
         Ok(Outcome { pid: started.pid.cast_unsigned(), console: started.console, processes: Vec::new() })
     }
@@ -78,8 +79,11 @@ impl InProcess {
         let container = match self.created.take() {
             Some(container) => container,
             None => match Container::load(&self.root, &self.id) {
-                // Deleted by another hand, or never finished: what is asked for holds already.
-                Err(ContainerError::NotFound(_)) => return Ok(Outcome::default()),
+                // Deleted by another hand, or a create that was killed half way.
+                Err(ContainerError::NotFound(_)) => {
+                    Container::remove_remains(&self.root, &self.id, &self.bundle).map_err(failed)?;
+                    return Ok(Outcome::default());
+                }
                 loaded => loaded.map_err(failed)?,
             },
         };
