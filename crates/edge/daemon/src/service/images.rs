@@ -77,13 +77,11 @@ impl images_server::Images for Images {
                 let wanted = required(message.image, "image")?;
                 let image = on_disk(&self.0, &ctx, move |engine, cx| {
                     let images = engine.store.images();
-                    let image = match wanted.target {
-                        // A mask of labels needs no target in the message.
-                        None if !mask.is_all() => {
-                            let stored = images.get(cx, &wanted.name)?;
-                            Image { labels: wanted.labels, ..stored }
-                        }
-                        _ => Image::from_wire(wanted)?,
+                    let image = if mask.is_all() || mask.paths().any(|path| path == "target") {
+                        Image::from_wire(wanted)?
+                    } else {
+                        // Clients leave the target empty when the mask does not name it.
+                        masked(images.get(cx, &wanted.name)?, wanted)
                     };
                     images.update(cx, &image, &mask, epoch)
                 })
@@ -111,4 +109,11 @@ impl images_server::Images for Images {
             .await,
         )
     }
+}
+
+/// `stored` with the labels and annotations of `wanted`, whose target need not be one.
+fn masked(mut stored: Image, wanted: wire::Image) -> Image {
+    stored.labels = wanted.labels;
+    stored.target.annotations = wanted.target.unwrap_or_default().annotations;
+    stored
 }

@@ -3,6 +3,7 @@
 //! The archive code reads and writes on blocking threads; a task beside it speaks to the stream.
 
 use std::io::{self, Read, Write};
+use std::time::Duration;
 
 use api::containerd::types::transfer::{Data, WindowUpdate};
 use api::{decode_any, encode_any};
@@ -16,6 +17,8 @@ use crate::stream::Stream;
 const CHUNK: usize = 32 << 10;
 /// How far a sender may be ahead of its receiver.
 const WINDOW: i32 = 64 << 10;
+/// How long the client may say nothing while we wait for it.
+const IDLE: Duration = Duration::from_secs(300);
 /// How many chunks wait between the stream and the archive.
 const QUEUE: usize = 4;
 
@@ -67,7 +70,7 @@ async fn receive(stream: &mut Stream, chunks: &mpsc::Sender<Chunk>) -> Result<()
         }
         // Each arm is cancel-safe for its use: after the second nothing is read any more.
         let any = tokio::select! {
-            message = stream.incoming.message() => message,
+            message = tokio::time::timeout(IDLE, stream.incoming.message()) => message.map_err(|_| idle())?,
             () = chunks.closed() => return Ok(()),
         };
         let any = any.map_err(|status| grpc::status::from_status(&status))?;
@@ -78,6 +81,10 @@ async fn receive(stream: &mut Stream, chunks: &mpsc::Sender<Chunk>) -> Result<()
             return Ok(());
         }
     }
+}
+
+fn idle() -> Error {
+    Error::new(Kind::DeadlineExceeded, "the client of the stream said nothing for too long")
 }
 
 /// Takes bytes for a client. Dropping it ends them.
@@ -132,7 +139,8 @@ async fn send(mut stream: Stream, mut chunks: mpsc::Receiver<Vec<u8>>) -> Result
         let mut chunk = chunk.as_slice();
         while !chunk.is_empty() {
             while window <= 0 {
-                let message = stream.incoming.message().await.ok().flatten().ok_or_else(gone)?;
+                let message = tokio::time::timeout(IDLE, stream.incoming.message()).await;
+                let message = message.map_err(|_| idle())?.ok().flatten().ok_or_else(gone)?;
                 if let Some(update) = decode_any::<WindowUpdate>(&message).map_err(Error::invalid)? {
                     window = window.saturating_add(update.update);
                 }
