@@ -79,8 +79,7 @@ impl Filters {
     /// # Errors
     /// `InvalidArgument`, in containerd's words, for the first filter that is not one.
     pub fn parse<S: AsRef<str>>(texts: &[S]) -> Result<Self> {
-        let any = texts.iter().map(|text| parse::filter(text.as_ref())).collect::<Result<_, _>>()?;
-        Ok(Self { any })
+        Ok(Self { any: parse::filters(texts)?.into() })
     }
 
     /// Whether `record` passes.

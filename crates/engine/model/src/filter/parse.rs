@@ -13,6 +13,12 @@ const MAX_FILTER: usize = 64 * 1024;
 /// How much memory one compiled regular expression may take.
 const MAX_REGEX_BYTES: usize = 1024 * 1024;
 
+/// How many filters a request may have.
+const MAX_FILTERS: usize = 4096;
+
+/// How many regular expressions they may have together.
+const MAX_REGEXES: usize = 256;
+
 /// Why a text is no filter.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseFilterError {
@@ -35,33 +41,48 @@ pub enum ParseFilterError {
     /// The filter is longer than any record's fields.
     #[error("filters: filter of {0} bytes is too long: invalid argument")]
     Length(usize),
+    /// The request has more filters or regular expressions than anybody needs.
+    #[error("filters: too many {0}: invalid argument")]
+    Number(&'static str),
 }
 
 impl HasKind for ParseFilterError {
     fn kind(&self) -> Kind {
         match self {
-            Self::Syntax { .. } | Self::Regex { .. } | Self::Length(_) => Kind::InvalidArgument,
+            Self::Syntax { .. } | Self::Regex { .. } | Self::Length(_) | Self::Number(_) => {
+                Kind::InvalidArgument
+            }
         }
     }
 }
 
-/// Parses one filter.
-pub(super) fn filter(text: &str) -> Result<Filter, ParseFilterError> {
+/// Parses a request's filters.
+pub(super) fn filters<S: AsRef<str>>(texts: &[S]) -> Result<Vec<Filter>, ParseFilterError> {
+    if texts.len() > MAX_FILTERS {
+        return Err(ParseFilterError::Number("filters"));
+    }
+    let mut regexes = MAX_REGEXES;
+    texts.iter().map(|text| filter(text.as_ref(), &mut regexes)).collect()
+}
+
+/// Parses one filter, which may take from the request's number of regular expressions.
+fn filter(text: &str, regexes: &mut usize) -> Result<Filter, ParseFilterError> {
     if text.is_empty() {
         return Ok(Filter { all: Vec::new() });
     }
     if text.len() > MAX_FILTER {
         return Err(ParseFilterError::Length(text.len()));
     }
-    Parser { input: text, scanner: Scanner::new(text) }.selectors()
+    Parser { input: text, scanner: Scanner::new(text), regexes }.selectors()
 }
 
-struct Parser<'a> {
+struct Parser<'a, 'r> {
     input: &'a str,
     scanner: Scanner<'a>,
+    regexes: &'r mut usize,
 }
 
-impl Parser<'_> {
+impl Parser<'_, '_> {
     fn selectors(mut self) -> Result<Filter, ParseFilterError> {
         let mut all = vec![self.selector()?];
         loop {
@@ -85,12 +106,17 @@ impl Parser<'_> {
         let test = match token {
             Token::Operator("==") => Test::Equal(self.value(false)?),
             Token::Operator("!=") => Test::NotEqual(self.value(false)?),
-            Token::Operator("~=") => Test::Matches(regex(&self.value(true)?)?),
+            Token::Operator("~=") => Test::Matches(self.regex()?),
             Token::Operator(other) => return Err(self.wrong(at, format!("unsupported operator {other:?}"))),
             Token::Illegal(Some(why)) => return Err(self.wrong(at, why)),
             _ => return Err(self.wrong(at, "expected an operator (\"==\"|\"!=\"|\"~=\")")),
         };
         Ok(Selector { path, test })
+    }
+
+    fn regex(&mut self) -> Result<Regex, ParseFilterError> {
+        *self.regexes = self.regexes.checked_sub(1).ok_or(ParseFilterError::Number("regular expressions"))?;
+        regex(&self.value(true)?)
     }
 
     fn path(&mut self) -> Result<Vec<String>, ParseFilterError> {

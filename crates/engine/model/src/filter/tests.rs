@@ -113,6 +113,16 @@ fn a_regular_expression_has_a_size() {
     assert!(Filters::parse(&[format!("name=={}", "x".repeat(70_000))]).is_err());
 }
 
+#[test]
+fn a_request_has_a_bounded_number_of_filters() {
+    assert!(Filters::parse(&vec!["name==x"; 4096]).is_ok());
+    assert!(Filters::parse(&vec!["name==x"; 4097]).is_err());
+    let error = Filters::parse(&["name~=x,".repeat(300) + "name"]).unwrap_err();
+    assert_eq!(error.to_string(), "filters: too many regular expressions: invalid argument");
+    assert!(Filters::parse(&vec!["name~=x"; 256]).is_ok());
+    assert!(Filters::parse(&vec!["name~=x"; 257]).is_err());
+}
+
 /// A selector as the model knows it: path, operator, value.
 type Known = (String, &'static str, String);
 

@@ -70,3 +70,26 @@ fn only_an_empty_namespace_is_deleted() {
     bed.store.collect().unwrap();
     assert!(bed.store.check().unwrap().is_empty());
 }
+
+#[test]
+fn a_root_has_one_store_and_go_s_database_stays() {
+    let bed = Bed::new();
+    let go = bed.dir.path().join("io.containerd.metadata.v1.bolt/meta.db");
+    std::fs::write(&go, b"bolt's").unwrap();
+    let second = store::Store::open(store::Config {
+        root: bed.dir.path().to_owned(),
+        sharing: store::Sharing::Shared,
+        snapshotters: Default::default(),
+        events: Default::default(),
+    });
+    let error = second.map(drop).unwrap_err();
+    assert_eq!(error.kind(), Kind::FailedPrecondition);
+    assert!(
+        error.text().ends_with(
+            "meta.redb is in use: another containerd has this root directory: failed precondition"
+        )
+    );
+    let bed = bed.reopened();
+    within("one", |cx| bed.store.namespaces().create(cx, "one", &Labels::new()).unwrap());
+    assert_eq!(std::fs::read(&go).unwrap(), b"bolt's");
+}
