@@ -34,7 +34,9 @@ impl Bench {
             std::fs::create_dir_all(rootfs.join(name)).unwrap();
         }
         std::fs::copy("/bin/busybox", rootfs.join("bin/busybox")).unwrap();
-        for name in ["sh", "cat", "echo", "id", "mkdir", "sleep", "true", "tail", "tty", "kill"] {
+        for name in
+            ["sh", "cat", "echo", "id", "head", "mkdir", "mknod", "sleep", "true", "tail", "tty", "kill"]
+        {
             std::os::unix::fs::symlink("busybox", rootfs.join("bin").join(name)).unwrap();
         }
         let cgroup = format!("/berth-runc-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
@@ -397,6 +399,33 @@ fn the_filter_decides_about_calls_in_a_container() {
     assert!(lines[0].contains("cross-device link"), "{said}");
     assert!(lines[1].contains("No such process"), "{said}");
     assert!(lines[2].contains("not supported"), "{said}");
+}
+
+#[test]
+fn a_device_node_made_inside_opens_only_if_the_rules_allow_it() {
+    let Some(bench) = Bench::new("a_device_node_made_inside_opens_only_if_the_rules_allow_it") else {
+        return;
+    };
+    // /dev/kmsg and /dev/full: only the second is for every container.
+    let script = "mknod /tmp/kmsg c 1 11; mknod /tmp/full c 1 7; head -c 1 /tmp/full; head -c 1 /tmp/kmsg";
+    for rules in [json!([]), json!([{ "allow": false, "access": "rwm" }])] {
+        bench.configure(&["sh", "-c", script], |spec| {
+            spec.root.as_mut().unwrap().readonly = false;
+            let capabilities = spec.process_mut().capabilities.as_mut().unwrap();
+            for set in [&mut capabilities.bounding, &mut capabilities.effective, &mut capabilities.permitted]
+            {
+                set.push("CAP_MKNOD".into());
+            }
+            spec.linux_mut().resources = Some(serde_json::from_value(json!({ "devices": rules })).unwrap());
+        });
+        let out = bench.runc(&["run", "one"]);
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert_eq!(out.stdout, [0], "{said}");
+        assert!(said.contains("/tmp/kmsg: Operation not permitted"), "{said}");
+        for name in ["kmsg", "full"] {
+            std::fs::remove_file(bench.bundle().join("rootfs/tmp").join(name)).unwrap();
+        }
+    }
 }
 
 #[test]

@@ -259,7 +259,7 @@ mod tests {
         let cgroup = Cgroup::open([(UNIFIED.to_owned(), leaf.clone())].into());
         let mut made = Vec::new();
         make(&cgroup, &layout, &mut made).unwrap();
-        assert_eq!(made, [leaf.clone()]);
+        assert_eq!(made, std::slice::from_ref(&leaf));
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         cgroup.add(child.id() as i32).unwrap();
         cgroup.freeze().unwrap();
