@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use proptest::prelude::*;
+
 use spec::runtime::{IdMapping, Mount, Namespace, NamespaceKind, Spec, default_unix_spec};
 use sys::namespace;
 
@@ -113,4 +115,49 @@ fn mappings_become_the_kernels_text() {
     let plan = planned(&spec);
     assert!(plan.namespaces.is_new(namespace::Kind::User));
     assert_eq!(plan.namespaces.uid_map, "0 100000 65536\n");
+}
+
+/// Text that configurations of attackers are made of.
+fn hostile() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        Just("/".to_owned()),
+        Just("..".to_owned()),
+        Just("proc".to_owned()),
+        Just("\0".to_owned()),
+        Just("r".to_owned()),
+        Just("bind".to_owned()),
+        Just("=".to_owned()),
+        Just(".".to_owned()),
+        any::<String>(),
+    ];
+    proptest::collection::vec(piece, 0..6).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #[test]
+    fn no_configuration_plans_a_path_that_climbs(
+        destination in hostile(),
+        kind in hostile(),
+        options in proptest::collection::vec(hostile(), 0..4),
+        key in hostile(),
+        path in hostile(),
+        cwd in hostile(),
+    ) {
+        let mut spec = base();
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        spec.mounts.push(Mount::new(&destination, &kind, "source", &options));
+        spec.linux_mut().sysctl.insert(format!("net.{key}"), "1".into());
+        spec.linux_mut().masked_paths.push(path);
+        spec.process_mut().cwd = cwd;
+        let Ok(plan) = plan(&spec, Path::new("/bundle")) else { return Ok(()) };
+        for mount in &plan.mounts {
+            prop_assert!(mount.target.is_absolute());
+            prop_assert!(!mount.target.components().any(|part| part == std::path::Component::ParentDir));
+        }
+        for (file, _) in &plan.sysctls {
+            prop_assert!(file.starts_with("sys/net/") && !file.split('/').any(|part| part == ".."));
+        }
+        prop_assert!(plan.masked_paths.iter().all(|path| path.is_absolute()));
+        prop_assert!(plan.process.cwd.is_absolute());
+    }
 }
