@@ -79,6 +79,10 @@ impl Stream {
                 chunk = rest;
             }
         }
+        // Closing our half says that this was all. Dropping the other half now would reset the stream, and what is still
+        // on its way with it; the daemon ends it when it has read everything.
+        drop(self.send);
+        while let Ok(Some(_)) = self.receive.message().await {}
         Ok(())
     }
 
