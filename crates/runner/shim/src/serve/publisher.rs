@@ -219,7 +219,11 @@ impl Publisher {
                 .and_then(message::reply);
             match reply {
                 Ok(_) => self.taken(),
-                Err(error) => self.refused(error.text()),
+                Err(error) if self.may_refuse_again() => return self.fail(poll, error.text()),
+                Err(error) => {
+                    log::error(format_args!("event dropped after {MAX_REFUSALS} refusals: {}", error.text()));
+                    self.taken();
+                }
             }
             self.send_next(poll);
         }
@@ -231,13 +235,10 @@ impl Publisher {
         self.pause = BACKOFF.0;
     }
 
-    fn refused(&mut self, text: &str) {
+    /// Counts a refusal; the next attempt comes after a pause, as the daemon may be shutting down.
+    fn may_refuse_again(&mut self) -> bool {
         self.refusals += 1;
-        log::warn(format_args!("forward event: {text}"));
-        if self.refusals > MAX_REFUSALS {
-            log::error(format_args!("event dropped: the daemon refused it {MAX_REFUSALS} times"));
-            self.taken();
-        }
+        self.refusals < MAX_REFUSALS
     }
 
     /// The daemon has closed the connection; only a queue makes that worth a new one.

@@ -75,3 +75,16 @@ fn events_wait_for_a_daemon_that_is_away() {
     assert_eq!(events.wait_for(4), ["/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"]);
     shim.shutdown();
 }
+
+#[test]
+fn a_refused_event_is_tried_again_after_a_pause() {
+    testkit::needs!(root, program "busybox");
+    let place = Place::new();
+    place.bundle("a", "true");
+    let events = Events::listen_refusing(&place.events_socket(), 2);
+    let mut shim = Shim::start(place, "a");
+    shim.create(&shim.create_request("a"));
+    shim.delete("a", "");
+    assert_eq!(events.wait_for(3), ["/tasks/create", "/tasks/exit", "/tasks/delete"]);
+    shim.shutdown();
+}

@@ -15,12 +15,20 @@ use shim::ttrpc::message;
 
 /// Events as they came: topic and namespace.
 #[derive(Clone, Default)]
-pub struct Events(Arc<Mutex<Vec<(String, api::Any)>>>);
+pub struct Events {
+    taken: Arc<Mutex<Vec<(String, api::Any)>>>,
+    refusals: Arc<Mutex<usize>>,
+}
 
 impl Events {
     /// Listens at `path` until the process ends.
     pub fn listen(path: &Path) -> Self {
-        let events = Self::default();
+        Self::listen_refusing(path, 0)
+    }
+
+    /// Listens at `path` and refuses the first events, `refusals` times.
+    pub fn listen_refusing(path: &Path, refusals: usize) -> Self {
+        let events = Self { taken: Arc::default(), refusals: Arc::new(Mutex::new(refusals)) };
         let listener = UnixListener::bind(path).unwrap();
         let taken = events.clone();
         thread::spawn(move || {
@@ -42,16 +50,26 @@ impl Events {
             let request = Request::decode(payload.as_slice()).ok()?;
             let forward = ForwardRequest::decode(request.payload.as_slice()).ok()?;
             let envelope = forward.envelope?;
-            self.0.lock().unwrap().push((envelope.topic, envelope.event?));
+            let refuse = {
+                let mut left = self.refusals.lock().unwrap();
+                let refuse = *left > 0;
+                *left = left.saturating_sub(1);
+                refuse
+            };
+            let answer = if refuse {
+                Err(spec::error::Error::unavailable("not now"))
+            } else {
+                self.taken.lock().unwrap().push((envelope.topic, envelope.event?));
+                Ok(vec![])
+            };
             let mut out = Vec::new();
-            message::append(header.stream, FrameType::Response, &message::response(Ok(vec![])), &mut out)
-                .ok()?;
+            message::append(header.stream, FrameType::Response, &message::response(answer), &mut out).ok()?;
             socket.write_all(&out).ok()?;
         }
     }
 
     pub fn topics(&self) -> Vec<String> {
-        self.0.lock().unwrap().iter().map(|(topic, _)| topic.clone()).collect()
+        self.taken.lock().unwrap().iter().map(|(topic, _)| topic.clone()).collect()
     }
 
     /// Waits until `count` events have come; returns their topics.
@@ -64,7 +82,7 @@ impl Events {
 
     /// The payloads of `topic`.
     pub fn payloads<M: Message + Default>(&self, topic: &str) -> Vec<M> {
-        let events = self.0.lock().unwrap();
+        let events = self.taken.lock().unwrap();
         events
             .iter()
             .filter(|(found, _)| found == topic)
