@@ -5,7 +5,7 @@
 //! when the process is killed.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -132,7 +132,10 @@ fn read_only_one(mount: &Mount) -> Mount {
     mount
 }
 
-/// Runs `work` on the root of `mounts`, mounted at a directory made in `dir` and taken away afterwards.
+/// Runs `work` on the root of `mounts`.
+///
+/// A single mount stays detached where the kernel can make it so; then nothing is attached, seen by others or left
+/// behind. Else the mounts are attached at a directory made in `dir`, and taken away afterwards.
 ///
 /// # Errors
 /// What `work` returns, or why the mounts could not be made (`E` must be able to hold it).
@@ -141,6 +144,9 @@ pub fn temporary<T, E: From<MountError>>(
     mounts: &[Mount],
     work: impl FnOnce(BorrowedFd<'_>) -> Result<T, E>,
 ) -> Result<T, E> {
+    if let Some(root) = detached(mounts)? {
+        return work(root.as_fd());
+    }
     let place = MountPoint::make(dir)?;
     all(mounts, &place.path)?;
     let done = {
@@ -157,6 +163,17 @@ pub fn temporary<T, E: From<MountError>>(
     let value = done?;
     gone?;
     Ok(value)
+}
+
+/// The mount as a descriptor. `None` when there are several, or when this kernel cannot (it is mounted the old way then,
+/// whose error is the one to tell).
+fn detached(mounts: &[Mount]) -> Result<Option<OwnedFd>, MountError> {
+    let [mount] = mounts else { return if mounts.is_empty() { Err(MountError::None) } else { Ok(None) } };
+    refuse_mapped(mount)?;
+    if !mount.target.is_empty() {
+        return Ok(None);
+    }
+    Ok(fstab::detached(&mount.kind, OsStr::new(&mount.source), &mount.options).ok())
 }
 
 /// A directory to mount on.
@@ -215,4 +232,49 @@ pub fn in_user_namespace() -> bool {
 /// Whether mounts of [`all`] can map ids.
 pub(crate) fn can_map_ids() -> bool {
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn overlay(options: &[&str]) -> Mount {
+        let options = options.iter().map(|&option| option.to_owned()).collect();
+        Mount { kind: "overlay".into(), source: "overlay".into(), target: String::new(), options }
+    }
+
+    #[test]
+    fn a_read_only_overlay_has_its_upper_directory_on_top() {
+        let mount = overlay(&["index=off", "workdir=/w", "upperdir=/u", "lowerdir=/a:/b"]);
+        assert_eq!(read_only(&[mount]), [overlay(&["index=off", "lowerdir=/u:/a:/b"])]);
+    }
+
+    #[test]
+    fn a_temporary_mount_leaves_nothing() {
+        testkit::needs!(root, overlayfs);
+        let dir = testkit::place::temp();
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        for name in ["a", "b"] {
+            std::fs::create_dir(path(name)).unwrap();
+            std::fs::write(format!("{}/{name}", path(name)), name).unwrap();
+        }
+        let lower = overlay(&[&format!("lowerdir={}:{}", path("a"), path("b"))]);
+        let places = dir.path().join("places");
+        let bind = Mount { kind: "bind".into(), source: path("a"), ..Mount::default() };
+        let below = Mount { target: "place".into(), ..bind.clone() };
+        std::fs::create_dir(dir.path().join("a/place")).unwrap();
+        for (mounts, wanted) in [(vec![lower], 3), (vec![bind.clone()], 2), (vec![bind, below], 2)] {
+            let names = temporary(&places, &mounts, |root| {
+                let root = crate::walk::duplicate(root).unwrap();
+                Ok::<_, MountError>(crate::walk::list(root.as_fd()).unwrap().len())
+            });
+            assert_eq!(names.unwrap(), wanted);
+        }
+        let missing = overlay(&["lowerdir=/nowhere/a:/nowhere/b"]);
+        let failed = temporary(&places, &[missing], |_| Ok::<_, MountError>(()));
+        assert!(failed.unwrap_err().to_string().contains("cannot mount overlay"));
+        assert_eq!(std::fs::read_dir(&places).unwrap().count(), 0);
+        let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!table.contains(places.to_str().unwrap()));
+    }
 }
