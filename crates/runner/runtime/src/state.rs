@@ -412,4 +412,19 @@ mod tests {
         std::fs::write(dir.path().join(FILE), "{").unwrap();
         assert_eq!(Record::load(dir.path()).unwrap_err().kind(), Kind::DataLoss);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn damaged_texts_are_refused_without_harm(text in ".{0,200}", cut in 0usize..400) {
+            let _ = Process::parse(&text);
+            let dir = tempfile::tempdir().unwrap();
+            let mut whole = serde_json::to_string(&Record { id: text, ..Record::default() }).unwrap();
+            let cut = (0..=cut.min(whole.len())).rev().find(|&at| whole.is_char_boundary(at)).unwrap_or(0);
+            whole.truncate(cut);
+            std::fs::write(dir.path().join(FILE), &whole).unwrap();
+            if let Err(error) = Record::load(dir.path()) {
+                proptest::prop_assert_eq!(error.kind(), Kind::DataLoss);
+            }
+        }
+    }
 }

@@ -401,6 +401,38 @@ fn the_filter_decides_about_calls_in_a_container() {
     assert!(lines[2].contains("not supported"), "{said}");
 }
 
+/// The same document under libseccomp.
+#[test]
+fn the_filter_decides_as_libseccomp_does() {
+    let test = "the_filter_decides_as_libseccomp_does";
+    let Some(bench) = Bench::new(test).filter(|_| has_debian(test)) else { return };
+    let rule = |name: &str, errno: u32, args: Value| json!({ "names": [name], "action": "SCMP_ACT_ERRNO", "errnoRet": errno, "args": args });
+    let is = |index: u32, op: &str, value: u64, two: u64| json!({ "index": index, "op": op, "value": value, "valueTwo": two });
+    let filter = json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
+        "syscalls": [
+            rule("kill", 95, json!([is(1, "SCMP_CMP_LT", 5, 0)])),
+            rule("kill", 18, json!([is(1, "SCMP_CMP_EQ", 7, 0)])),
+            rule("kill", 6, json!([is(1, "SCMP_CMP_GE", 9, 0), is(1, "SCMP_CMP_EQ", 8, 0)])),
+            rule("umask", 1, json!([is(0, "SCMP_CMP_MASKED_EQ", 0o70, 0o20)])),
+            rule("no_such_call", 1, json!([])),
+            rule("mkdir", 5, json!([])),
+            rule("mkdir", 6, json!([is(1, "SCMP_CMP_NE", 0, 0)])),
+        ],
+    });
+    let script = "n=1; while [ $n -lt 31 ]; do kill -$n 999999; n=$((n+1)); done; mkdir /tmp/x; umask 022; umask; umask 011; umask";
+    bench.configure(&["sh", "-c", script], |spec| {
+        spec.oci_version = "1.0.2".into();
+        spec.linux_mut().seccomp = Some(serde_json::from_value(filter).unwrap());
+    });
+    let ours = bench.runc(&["run", "one"]);
+    let theirs = bench.command(DEBIAN, &["run", "two"]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&ours.stderr), String::from_utf8_lossy(&theirs.stderr));
+    assert_eq!(String::from_utf8_lossy(&ours.stdout), String::from_utf8_lossy(&theirs.stdout));
+    assert!(String::from_utf8_lossy(&ours.stderr).contains("cross-device link"), "{ours:?}");
+}
+
 #[test]
 fn a_device_node_made_inside_opens_only_if_the_rules_allow_it() {
     let Some(bench) = Bench::new("a_device_node_made_inside_opens_only_if_the_rules_allow_it") else {

@@ -112,4 +112,17 @@ mod tests {
         assert_eq!((own["cpu"].as_str(), own["cpuacct"].as_str()), ("/a:b", "/a:b"));
         assert_eq!((own["name=systemd"].as_str(), own[""].as_str()), ("/", "/u"));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_path_leaves_the_hierarchies_or_is_their_root(path in "[./a-c:]{0,12}", id in "[a-c]{1,3}") {
+            let mount = PathBuf::from("/sys/fs/cgroup/pids");
+            let layout = Layout { mode: crate::cgroup::Mode::V1, mounts: vec![("pids".into(), mount.clone())] };
+            if let Ok(place @ Place::Absolute(_)) = parse(&path, &id) {
+                let directory = &directories(&layout, &place).unwrap()["pids"];
+                proptest::prop_assert!(directory.starts_with(&mount) && *directory != mount, "{directory:?}");
+                proptest::prop_assert!(!directory.components().any(|part| part == Component::ParentDir));
+            }
+        }
+    }
 }
