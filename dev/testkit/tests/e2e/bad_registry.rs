@@ -81,7 +81,7 @@ fn a_blob_that_stalls_meets_a_deadline() {
     needs!(root, overlayfs, built "containerd", built "ctr");
     says(
         &fails("GET", "/blobs/", Fault::StallAfter(0)),
-        &["deadline", "timeout", "timed out", "stall", "no progress"],
+        &["deadline", "timeout", "timed out", "no further byte"],
     );
 }
 
