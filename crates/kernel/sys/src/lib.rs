@@ -15,6 +15,7 @@ pub mod error;
 pub mod event;
 pub mod exe;
 pub mod fd;
+pub mod heap;
 pub mod identity;
 pub mod keyring;
 pub mod memfd;

@@ -6,12 +6,13 @@
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
 };
 
-use crate::error::{Error, Result, call, check};
+use crate::error::{Error, Result, call, check, last_errno};
 
 pub mod fstab;
 pub mod table;
@@ -113,28 +114,73 @@ struct MountAttr {
 
 /// Changes the attributes of the mount whose root is open as `mount`, and of those below it when `recursive`.
 ///
-/// `mount_setattr(2)`, Linux 5.12.
+/// `mount_setattr(2)`, Linux 5.12. Before, only an attached mount can change, through `mount(2)` and `/proc/self/fd`;
+/// a detached one, attributes of all below, and shifted owners are `ENOSYS` there. See [`sets_detached`].
 pub fn change(mount: BorrowedFd<'_>, change: Change<'_>, recursive: bool) -> Result<()> {
+    let call = || format!("mount_setattr({mount:?}, {change:?}, recursive: {recursive})");
     let attr = MountAttr {
         attr_set: change.set.0,
         attr_clr: change.clear.0,
         propagation: change.propagation.map_or(0, Propagation::bits),
         userns_fd: change.user_ns.map_or(0, |fd| u64::try_from(fd.as_raw_fd()).unwrap_or(0)),
     };
+    match check(set_attr(mount.as_raw_fd(), &attr, recursive), call) {
+        Err(error) if error.is(libc::ENOSYS) => change_attached(mount, change, recursive)
+            .map_err(|late| if late.is(libc::EINVAL) { error } else { late }),
+        done => done.map(|_| ()),
+    }
+}
+
+fn set_attr(mount: i32, attr: &MountAttr, recursive: bool) -> libc::c_long {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: mount_setattr(2) reads a C string and `size` bytes of a mount_attr; both outlive the call, the size is
     // that of the struct, and nothing is written.
-    let done = unsafe {
+    unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
-            mount.as_raw_fd(),
+            mount,
             c"".as_ptr(),
             flags,
-            &raw const attr,
+            std::ptr::from_ref(attr),
             size_of::<MountAttr>(),
         )
-    };
-    check(done, || format!("mount_setattr({mount:?}, {change:?}, recursive: {recursive})")).map(|_| ())
+    }
+}
+
+/// Whether this kernel changes attributes of mounts that are not attached yet: it has `mount_setattr(2)`.
+pub fn sets_detached() -> bool {
+    static MISSING: AtomicBool = AtomicBool::new(false);
+    if MISSING.load(Ordering::Relaxed) {
+        return false;
+    }
+    // A bad descriptor is refused by a kernel that knows the call; one that does not never looks at it.
+    let attr = MountAttr { attr_set: 0, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    let missing = set_attr(-1, &attr, false) < 0 && last_errno() == libc::ENOSYS;
+    MISSING.store(missing, Ordering::Relaxed);
+    !missing
+}
+
+/// [`change`] for kernels without its call: a remount of a mount that is attached.
+fn change_attached(mount: BorrowedFd<'_>, change: Change<'_>, recursive: bool) -> Result<()> {
+    let path = crate::path::of_fd(mount);
+    if let Some(propagation) = change.propagation {
+        propagate_path(&path, propagation, recursive)?;
+    }
+    if change.set == Attributes::NONE && change.clear == Attributes::NONE {
+        return Ok(());
+    }
+    if recursive || change.user_ns.is_some() {
+        return Err(Error::new(libc::ENOSYS, format!("mount_setattr({change:?}, recursive: {recursive})")));
+    }
+    let now = rustix::fs::fstatvfs(mount).map_err(call!("fstatvfs", mount))?.f_flag.bits();
+    // statvfs(3) and mount_setattr(2) agree on the first four bits; the access time policy has numbers of its own.
+    let mut bits = now & 0xf;
+    for (theirs, ours) in [(0x400, Attributes::NOATIME), (0x800, Attributes::NODIRATIME)] {
+        bits |= if now & theirs != 0 { ours.0 } else { 0 };
+    }
+    let bits = Attributes(bits & !change.clear.0 | change.set.0);
+    let flags = libc::MS_REMOUNT | libc::MS_BIND | fstab::classic_flags(bits);
+    classic(OsStr::new(""), &path, "", flags, OsStr::new(""))
 }
 
 /// A file system being configured (`fsopen(2)`).

@@ -4,11 +4,11 @@
 //! kernel keeps per mount from those of the file system.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::{Attributes, Change, Context, Propagation, attach_at, change, classic, copy, copy_fd};
+use super::{Attributes, Change, Context, Propagation, attach_at, change, classic, copy, sets_detached};
 use crate::error::{Error, Result};
 use crate::path::{Root, at, of_fd};
 
@@ -129,7 +129,7 @@ pub fn mount<S: AsRef<str>>(name: &str, source: &OsStr, options: &[S], target: &
         None => return classic_mount(name, source, &options, target),
     };
     attach_at(tree.as_fd(), target)?;
-    propagate(tree.as_fd(), &options)
+    settle(tree.as_fd(), &options)
 }
 
 /// The same mount, attached nowhere: its tree is reached through the descriptor only and goes with it.
@@ -147,12 +147,25 @@ pub fn detached<S: AsRef<str>>(name: &str, source: &OsStr, options: &[S]) -> Res
 /// A detached copy of `source` with the options' attributes.
 fn bind(source: &OsStr, recursive: bool, options: &Options) -> Result<OwnedFd> {
     let tree = copy(at::here(), Path::new(source), recursive)?;
-    set_attributes(tree.as_fd(), options)?;
+    prepare(tree.as_fd(), options)?;
     Ok(tree)
 }
 
+/// Applies the options' attributes to a mount that is not attached yet, on kernels that can.
+pub fn prepare(mount: BorrowedFd<'_>, options: &Options) -> Result<()> {
+    if sets_detached() { set_attributes(mount, options) } else { Ok(()) }
+}
+
+/// What is left after a mount was attached: attributes that could not be set before, and its propagation.
+pub fn settle(mount: BorrowedFd<'_>, options: &Options) -> Result<()> {
+    if !sets_detached() {
+        set_attributes(mount, options)?;
+    }
+    propagate(mount, options)
+}
+
 /// Applies per-mount attributes to a mount: those of itself, then the recursive ones.
-pub fn set_attributes(mount: std::os::fd::BorrowedFd<'_>, options: &Options) -> Result<()> {
+pub fn set_attributes(mount: BorrowedFd<'_>, options: &Options) -> Result<()> {
     let wanted =
         [(options.set, options.clear, false), (options.recursive_set, options.recursive_clear, true)];
     for (set, clear, recursive) in wanted {
@@ -164,7 +177,7 @@ pub fn set_attributes(mount: std::os::fd::BorrowedFd<'_>, options: &Options) -> 
 }
 
 /// Applies the options' propagation to an attached mount.
-pub fn propagate(mount: std::os::fd::BorrowedFd<'_>, options: &Options) -> Result<()> {
+pub fn propagate(mount: BorrowedFd<'_>, options: &Options) -> Result<()> {
     for &(propagation, recursive) in &options.propagation {
         change(mount, Change { propagation: Some(propagation), ..Change::default() }, recursive)?;
     }
@@ -183,7 +196,7 @@ fn classic_mount(name: &str, source: &OsStr, options: &Options, target: &Path) -
 }
 
 /// `mount_setattr(2)`'s bits in the numbers of `mount(2)`.
-fn classic_flags(set: Attributes) -> u64 {
+pub(super) fn classic_flags(set: Attributes) -> u64 {
     [
         (Attributes::RDONLY, libc::MS_RDONLY),
         (Attributes::NOSUID, libc::MS_NOSUID),
@@ -254,13 +267,6 @@ pub fn mount_below<S: AsRef<str>>(
         return Err(Error::new(libc::EINVAL, format!("mount({source:?})")));
     }
     mount(name, source, options, &of_fd(target.as_fd()))
-}
-
-/// A detached copy of what is open as `fd`, with the options' attributes.
-pub fn bind_fd(fd: std::os::fd::BorrowedFd<'_>, recursive: bool, options: &Options) -> Result<OwnedFd> {
-    let tree = copy_fd(fd, recursive)?;
-    set_attributes(tree.as_fd(), options)?;
-    Ok(tree)
 }
 
 #[cfg(test)]
@@ -336,5 +342,48 @@ mod tests {
         let names = std::fs::read_dir(&target).unwrap().count();
         super::super::unmount(&target).unwrap();
         assert_eq!(names, 40);
+    }
+
+    #[test]
+    fn a_kernel_without_mount_setattr_binds_read_only() {
+        if !rustix::process::geteuid().is_root() {
+            println!("SKIP a_kernel_without_mount_setattr_binds_read_only: not root");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        std::fs::create_dir(&from).unwrap();
+        std::fs::create_dir(&to).unwrap();
+        // A thread of its own takes the filter with it when it ends; the answer it gets is remembered by nobody else,
+        // because nextest gives every test a process.
+        let thread = std::thread::spawn({
+            let (from, to) = (from.clone(), to.clone());
+            move || {
+                without_mount_setattr();
+                mount("", from.as_os_str(), &["bind", "ro", "nosuid"], &to)
+            }
+        });
+        thread.join().unwrap().unwrap();
+        let refused = std::fs::write(to.join("file"), "x").is_err();
+        let table = super::super::table::read().unwrap();
+        super::super::unmount(&to).unwrap();
+        assert!(refused);
+        let entry = table.iter().find(|entry| entry.target == to).unwrap();
+        assert!(entry.options.starts_with("ro,nosuid"), "{}", entry.options);
+    }
+
+    /// From now on this thread's kernel is one of 5.11.
+    fn without_mount_setattr() {
+        use crate::seccomp::{Instruction, install};
+        let code = |code, jt, jf, k| Instruction { code, jt, jf, k };
+        let number = u32::try_from(libc::SYS_mount_setattr).unwrap();
+        let enosys = 0x0005_0000 | u32::try_from(libc::ENOSYS).unwrap();
+        let filter = [
+            code(0x20, 0, 0, 0),
+            code(0x15, 0, 1, number),
+            code(0x06, 0, 0, enosys),
+            code(0x06, 0, 0, 0x7fff_0000),
+        ];
+        install(&filter, 0).unwrap();
     }
 }

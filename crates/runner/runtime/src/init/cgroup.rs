@@ -5,12 +5,12 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use sys::mount::fstab;
+use sys::mount::fstab::Options;
 use sys::mount::{self, Attributes, Change, Context};
 use sys::namespace::Kind;
 use sys::path::{Root, at};
 
-use super::mount::attach;
+use super::mount::{attach, attach_copy};
 use super::{Init, InitError, Step};
 use crate::cgroup::UNIFIED;
 use crate::create::plan::Mount;
@@ -25,8 +25,8 @@ pub(super) fn mount(init: &Init<'_>, wanted: &Mount, root: &Root) -> Result<(), 
     let own_ns = init.plan.namespaces.has(Kind::Cgroup);
     if init.cgroup.is_v2() {
         let Some(path) = init.cgroup.path(UNIFIED) else { return Ok(()) };
-        let tree = hierarchy(own_ns, &[UNIFIED.to_owned()], path, wanted.options.set)?;
-        return attach(tree.as_fd(), target.as_fd(), &wanted.options);
+        let (attributes, names) = (wanted.options.set, [UNIFIED.to_owned()]);
+        return hierarchy(own_ns, &names, path, attributes, target.as_fd(), &wanted.options);
     }
     let context = Context::open("tmpfs").step(|| "file system tmpfs".into())?;
     context.set("mode", OsStr::new("755")).step(|| "options of tmpfs".into())?;
@@ -56,8 +56,7 @@ fn fill(init: &Init<'_>, wanted: &Mount, tmpfs: BorrowedFd<'_>, own_ns: bool) ->
         let dir = dir.as_os_str();
         at::make_dir(tmpfs, dir, 0o755).step(|| format!("make {dir:?}"))?;
         let below = at::open(tmpfs, dir, O_PATH, 0).step(|| format!("open {dir:?}"))?;
-        let tree = hierarchy(own_ns, &names, &path, wanted.options.set)?;
-        attach(tree.as_fd(), below.as_fd(), &fstab::Options::default())?;
+        hierarchy(own_ns, &names, &path, wanted.options.set, below.as_fd(), &Options::default())?;
         for name in names.iter().filter(|name| OsStr::new(name) != dir && is_controller(name)) {
             at::make_link(Path::new(dir), tmpfs, OsStr::new(name)).step(|| format!("link {name:?}"))?;
         }
@@ -71,26 +70,22 @@ fn is_controller(name: &str) -> bool {
     name != UNIFIED && !name.contains('=')
 }
 
-/// One hierarchy: mounted anew where a cgroup namespace makes the container's directory its root, else that directory
+/// Attaches one hierarchy: mounted anew where a cgroup namespace makes the container's directory its root, else that directory
 /// bound.
 fn hierarchy(
     own_ns: bool,
     names: &[String],
     path: &Path,
     attributes: Attributes,
-) -> Result<OwnedFd, InitError> {
+    target: BorrowedFd<'_>,
+    propagation: &Options,
+) -> Result<(), InitError> {
     if own_ns && let Ok(tree) = fresh(names, attributes) {
-        return Ok(tree);
+        return attach(tree.as_fd(), target, propagation);
     }
     let tree = mount::copy(at::here(), path, false).step(|| format!("bind {path:?}"))?;
-    if attributes != Attributes::NONE {
-        let mut change = Change { set: attributes, ..Change::default() };
-        if attributes.0 & Attributes::ATIME.0 != 0 {
-            change.clear = Attributes::ATIME;
-        }
-        mount::change(tree.as_fd(), change, false).step(|| format!("attributes of {path:?}"))?;
-    }
-    Ok(tree)
+    let clear = if attributes.0 & Attributes::ATIME.0 == 0 { Attributes::NONE } else { Attributes::ATIME };
+    attach_copy(tree.as_fd(), target, &Options { set: attributes, clear, ..propagation.clone() })
 }
 
 fn fresh(names: &[String], attributes: Attributes) -> Result<OwnedFd, sys::Error> {

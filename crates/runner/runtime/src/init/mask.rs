@@ -4,9 +4,11 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use sys::mount::{self, Attributes, Change, Context};
+use sys::mount::fstab::{self, Options};
+use sys::mount::{self, Attributes, Context};
 use sys::path::{Access, Root, at};
 
+use super::mount::attach_copy;
 use super::{InitError, Step};
 use crate::create::plan::Plan;
 
@@ -20,15 +22,20 @@ const ENOTDIR: i32 = 20;
 struct Cover {
     tree: OwnedFd,
     used: bool,
+    /// How it is protected.
+    options: Options,
 }
 
 impl Cover {
     fn attach(&mut self, target: BorrowedFd<'_>) -> Result<(), sys::Error> {
         if self.used {
+            // A copy keeps the attributes of what is attached already.
             return mount::attach(mount::copy_fd(self.tree.as_fd(), false)?.as_fd(), target);
         }
         self.used = true;
-        mount::attach(self.tree.as_fd(), target)
+        fstab::prepare(self.tree.as_fd(), &self.options)?;
+        mount::attach(self.tree.as_fd(), target)?;
+        fstab::settle(self.tree.as_fd(), &self.options)
     }
 }
 
@@ -51,15 +58,13 @@ impl Hidden {
         if plan.masked_paths.is_empty() {
             return Ok(Self::default());
         }
-        let tree = match dev.and_then(own_null) {
-            Some(null) => mount::copy_fd(null.as_fd(), false),
-            None => sys::fd::null().and_then(|null| mount::copy_fd(null.as_fd(), false)).and_then(|tree| {
-                mount::change(tree.as_fd(), Change { set: Attributes::RDONLY, ..Change::default() }, false)?;
-                Ok(tree)
-            }),
+        let (null, set) = match dev.and_then(own_null) {
+            Some(null) => (null, Attributes::NONE),
+            None => (sys::fd::null().step(|| "open /dev/null".into())?, Attributes::RDONLY),
         };
-        let tree = tree.step(|| "bind /dev/null".into())?;
-        Ok(Self { null: Some(Cover { tree, used: false }), empty: None })
+        let tree = mount::copy_fd(null.as_fd(), false).step(|| "bind /dev/null".into())?;
+        let options = Options { set, ..Options::default() };
+        Ok(Self { null: Some(Cover { tree, used: false, options }), empty: None })
     }
 
     fn empty(&mut self) -> Result<&mut Cover, sys::Error> {
@@ -68,7 +73,7 @@ impl Hidden {
             let context = Context::open("tmpfs")?;
             context.set("source", OsStr::new("tmpfs"))?;
             let tree = context.mount(attributes)?;
-            self.empty = Some(Cover { tree, used: false });
+            self.empty = Some(Cover { tree, used: false, options: Options::default() });
         }
         self.empty.as_mut().ok_or_else(|| sys::Error::new(ENOENT, "fsmount(tmpfs)"))
     }
@@ -102,9 +107,8 @@ fn open(path: &Path, root: &Root) -> Result<Option<OwnedFd>, InitError> {
 fn protect(path: &Path, root: &Root) -> Result<(), InitError> {
     let Some(target) = open(path, root)? else { return Ok(()) };
     let tree = mount::copy_fd(target.as_fd(), true).step(|| "bind".into())?;
-    let change = Change { set: Attributes::RDONLY, ..Change::default() };
-    mount::change(tree.as_fd(), change, false).step(|| "make read-only".into())?;
-    mount::attach(tree.as_fd(), target.as_fd()).step(|| "attach".into())
+    let options = Options { set: Attributes::RDONLY, ..Options::default() };
+    attach_copy(tree.as_fd(), target.as_fd(), &options)
 }
 
 /// Covers a directory with the empty file system, anything else with the null device.

@@ -90,13 +90,14 @@ fn bind(wanted: &Mount, recursive: bool, ready: Option<&OwnedFd>, root: &Root) -
     };
     let target = target.step(|| format!("make mountpoint {:?}", wanted.target))?;
     refuse_proc(wanted, tree, target.as_fd())?;
-    attach(tree, target.as_fd(), &wanted.options)
+    mount::attach(tree, target.as_fd()).step(|| "attach".into())?;
+    fstab::settle(tree, &wanted.options).step(|| "set attributes".into())
 }
 
 /// A detached copy of a bind's source with its attributes.
 pub(crate) fn bind_tree(wanted: &Mount, recursive: bool) -> Result<OwnedFd, sys::Error> {
     let tree = mount::copy(at::here(), &wanted.source, recursive)?;
-    fstab::set_attributes(tree.as_fd(), &wanted.options)?;
+    fstab::prepare(tree.as_fd(), &wanted.options)?;
     Ok(tree)
 }
 
@@ -192,7 +193,18 @@ fn detached(plan: &Plan, wanted: &Mount, attributes: Attributes) -> Result<Owned
     Ok(tree)
 }
 
-/// Attaches `tree` and sets its propagation.
+/// Attaches a copy with the options' attributes.
+pub(super) fn attach_copy(
+    tree: BorrowedFd<'_>,
+    target: BorrowedFd<'_>,
+    options: &Options,
+) -> Result<(), InitError> {
+    fstab::prepare(tree, options).step(|| "set attributes".into())?;
+    mount::attach(tree, target).step(|| "attach".into())?;
+    fstab::settle(tree, options).step(|| "set attributes".into())
+}
+
+/// Attaches `tree`, whose attributes are set, and sets its propagation.
 pub(super) fn attach(
     tree: BorrowedFd<'_>,
     target: BorrowedFd<'_>,

@@ -8,4 +8,5 @@ mod isolation;
 mod joining;
 mod life;
 mod mounts;
+mod old_kernel;
 mod terminal;
