@@ -13,6 +13,7 @@ use api::containerd::runc::v1::Options;
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde::Deserialize;
 use spec::error::Kind;
+use sys::event::start_unblocked;
 
 use super::console::ConsoleSocket;
 use super::{Begun, Call, ChildStdio, Driver, DriverError, Outcome, PID_FILE};
@@ -61,6 +62,7 @@ impl Command {
         // A group of its own, so that a program that hangs is killed with its helpers.
         command.process_group(0);
         command.stdin(Stdio::null());
+        start_unblocked(&mut command);
         command
     }
 

@@ -9,6 +9,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::DupFlags;
 use rustix::time::Timespec;
+use sys::event::start_unblocked;
 
 use super::uri::{Scheme, Uri};
 
@@ -63,6 +64,7 @@ impl Logger {
         command.args(&uri.arguments).env_clear();
         command.env("CONTAINER_ID", id).env("CONTAINER_NAMESPACE", namespace);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        start_unblocked(&mut command);
         let child = lend([stdout, stderr, ready_end], || command.spawn())??;
         let logger = Self { pid: child.id() };
         logger.await_ready(&ready, uri.scheme == Scheme::BinaryV2).inspect_err(|_| logger.kill())?;

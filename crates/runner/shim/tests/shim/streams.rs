@@ -105,7 +105,7 @@ fn a_logging_program_gets_everything() {
     let logger = place.path().join("logger");
     let result = place.path().join("result");
     let script = format!(
-        "#!/bin/sh\nexec 5>&-\ncat <&4 >{0}.err &\ncat <&3 >{0}.out\nwait\necho $CONTAINER_NAMESPACE $CONTAINER_ID $@ >{0}\n",
+        "#!/bin/sh\ngrep SigBlk /proc/self/status >{0}.mask\nexec 5>&-\ncat <&4 >{0}.err &\ncat <&3 >{0}.out\nwait\necho $CONTAINER_NAMESPACE $CONTAINER_ID $@ >{0}\n",
         result.display()
     );
     fs::write(&logger, script).unwrap();
@@ -118,6 +118,8 @@ fn a_logging_program_gets_everything() {
     assert_eq!(said, format!("{} a --flag value\n", shim.place.namespace));
     assert_eq!(fs::read(format!("{}.out", result.display())).unwrap().len(), 4 + 200_000);
     assert_eq!(fs::read_to_string(format!("{}.err", result.display())).unwrap(), "err\n");
+    let mask = fs::read_to_string(format!("{}.mask", result.display())).unwrap();
+    assert_eq!(mask, "SigBlk:\t0000000000000000\n");
     shim.shutdown();
 }
 
