@@ -149,6 +149,8 @@ fn serve(global: &Global) -> Result<(), Error> {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
+    // Two heaps are enough for threads that mostly wait, and every further one keeps its own idle memory.
+    sys::heap::limit_arenas(2);
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     let runtime = runtime(cores.clamp(2, 4))?;
     let served = runtime.block_on(daemon::run(settings));

@@ -41,6 +41,7 @@ pub async fn run(settings: Settings) -> Result<()> {
     tracing::info!(revision = crate::REVISION, version = crate::VERSION, "starting containerd");
     sys::process::set_umask(0o022);
     adjust_oom_score(settings.oom_score);
+    raise_open_files();
     for dir in [&settings.root, &settings.state] {
         make_dir(dir)?;
     }
@@ -130,6 +131,15 @@ fn adjust_oom_score(score: i64) {
     }
     if let Err(error) = fs::write("/proc/self/oom_score_adj", score.to_string()) {
         tracing::warn!(%error, "cannot set oom_score_adj to {score}");
+    }
+}
+
+/// Raises the soft limit of open files to the hard one: every shim costs two, and the usual 1024 are soon used up.
+fn raise_open_files() {
+    let Some(files) = sys::rlimit::resource("RLIMIT_NOFILE") else { return };
+    let raised = sys::rlimit::get(0, files).and_then(|(_, hard)| sys::rlimit::set(0, files, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "cannot raise the limit of open files");
     }
 }
 

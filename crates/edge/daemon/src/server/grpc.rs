@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::grpc::containerd::services as stub;
-use tokio::net::UnixListener;
-use tokio_stream::wrappers::UnixListenerStream;
+use futures_util::stream::{self, Stream};
+use tokio::net::{UnixListener, UnixStream};
 use tonic::transport::Server;
 
 use crate::engine::Engine;
@@ -13,6 +13,9 @@ use crate::service;
 
 /// How long the server waits for a connection that has gone quiet before it asks whether anyone is there.
 const KEEPALIVE: Duration = Duration::from_secs(7200);
+
+/// How long to wait when no connection can be accepted.
+const RETRY: Duration = Duration::from_millis(50);
 
 /// Bounds on messages.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +67,21 @@ pub async fn serve(
         transfer::transfer_server::TransferServer(service::Transfer(e()));
         version::version_server::VersionServer(service::Version);
     }
-    .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop)
+    .serve_with_incoming_shutdown(accept(listener), stop)
     .await
+}
+
+/// The connections of a listener. When none can be accepted (no descriptor is left), it tries again a little later.
+fn accept(listener: UnixListener) -> impl Stream<Item = std::io::Result<UnixStream>> {
+    stream::unfold(listener, |listener| async {
+        loop {
+            match listener.accept().await {
+                Ok((socket, _)) => return Some((Ok(socket), listener)),
+                Err(error) => {
+                    tracing::error!(%error, "cannot accept a connection");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+    })
 }

@@ -19,7 +19,7 @@ use grpc::containerd::services::transfer::v1::transfer_server;
 use grpc::convert::{nouns, required};
 use image::{Services, archive, pull, push, registry};
 use model::diff::Apply;
-use model::{Ctx, Error, Result};
+use model::{Ctx, Error, Lane, Result};
 use spec::Reference;
 use tonic::{Request, Response, Status};
 
@@ -87,6 +87,8 @@ impl Transfer {
         };
         // What was said is heard before the answer.
         progress.finish().await;
+        // A transfer uses megabytes of buffers; an idle daemon shall not keep them.
+        ctx.blocking(Lane::Disk, |_| Ok(sys::heap::trim())).await?;
         outcome
     }
 
