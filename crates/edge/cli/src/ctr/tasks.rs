@@ -305,10 +305,9 @@ async fn delete(client: &Client, ids: &[String], exec_id: Option<&str>, force: b
             kill_and_delete(client, id).await;
             continue;
         }
-        match delete_task(client, id).await {
+        match delete_stopped(client, id).await {
             Ok(0) => {}
-            // One task's status becomes ours, as containerd's client has it; of several, only failures do.
-            Ok(status) if ids.len() == 1 => return Err(Failure::exit(status)),
+            // A task's status is told and is no failure of ours, as containerd's client has it.
             Ok(status) => ui::say(format!("ctr: task {id} exit with non-zero exit code {status}")),
             Err(failure) => {
                 let failure = failure.context(format!("unable to delete {id}"));
@@ -320,6 +319,17 @@ async fn delete(client: &Client, ids: &[String], exec_id: Option<&str>, force: b
         }
     }
     last
+}
+
+/// Deletes a task that has ended; containerd's client asks first and words the refusal so.
+async fn delete_stopped(client: &Client, id: &str) -> Result<u32> {
+    let status = get(client, id).await?.status();
+    if matches!(status, Status::Running | Status::Paused | Status::Pausing) {
+        let word = status_word(status).to_lowercase();
+        let text = format!("task must be stopped before deletion: {word}: failed precondition");
+        return Err(Failure::new(text));
+    }
+    delete_task(client, id).await
 }
 
 async fn delete_exec(client: &Client, id: &str, exec_id: &str) -> Result<u32> {
