@@ -163,7 +163,8 @@ fn start(hook: &Hook, document: &[u8]) -> Result<(Child, PipeReader), Reason> {
     if !hook.env.is_empty() {
         command.env_clear().envs(hook.env.iter().filter_map(|variable| variable.split_once('=')));
     }
-    let child = command
+    // The shim reads its signals, so it blocks them; a hook gets none of that.
+    let child = sys::event::start_unblocked(&mut command)
         .spawn()
         .map_err(|error| Reason::Start { path: hook.path.clone(), source: system(&error, "execve") })?;
     Ok((child, output))
