@@ -15,7 +15,7 @@ use crate::client::Client;
 use crate::failure::{Failure, OrFail, Result};
 
 /// The largest manifest, index or config that is read, in bytes.
-const MAX_DOCUMENT: u64 = 8 << 20;
+const MAX_DOCUMENT: usize = 8 << 20;
 
 /// An image's record.
 #[derive(Clone, Debug)]
@@ -96,21 +96,24 @@ pub async fn has(client: &Client, digest: &Digest) -> Result<bool> {
 
 /// A small blob, or nothing when it is not here.
 pub async fn read(client: &Client, digest: &Digest) -> Result<Option<Vec<u8>>> {
-    let info = match client.content().info(content::InfoRequest { digest: digest.to_string() }).await {
-        Ok(response) => response.into_inner().info.unwrap_or_default(),
+    let request = content::ReadContentRequest { digest: digest.to_string(), ..Default::default() };
+    let mut stream = match client.content().read(request).await {
+        Ok(response) => response.into_inner(),
         Err(status) if status.code() == tonic::Code::NotFound => return Ok(None),
         Err(status) => return Err(status.into()),
     };
-    if u64::try_from(info.size).unwrap_or(0) > MAX_DOCUMENT {
-        return Err(Failure::new(format!("{digest} is too large to be a manifest or config")));
-    }
-    let request = content::ReadContentRequest { digest: digest.to_string(), ..Default::default() };
-    let mut stream = client.content().read(request).await?.into_inner();
     let mut bytes = Vec::new();
-    while let Some(response) = stream.message().await? {
-        bytes.extend_from_slice(&response.data);
+    loop {
+        match stream.message().await {
+            Ok(Some(response)) => bytes.extend_from_slice(&response.data),
+            Ok(None) => return Ok(Some(bytes)),
+            Err(status) if status.code() == tonic::Code::NotFound => return Ok(None),
+            Err(status) => return Err(status.into()),
+        }
+        if bytes.len() > MAX_DOCUMENT {
+            return Err(Failure::new(format!("{digest} is too large to be a manifest or config")));
+        }
     }
-    Ok(Some(bytes))
 }
 
 /// The manifests of an image: itself, or those its index lists, in order.
@@ -188,6 +191,14 @@ pub async fn choose(client: &Client, image: &Image, wanted: Option<&Platform>) -
     let host = wanted.cloned().unwrap_or_else(Platform::host);
     let missing =
         || Failure::new(format!("image {:?} has no content for platform {host}: not found", image.name));
+    if media::is_manifest(&image.target.media_type) {
+        // The common case of `ctr run`, without asking twice for the same two documents.
+        let manifest = manifest(client, &image.target).await?.ok_or_else(missing)?;
+        let config = config(client, &manifest).await?.ok_or_else(missing)?;
+        let platform = config.platform.clone().normalized();
+        let fits = if wanted.is_some() { platform == host } else { host.rank(&platform).is_some() };
+        return if fits { Ok(Chosen { manifest, config }) } else { Err(missing()) };
+    }
     let manifests = manifests(client, &image.target).await?;
     let descriptor = best(client, manifests, wanted).await?.ok_or_else(missing)?;
     let manifest = manifest(client, &descriptor).await?.ok_or_else(missing)?;

@@ -43,6 +43,18 @@ pub struct Created {
     pub spec: Spec,
     /// How to mount its root file system; nothing for one of the user's own.
     pub rootfs: Vec<api::containerd::types::Mount>,
+    /// The lease that kept its snapshot until its record did.
+    lease: Option<String>,
+}
+
+impl Created {
+    /// Ends the lease under which it was made; may run beside whatever comes next.
+    pub async fn release(&self, client: &Client) -> Result {
+        match &self.lease {
+            Some(lease) => crate::ctr::end_lease(client, lease.clone()).await,
+            None => Ok(()),
+        }
+    }
 }
 
 impl Create<'_> {
@@ -117,7 +129,10 @@ impl Create<'_> {
             drop(tree); // before the runtime mounts the same directories for writing
             store(&leased, record, spec, mounts).await
         };
-        let result = result.await;
+        let result: Result<Created> = result.await;
+        if let Ok(created) = result {
+            return Ok(Created { lease: Some(lease), ..created });
+        }
         if result.as_ref().is_err_and(|failure| !failure.is_already_exists()) {
             let request = snapshots::RemoveSnapshotRequest { snapshotter, key: self.id.to_owned() };
             // The failure that led here is the one to tell; the lease's end frees what stays.
@@ -167,23 +182,30 @@ async fn store(
     let request = wire::CreateContainerRequest { container: Some(record) };
     let container = client.containers().create(request).await?.into_inner().container;
     let container = container.ok_or_else(|| Failure::new("the daemon made no container"))?;
-    Ok(Created { container, spec, rootfs })
+    Ok(Created { container, spec, rootfs, lease: None })
 }
 
 /// Deletes a container's record and, unless it is to be kept, its snapshot.
 pub async fn delete(client: &Client, id: &str, keep_snapshot: bool) -> Result {
     let request = wire::GetContainerRequest { id: id.to_owned() };
     let container = client.containers().get(request).await?.into_inner().container.unwrap_or_default();
-    if !keep_snapshot && !container.snapshot_key.is_empty() {
+    let snapshot = async {
+        if keep_snapshot || container.snapshot_key.is_empty() {
+            return Ok(());
+        }
         let request = snapshots::RemoveSnapshotRequest {
-            snapshotter: container.snapshotter,
-            key: container.snapshot_key,
+            snapshotter: container.snapshotter.clone(),
+            key: container.snapshot_key.clone(),
         };
         match client.snapshots().remove(request).await {
-            Err(status) if status.code() != tonic::Code::NotFound => return Err(status.into()),
-            _ => {}
+            Err(status) if status.code() != tonic::Code::NotFound => Err(Failure::from(status)),
+            _ => Ok(()),
         }
-    }
-    client.containers().delete(wire::DeleteContainerRequest { id: id.to_owned() }).await?;
-    Ok(())
+    };
+    let mut containers = client.containers();
+    let record = containers.delete(wire::DeleteContainerRequest { id: id.to_owned() });
+    // Both at once: the daemon makes them durable with one flush.
+    let (snapshot, record) = tokio::join!(snapshot, record);
+    record?;
+    snapshot
 }

@@ -103,7 +103,7 @@ impl CreateFlags {
         let run = RunFlags::default();
         let create =
             Create { flags: &self.flags, run: &run, image: &self.image, id: &id, command: &self.command };
-        create.make(client).await.map(|_| ())
+        create.make(client).await?.release(client).await
     }
 }
 

@@ -60,7 +60,8 @@ impl Run {
             command: &self.command,
         };
         let created = create.make(client).await?;
-        let result = self.run_task(client, &id, &created).await;
+        // The record holds the snapshot now; ending the lease needs no waiting for.
+        let (result, released) = tokio::join!(self.run_task(client, &id, &created), created.release(client));
         if self.rm {
             match (create::delete(client, &id, false).await, &result) {
                 (Err(failure), Ok(_)) => return Err(failure.context("failed to cleanup container")),
@@ -70,7 +71,9 @@ impl Run {
                 (Ok(()), _) => {}
             }
         }
-        match result? {
+        let code = result?;
+        released?;
+        match code {
             0 => Ok(()),
             code => Err(Failure::exit(code)),
         }
