@@ -50,6 +50,8 @@ fn builder() -> hyper_util::client::legacy::Builder {
         .pool_timer(TokioTimer::new())
         .timer(TokioTimer::new())
         .pool_idle_timeout(Duration::from_secs(10))
+        // What one read may give: pieces of this size wait in the queues of every layer under way.
+        .http1_max_buf_size(128 << 10)
         .http2_adaptive_window(true);
     builder
 }

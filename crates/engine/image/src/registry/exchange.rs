@@ -34,6 +34,8 @@ pub(super) struct Session {
     secure: OnceLock<Secure>,
     /// Whether the scheme proved to be the other one.
     other_scheme: AtomicBool,
+    /// Whether an answer has come, which ends the doubt.
+    answered: AtomicBool,
     limits: Limits,
     log: Option<Log>,
 }
@@ -97,6 +99,7 @@ impl Session {
             plain: OnceLock::new(),
             secure: OnceLock::new(),
             other_scheme: AtomicBool::new(endpoint.doubt == Doubt::PlainIfNoTls),
+            answered: AtomicBool::new(false),
             limits: config.limits.clone(),
             log: config.log.clone(),
             keyring,
@@ -183,6 +186,7 @@ impl Session {
             if self.speaks_tls(&answer) {
                 continue;
             }
+            self.answered.store(true, Ordering::Relaxed);
             if answer.status != StatusCode::UNAUTHORIZED || self.is_stranger() || !self.owns(&answer.url) {
                 return Ok(answer);
             }
@@ -295,16 +299,19 @@ impl Session {
         Ok(Answer { status: head.status, headers: head.headers, url: url.clone(), method, body, idle })
     }
 
-    /// Whether `error` is the failed handshake that says that an http endpoint with TLS settings speaks http after all.
+    /// Whether `error` says that a doubtful endpoint speaks the other scheme, which counts from now on.
     fn doubts(&self, error: &RequestError) -> bool {
         let (RequestError::Connect { source, .. } | RequestError::Broken { source, .. }) = error else {
             return false;
         };
-        let fits = match self.endpoint.doubt {
-            Doubt::None => false,
-            Doubt::PlainIfNoTls => self.scheme() == "https" && is_no_tls(source.as_ref()),
+        if self.endpoint.doubt == Doubt::None || self.answered.load(Ordering::Relaxed) {
+            return false;
+        }
+        let fits = if self.scheme() == "https" {
+            is_no_tls(source.as_ref())
+        } else {
             // A TLS peer answers a plain request with an alert, which is no HTTP.
-            Doubt::TlsIfNotPlain => self.scheme() == "http" && matches!(error, RequestError::Broken { .. }),
+            self.endpoint.doubt == Doubt::TlsIfNotPlain && matches!(error, RequestError::Broken { .. })
         };
         fits && self.switch()
     }
@@ -313,6 +320,7 @@ impl Session {
     fn speaks_tls(&self, answer: &Answer) -> bool {
         // Go's and nginx's words for "plain HTTP to a TLS port" come with this status, before any route is looked up.
         self.endpoint.doubt == Doubt::TlsIfNotPlain
+            && !self.answered.load(Ordering::Relaxed)
             && self.scheme() == "http"
             && answer.status == StatusCode::BAD_REQUEST
             && answer.headers.get("docker-distribution-api-version").is_none()

@@ -80,6 +80,20 @@ fn a_busy_registry_is_asked_again() {
 }
 
 #[test]
+fn a_broken_answer_of_a_port_that_may_speak_tls_settles_nothing() {
+    needs!(root, overlayfs);
+    let garbage = || Fault::Garbage(b"\x15\x03\x01nonsense\n".to_vec());
+    for part in ["/manifests/", "/blobs/"] {
+        let (place, peer, reference, _) = peer();
+        peer.fail("HEAD", part, garbage()).times(1);
+        peer.fail("GET", part, garbage()).times(1);
+        let mut order = place.order(&reference, "overlayfs");
+        order.registry.default_scheme = None;
+        place.run(order).unwrap();
+    }
+}
+
+#[test]
 fn what_never_ends_well_is_an_error() {
     needs!(root, overlayfs);
     fails("GET", "LAYER", Fault::Corrupt, Kind::FailedPrecondition, "digest");
