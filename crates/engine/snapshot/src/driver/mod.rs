@@ -134,9 +134,7 @@ impl<L: Layout> Driver<L> {
         let staged = self.stage()?;
         let made = self.layout.fill(cx, staged.dir.as_fd(), &new).and_then(|()| {
             let place = self.records.create(kind, key, parent, &below, labels, |id| {
-                let name = OsString::from(id.to_string());
-                at::rename_new(self.snapshots.as_fd(), &staged.name, self.snapshots.as_fd(), &name)
-                    .map_err(SnapshotError::files("rename", self.paths.snapshot(id)))
+                self.publish(&staged, id).map_err(SnapshotError::files("rename", self.paths.snapshot(id)))
             })?;
             Ok(self.layout.mounts(&self.paths, &place))
         });
@@ -146,6 +144,18 @@ impl<L: Layout> Driver<L> {
             let _ = sys::path::remove_tree(self.snapshots.as_fd(), &staged.name);
         }
         made
+    }
+
+    /// Gives a staged directory its number. A directory that has it is left of a record that could not be written.
+    fn publish(&self, staged: &Staged, id: u64) -> sys::Result<()> {
+        let (dir, name) = (self.snapshots.as_fd(), OsString::from(id.to_string()));
+        match at::rename_new(dir, &staged.name, dir, &name) {
+            Err(error) if error.is(libc::EEXIST) => {
+                sys::path::remove_tree(dir, &name)?;
+                at::rename_new(dir, &staged.name, dir, &name)
+            }
+            done => done,
+        }
     }
 
     fn stage(&self) -> Result<Staged, SnapshotError> {
@@ -259,7 +269,9 @@ impl<L: Layout> Snapshotter for Driver<L> {
     fn remove(&self, _cx: &Cx<'_>, key: &str) -> Result<()> {
         let id = self.records.remove(key)?;
         if self.sync_remove {
-            self.remove_garbage(&[id.to_string().into()])?;
+            // The snapshot is gone with its record; files that cannot be deleted now are for the next clean-up, which
+            // reports them.
+            let _ = self.remove_garbage(&[id.to_string().into()]);
         }
         Ok(())
     }

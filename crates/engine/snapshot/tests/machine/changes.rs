@@ -200,3 +200,20 @@ fn a_layer_in_the_store_is_applied() {
     stage.cx(|cx| differ.apply(cx, &layer, &to, &Apply { sync_fs: true })).unwrap();
     assert!(crate::stage::upper(&to).join("f").exists());
 }
+
+#[test]
+fn a_renamed_directory_is_compared_through_the_mount() {
+    needs!(root, overlayfs);
+    let stage = Stage::new(Which::Overlay);
+    let parent = stage.sequentially(&[base()]);
+    let mut upper = stage.prepare("changing", &parent).unwrap();
+    // Some kernels do this by default: the upper directory then only names where the old content is.
+    upper[0].options.push("redirect_dir=on".into());
+    stage.look(&upper, |root| std::fs::rename(root.join("etc"), root.join("moved")).unwrap());
+    let layer = stage.compare(&view(&stage), &upper, &Compare::default()).unwrap();
+    let mounts = stage.prepare("copy-active", &parent).unwrap();
+    stage.apply(&mounts, &stage.read(&layer)).unwrap();
+    stage.commit("copy", "copy-active").unwrap();
+    let tree = stage.describe("copy", Times::All);
+    assert!(tree.contains_key("moved/passwd") && !tree.contains_key("etc"), "{tree:?}");
+}

@@ -26,6 +26,7 @@ fn suite(which: Which) {
     labels(&Stage::new(which));
     usage(&Stage::new(which));
     reopening(which);
+    crowd(&Stage::new(which));
 }
 
 fn write(stage: &Stage, mounts: &[model::snapshot::Mount], name: &str, text: &str) {
@@ -146,4 +147,73 @@ fn reopening(which: Which) {
     let names: Vec<_> =
         std::fs::read_dir(root.join("snapshots")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["1"]);
+}
+
+/// Verbs of many threads at once neither fail nor leave anything.
+fn crowd(stage: &Stage) {
+    stage.prepare("base-active", "").unwrap();
+    stage.commit("base", "base-active").unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..6 {
+            scope.spawn(move || {
+                for round in 0..8 {
+                    let key = format!("{thread}-{round}");
+                    let mounts = stage.prepare(&key, "base").unwrap();
+                    std::fs::write(crate::stage::upper(&mounts).join("f"), &key).unwrap();
+                    let name = format!("done-{key}");
+                    stage.commit(&name, &key).unwrap();
+                    stage.cx(|cx| stage.driver.cleanup(cx)).unwrap();
+                    stage.remove(&name).unwrap();
+                }
+            });
+        }
+        // Only one of those who want a name gets it.
+        let won: usize = (0..4)
+            .map(|_| scope.spawn(|| usize::from(stage.prepare("wanted", "base").is_ok())))
+            .collect::<Vec<_>>()
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .sum();
+        assert_eq!(won, 1);
+    });
+    let snapshots = stage.dir.path().join("driver/snapshots");
+    assert_eq!(std::fs::read_dir(snapshots).unwrap().count(), 2, "base and wanted");
+}
+
+#[test]
+fn a_removal_that_waits_is_made_by_a_clean_up() {
+    needs!(root, overlayfs);
+    let dir = testkit::place::temp();
+    let root = dir.path().join("driver");
+    let driver =
+        snapshot::Overlay::open(snapshot::OverlayConfig { root: root.clone(), ..Default::default() })
+            .unwrap();
+    use model::snapshot::Snapshotter;
+    model::Ctx::background().on_this_thread(|cx| {
+        driver.prepare(cx, "a", "", &Labels::new()).unwrap();
+        driver.remove(cx, "a").unwrap();
+        assert!(root.join("snapshots/1/fs").exists());
+        driver.cleanup(cx).unwrap();
+        assert!(!root.join("snapshots/1").exists());
+    });
+}
+
+#[test]
+fn a_removal_never_enters_a_mount() {
+    needs!(root, overlayfs);
+    let stage = Stage::new(Which::Overlay);
+    let mounts = stage.prepare("active", "").unwrap();
+    let inner = crate::stage::upper(&mounts).join("inner");
+    std::fs::create_dir(&inner).unwrap();
+    let tmpfs = model::snapshot::Mount { kind: "tmpfs".into(), source: "tmpfs".into(), ..Default::default() };
+    snapshot::mount::all(&[tmpfs], &inner).unwrap();
+    std::fs::write(inner.join("precious"), "x").unwrap();
+    stage.remove("active").unwrap();
+    let failed = stage.cx(|cx| stage.driver.cleanup(cx));
+    let kept = inner.join("precious").exists();
+    snapshot::mount::unmount_all(&inner).unwrap();
+    assert!(kept, "what is mounted in a snapshot is not the snapshot's");
+    assert!(failed.unwrap_err().text().contains("cannot remove"));
+    stage.cx(|cx| stage.driver.cleanup(cx)).unwrap();
+    assert!(!inner.exists());
 }

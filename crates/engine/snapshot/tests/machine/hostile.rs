@@ -232,3 +232,41 @@ fn only_tar_layers_are_known() {
         assert_eq!(error.kind(), Kind::Unimplemented, "{media_type}");
     }
 }
+
+#[test]
+fn a_full_disk_is_told() {
+    needs!(root, overlayfs);
+    let stage = Stage::new(Which::Native);
+    let place = stage.dir.path().join("small");
+    std::fs::create_dir(&place).unwrap();
+    let options = vec!["size=1m".to_owned()];
+    let tmpfs = model::snapshot::Mount {
+        kind: "tmpfs".into(),
+        source: "tmpfs".into(),
+        options,
+        ..Default::default()
+    };
+    snapshot::mount::all(&[tmpfs], &place).unwrap();
+    let bind = model::snapshot::Mount {
+        kind: "bind".into(),
+        source: place.display().to_string(),
+        options: vec!["rw".into()],
+        ..Default::default()
+    };
+    let layer = Archive::new().file("big", 0o644, &vec![1; 4 << 20]).finish();
+    let done = stage.apply(&[bind], &layer);
+    snapshot::mount::unmount_all(&place).unwrap();
+    let error = done.unwrap_err();
+    assert_eq!(error.kind(), Kind::ResourceExhausted, "{error}");
+    assert!(error.text().contains("\"big\": cannot write it"), "{error}");
+}
+
+#[test]
+fn a_caller_who_leaves_stops_the_work() {
+    needs!(root, overlayfs);
+    let stage = Stage::new(Which::Overlay);
+    let mounts = stage.prepare("active", "").unwrap();
+    stage.ctx.cancel();
+    let error = stage.apply(&mounts, &Archive::new().file("f", 0o644, b"").finish()).unwrap_err();
+    assert_eq!(error.kind(), Kind::Canceled, "{error}");
+}
