@@ -85,7 +85,21 @@ pub async fn run(settings: Settings) -> Result<()> {
         // The next daemon replaces a socket that stays behind.
         let _gone = fs::remove_file(socket);
     }
+    close(engine).await;
     outcome
+}
+
+/// Closes the engine. A garbage collection that takes longer is cut off by the process's end, as by a crash.
+async fn close(engine: Arc<Engine>) {
+    let (closed, done) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        drop(engine);
+        // Nobody waits any longer once it has taken too long.
+        let _late = closed.send(());
+    });
+    if tokio::time::timeout(DRAIN, done).await.is_err() {
+        tracing::debug!("stopping in the middle of a garbage collection");
+    }
 }
 
 fn tell(state: &str) {

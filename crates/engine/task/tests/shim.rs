@@ -1,5 +1,6 @@
 //! Tasks against shims that misbehave as the real one never does on purpose: a script is the program, a socket of this
 //! test is what it says it serves.
+#![allow(clippy::unwrap_used)]
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
