@@ -15,7 +15,7 @@ use model::content::{Commit, Ingest, Open, read_blob};
 use model::manifest::{self, MAX_DOCUMENT, gc_labels, ref_key};
 use model::{Cx, Labels, Lane};
 use spec::{Descriptor, Error, Kind, Result};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info};
 
@@ -28,6 +28,9 @@ use crate::transfer::Scope;
 const QUEUE: usize = 8;
 /// How long another writer of the same content may make no progress before we give up.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How many blobs the whole daemon downloads at once: half of the lane that their writers wait in, so that registries that
+/// stall leave room for everything else.
+static DOWNLOADS: Semaphore = Semaphore::const_new(32);
 /// How often wrong bytes are fetched again.
 const ATTEMPTS: usize = 3;
 
@@ -247,6 +250,7 @@ impl Fetch {
         tee: Option<Tee>,
         attempt: usize,
     ) -> Result<()> {
+        let _room = DOWNLOADS.acquire().await.map_err(|_| Error::internal("downloads are closed"))?;
         let offset = ingest.status().offset;
         // More bytes than the blob has cannot be a part of it.
         let (from, stale) = if offset > descriptor.size { (0, true) } else { (offset, false) };
@@ -263,7 +267,8 @@ impl Fetch {
         };
         node.moved_to(from);
         let content = self.scope.services.content.clone();
-        let write = self.scope.blocking(Lane::Disk, move |cx| writer.run(cx, &*content));
+        // It waits for the network, so it must not take the place of short disk work.
+        let write = self.scope.blocking(Lane::Wait, move |cx| writer.run(cx, &*content));
         let download = async {
             // Owned here, so that the writer sees the end however this ends.
             let to = to;

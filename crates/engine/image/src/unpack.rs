@@ -32,6 +32,10 @@ use crate::fetch::{Fetch, Opened, Took, tee};
 use crate::labels;
 use crate::progress::Node;
 
+/// How many layers the whole daemon applies while they download: half of the lane that they work in. Any further layer is
+/// applied once it is stored.
+static OVERLAPPED: Semaphore = Semaphore::const_new(8);
+
 /// One layer of an image.
 pub(crate) struct Layer {
     pub descriptor: Descriptor,
@@ -153,8 +157,10 @@ impl Layers<'_> {
             }
             Opened::Ours(ingest) => ingest,
         };
-        if ingest.status().offset > 0 {
-            // The head of the layer is already behind us, so the tail alone cannot be applied.
+        let overlap = OVERLAPPED.try_acquire();
+        if ingest.status().offset > 0 || overlap.is_err() {
+            // No room, or the head of the layer is behind us already and the tail alone cannot be applied.
+            drop(overlap);
             self.fetch.download(&layer.descriptor, &layer.node, ingest, None).await?;
             return self.apply_stored(layer, key, mounts).await;
         }

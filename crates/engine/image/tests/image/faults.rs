@@ -224,3 +224,27 @@ fn a_bad_layer_among_good_ones_leaves_no_snapshot_half_made() {
         assert!(place.snapshots().len() <= 1, "only what lies below the bad layer");
     }
 }
+
+#[test]
+fn a_dead_daemons_transfer_keeps_its_content_and_loses_its_half_made_snapshots() {
+    needs!(root, overlayfs);
+    let (place, peer, reference, _) = peer();
+    let none = std::collections::BTreeMap::new();
+    let mark = [("io.berth.transfer".to_owned(), "true".to_owned())].into();
+    let lease = place.cx(|cx| place.services.leases.create(cx, None, &mark)).unwrap();
+    let dead = place.ctx.with_lease(lease.id.parse().unwrap());
+    let driver = place.driver("overlayfs");
+    dead.on_this_thread(|cx| driver.prepare(cx, "extract-1 sha256:x", "", &none)).unwrap();
+    let mut order = place.order(&reference, "overlayfs");
+    order.unpack.clear();
+    place.block_on(image::pull::run(&dead, &place.services, order, None)).unwrap();
+    place.cx(|cx| place.services.images.delete(cx, &reference, &Default::default())).unwrap();
+    place.store.collect().unwrap();
+    assert_eq!(place.snapshots().len(), 1, "the lease holds it");
+    place.cx(|cx| image::remains::adopt(cx, &*place.services.leases)).unwrap();
+    place.store.collect().unwrap();
+    assert!(place.snapshots().is_empty());
+    let before = peer.count("GET", "/blobs/");
+    place.pull(&reference).unwrap();
+    assert_eq!(peer.count("GET", "/blobs/"), before, "nothing is fetched again");
+}
