@@ -14,6 +14,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use model::mask::Mask;
 use model::snapshot::{Commit, Info, Kind, Mount, Snapshotter, Usage};
@@ -99,6 +100,8 @@ pub struct Driver<L> {
     records: Records,
     sync_remove: bool,
     staged: AtomicU64,
+    /// Held while directories are deleted: of two that delete one tree, one would find names gone under its feet.
+    deleting: Mutex<()>,
 }
 
 impl<L: Layout> Driver<L> {
@@ -110,7 +113,15 @@ impl<L: Layout> Driver<L> {
         let records = Records::open(&root.join("metadata.redb"))?;
         let snapshots = Root::open_dir(&dir).map_err(SnapshotError::files("open", &dir))?;
         let paths = Paths { root: root.to_owned(), files: layout.files() };
-        let driver = Self { layout, paths, snapshots, records, sync_remove, staged: AtomicU64::new(0) };
+        let driver = Self {
+            layout,
+            paths,
+            snapshots,
+            records,
+            sync_remove,
+            staged: AtomicU64::new(0),
+            deleting: Mutex::new(()),
+        };
         driver.remove_garbage(&driver.garbage(true)?)?;
         Ok(driver)
     }
@@ -182,6 +193,7 @@ impl<L: Layout> Driver<L> {
 
     /// Removes directories; every one is tried, the first failure is returned.
     fn remove_garbage(&self, names: &[OsString]) -> Result<(), SnapshotError> {
+        let _alone = self.deleting.lock().unwrap_or_else(PoisonError::into_inner);
         let mut failure = None;
         for name in names {
             let removed = sys::path::remove_tree(self.snapshots.as_fd(), name);
