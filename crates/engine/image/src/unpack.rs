@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use futures_util::stream::FuturesOrdered;
-use futures_util::{FutureExt as _, TryStreamExt as _};
+use futures_util::TryStreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use model::content::{Blob, BlobReader};
 use model::diff::{Applied, Apply};
 use model::manifest::chain_ids;
@@ -109,13 +109,26 @@ impl Layers<'_> {
     }
 
     async fn parallel(&self, chain: &[Digest], from: usize) -> Result<()> {
-        let mut ready: FuturesOrdered<_> = (from..chain.len())
-            .map(|at| self.layer(chain, at, "").map(move |done| done.map(|r| (at, r))))
+        let (done, waits): (Vec<_>, Vec<_>) = (from..chain.len()).map(|_| oneshot::channel()).unzip();
+        // Unordered, so that the first failure ends all, not the lowest.
+        let layers: FuturesUnordered<_> = (from..chain.len())
+            .zip(done)
+            .map(|(at, done)| async move {
+                let ready = self.layer(chain, at, "").await?;
+                // The receiver is gone only when a commit has failed, which ends everything.
+                let _ = done.send(ready);
+                Ok::<(), Error>(())
+            })
             .collect();
-        while let Some((at, ready)) = ready.try_next().await? {
-            let parent = at.checked_sub(1).map(|below| chain[below].to_string());
-            self.commit(chain, at, ready, parent).await?;
-        }
+        let commits = async {
+            for (at, wait) in (from..).zip(waits) {
+                let ready = wait.await.map_err(|_| Error::new(Kind::Canceled, "a layer failed"))?;
+                let parent = at.checked_sub(1).map(|below| chain[below].to_string());
+                self.commit(chain, at, ready, parent).await?;
+            }
+            Ok(())
+        };
+        futures_util::future::try_join(layers.try_collect::<()>(), commits).await?;
         Ok(())
     }
 

@@ -248,3 +248,21 @@ fn a_dead_daemons_transfer_keeps_its_content_and_loses_its_half_made_snapshots()
     place.pull(&reference).unwrap();
     assert_eq!(peer.count("GET", "/blobs/"), before, "nothing is fetched again");
 }
+
+#[test]
+fn a_missing_layer_ends_the_pull_while_others_still_come() {
+    needs!(root, overlayfs);
+    let (place, peer) = (Place::new(), Peer::start());
+    let layer = |name: &str| Layer::gzip(Archive::new().file(name, 0o644, name.as_bytes()).finish());
+    let image = Build::new().layer(layer("slow")).layer(layer("missing")).build();
+    let (slow, missing) = (image.blobs[0].digest.clone(), image.blobs[1].digest.clone());
+    let reference = peer.serve("x", "v1", image);
+    peer.fail("GET", &slow, Fault::StallAfter(10));
+    peer.fail("GET", &missing, Fault::status(404));
+    let mut order = place.order(&reference, "overlayfs");
+    order.registry.limits.idle = std::time::Duration::from_secs(600);
+    let error = place.run(order).unwrap_err();
+    assert_eq!(error.kind(), Kind::NotFound, "{error}");
+    place.assert_clean();
+    assert!(place.snapshots().is_empty());
+}

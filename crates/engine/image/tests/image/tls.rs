@@ -156,7 +156,8 @@ fn a_certificate_is_checked_against_the_authorities_of_hosts_toml() {
     assert!(error.text().contains("certificate"), "{error}");
     let authority = secure.authority.display();
     let error = place.run(order(&format!("server = \"{url}\"\nca = \"{authority}\""))).unwrap_err();
-    assert!(error.text().contains("received fatal alert"), "it wants ours: {error}");
+    // With TLS 1.3 the refusal comes after the handshake, and so may the word for it.
+    assert_eq!(error.kind(), Kind::Unavailable, "it wants ours: {error}");
     let (certificate, key) = (secure.client.0.display(), secure.client.1.display());
     let pair = format!("client = [[\"{certificate}\", \"{key}\"]]");
     place.run(order(&format!("server = \"{url}\"\nca = \"{authority}\"\n{pair}"))).unwrap();
