@@ -266,3 +266,46 @@ fn a_missing_layer_ends_the_pull_while_others_still_come() {
     place.assert_clean();
     assert!(place.snapshots().is_empty());
 }
+
+/// A file system in memory of so many bytes, taken away at the end.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn new(size: &str) -> Self {
+        let dir = testkit::place::temp();
+        let option = format!("size={size}");
+        let target = dir.path().display().to_string();
+        let mount = testkit::place::program("mount").unwrap();
+        testkit::command::Run::new(mount)
+            .args(["-t", "tmpfs", "-o", option.as_str(), "bth", target.as_str()])
+            .ok();
+        Self(dir)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let target = self.0.path().display().to_string();
+        let umount = testkit::place::program("umount").unwrap();
+        testkit::command::Run::new(umount).args([target.as_str()]).ok();
+    }
+}
+
+#[test]
+fn a_full_disk_is_said_and_given_back() {
+    needs!(root, overlayfs);
+    let (disk, peer) = (SmallDisk::new("24m"), Peer::start());
+    let noise: Vec<u8> =
+        (0..40_000_000_u64).map(|at| (at.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8).collect();
+    let layer = Layer::plain(Archive::new().file("noise", 0o644, &noise).finish());
+    let reference = peer.serve("x", "v1", Build::new().layer(layer).build());
+    let small = peer.serve("y", "v1", busybox());
+    let place = Place::on(disk.0.path());
+    let error = place.pull(&reference).unwrap_err();
+    assert_eq!(error.kind(), Kind::ResourceExhausted, "{error}");
+    assert!(error.text().contains("No space left on device"), "{error}");
+    place.assert_clean();
+    place.store.collect().unwrap();
+    assert!(place.ingests().is_empty(), "a full disk is no place to keep half a blob");
+    place.pull(&small).unwrap();
+}

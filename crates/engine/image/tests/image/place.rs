@@ -36,6 +36,11 @@ impl Place {
         Self::below(tempfile::Builder::new().prefix("bth").tempdir_in("/dev/shm").unwrap())
     }
 
+    /// On a file system that is already there.
+    pub fn on(disk: &Path) -> Self {
+        Self::below(tempfile::tempdir_in(disk).unwrap())
+    }
+
     fn below(dir: TempDir) -> Self {
         let at = |name: &str| {
             let path = dir.path().join(name);
