@@ -320,6 +320,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::zombie_processes, reason = "the child is waited for through its descriptor")]
     fn a_child_is_waited_for_by_pidfd() {
         let child = std::process::Command::new("/bin/sh").args(["-c", "exit 7"]).spawn().unwrap();
         let pidfd = pidfd(child.id() as i32).unwrap();
@@ -329,6 +330,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::zombie_processes, reason = "the child is waited for through its descriptor")]
     fn a_killed_child_reports_the_signal() {
         let child = std::process::Command::new("/bin/sleep").arg("100").spawn().unwrap();
         let pidfd = pidfd(child.id() as i32).unwrap();

@@ -91,10 +91,10 @@ impl Create<'_> {
             build::apply_flags(&mut spec, self.flags, self.run, Some(&tree))?;
             return store(client, record, spec, vec![]).await;
         }
-        self.from_image(client, record, spec).await
+        self.with_image(client, record, spec).await
     }
 
-    async fn from_image(
+    async fn with_image(
         &self,
         client: &Client,
         mut record: wire::Container,
