@@ -42,9 +42,9 @@ pub async fn run(settings: Settings) -> Result<()> {
     sys::process::set_umask(0o022);
     adjust_oom_score(settings.oom_score);
     raise_open_files();
-    for dir in [&settings.root, &settings.state] {
-        make_dir(dir)?;
-    }
+    // The root holds every image's files; the state directory is walked through by containers' own users.
+    make_dir(&settings.root, 0o700)?;
+    make_dir(&settings.state, 0o711)?;
     let _lock = Lock::take(&settings.root)?;
     let program = std::env::current_exe()
         .map_err(|error| Error::internal(format!("cannot find this program: {error}")))?;
@@ -130,10 +130,10 @@ async fn told_to_stop() -> Result<()> {
     Ok(())
 }
 
-fn make_dir(dir: &Path) -> Result<()> {
+fn make_dir(dir: &Path, mode: u32) -> Result<()> {
     DirBuilder::new()
         .recursive(true)
-        .mode(0o711)
+        .mode(mode)
         .create(dir)
         .map_err(|error| Error::internal(format!("cannot make {}: {error}", dir.display())))
 }
@@ -173,6 +173,7 @@ fn open(settings: &Settings, program: PathBuf) -> Result<Engine> {
         snapshotters,
         events: exchange.clone(),
     })?;
+    adopt_remains(&store)?;
     store.start_gc(store::gc::Config {
         pause_threshold: settings.gc.pause_threshold,
         deletion_threshold: settings.gc.deletion_threshold,
@@ -208,6 +209,16 @@ fn open(settings: &Settings, program: PathBuf) -> Result<Engine> {
             uploads: settings.uploads,
         },
     })
+}
+
+/// Lets go of what transfers of a daemon that died left half made, before the first collection looks.
+fn adopt_remains(store: &Store) -> Result<()> {
+    let namespaces = Ctx::background().on_this_thread(|cx| store.namespaces().list(cx))?;
+    for (name, _) in namespaces {
+        let ctx = Ctx::in_namespace(name.parse().map_err(Error::from)?);
+        ctx.on_this_thread(|cx| image::remains::adopt(cx, &*store.leases()))?;
+    }
+    Ok(())
 }
 
 fn sharing_word(settings: &Settings) -> &'static str {
@@ -278,7 +289,7 @@ fn uuid(root: &Path) -> Result<String> {
     {
         return Ok(text.trim().to_owned());
     }
-    make_dir(&dir)?;
+    make_dir(&dir, 0o711)?;
     let failed = |error| Error::internal(format!("cannot make {}: {error}", path.display()));
     let text = fs::read_to_string("/proc/sys/kernel/random/uuid").map_err(failed)?;
     let draft = dir.join("uuid.new");
