@@ -4,6 +4,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prost_types::Timestamp;
 
+/// The seconds that a protobuf timestamp may hold: the years 1 to 9999.
+const SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
+
 /// `time` as a message.
 pub fn timestamp(time: SystemTime) -> Timestamp {
     match time.duration_since(UNIX_EPOCH) {
@@ -28,7 +31,7 @@ pub fn timestamp(time: SystemTime) -> Timestamp {
 
 /// The time that a message says; `None` for one that is absent or out of range.
 pub fn time(timestamp: Option<&Timestamp>) -> Option<SystemTime> {
-    let timestamp = timestamp?;
+    let timestamp = timestamp.filter(|timestamp| SECONDS.contains(&timestamp.seconds))?;
     let nanos = u32::try_from(timestamp.nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
     let second = match u64::try_from(timestamp.seconds) {
         Ok(after) => UNIX_EPOCH.checked_add(Duration::from_secs(after))?,
