@@ -100,14 +100,29 @@ impl Create<'_> {
         mut record: wire::Container,
         mut spec: Spec,
     ) -> Result<Created> {
-        let snapshotter = client.snapshotter(self.flags.snapshotter.snapshotter.as_deref()).await?;
         let platform: Option<Platform> =
             self.run.platform.as_ref().map(|text| text.parse()).transpose().map_err(::spec::Error::from)?;
-        let image = image::get(client, self.image).await?;
-        let chosen = image::choose(client, &image, platform.as_ref()).await?;
-        let parent = match chosen.chain_id() {
-            Some(chain_id) if image::is_unpacked(client, &chosen, &snapshotter).await? => chain_id,
-            _ => image::unpack(client, &image, platform.as_ref(), &snapshotter, self.run.sync_fs).await?,
+        let (snapshotter, image) = tokio::try_join!(
+            client.snapshotter(self.flags.snapshotter.snapshotter.as_deref()),
+            image::get(client, self.image)
+        )?;
+        let find = async {
+            let chosen = image::choose(client, &image, platform.as_ref()).await?;
+            let parent = match chosen.chain_id() {
+                Some(chain_id) if image::is_unpacked(client, &chosen, &snapshotter).await? => chain_id,
+                _ => image::unpack(client, &image, platform.as_ref(), &snapshotter, self.run.sync_fs).await?,
+            };
+            Ok((chosen, parent))
+        };
+        // The lease is on its way to the disk while the image is looked at.
+        let (lease, found) = tokio::join!(crate::ctr::lease(client), find);
+        let lease = lease?;
+        let (chosen, parent) = match found {
+            Ok(found) => found,
+            Err(failure) => {
+                crate::ctr::end_lease(client, lease).await?;
+                return Err(failure);
+            }
         };
         record.image.clone_from(&image.name);
         record.snapshotter.clone_from(&snapshotter);
@@ -119,7 +134,6 @@ impl Create<'_> {
             parent: parent.to_string(),
             labels: self.snapshot_labels(),
         };
-        let lease = crate::ctr::lease(client).await?;
         let leased = client.with_lease(&lease)?;
         let result = async {
             let mounts = leased.snapshots().prepare(prepare).await?.into_inner().mounts;
@@ -188,9 +202,17 @@ async fn store(
 /// Deletes a container's record and, unless it is to be kept, its snapshot.
 pub async fn delete(client: &Client, id: &str, keep_snapshot: bool) -> Result {
     let request = wire::GetContainerRequest { id: id.to_owned() };
-    let container = client.containers().get(request).await?.into_inner().container.unwrap_or_default();
+    let mut container = client.containers().get(request).await?.into_inner().container.unwrap_or_default();
+    if keep_snapshot {
+        container.snapshot_key.clear();
+    }
+    delete_made(client, &container).await
+}
+
+/// Deletes the record and the snapshot of `container`, both at once: the daemon makes them durable with one flush.
+pub async fn delete_made(client: &Client, container: &wire::Container) -> Result {
     let snapshot = async {
-        if keep_snapshot || container.snapshot_key.is_empty() {
+        if container.snapshot_key.is_empty() {
             return Ok(());
         }
         let request = snapshots::RemoveSnapshotRequest {
@@ -203,8 +225,7 @@ pub async fn delete(client: &Client, id: &str, keep_snapshot: bool) -> Result {
         }
     };
     let mut containers = client.containers();
-    let record = containers.delete(wire::DeleteContainerRequest { id: id.to_owned() });
-    // Both at once: the daemon makes them durable with one flush.
+    let record = containers.delete(wire::DeleteContainerRequest { id: container.id.clone() });
     let (snapshot, record) = tokio::join!(snapshot, record);
     record?;
     snapshot

@@ -63,7 +63,7 @@ impl Run {
         // The record holds the snapshot now; ending the lease needs no waiting for.
         let (result, released) = tokio::join!(self.run_task(client, &id, &created), created.release(client));
         if self.rm {
-            match (create::delete(client, &id, false).await, &result) {
+            match (create::delete_made(client, &created.container).await, &result) {
                 (Err(failure), Ok(_)) => return Err(failure.context("failed to cleanup container")),
                 (Err(failure), Err(_)) => {
                     crate::ui::say(format!("ctr: failed to cleanup container: {failure}"))
@@ -113,7 +113,7 @@ impl Run {
         if let Some(copies) = copies {
             copies.finish().await;
         }
-        super::tasks::delete_task(client, id).await?;
+        super::tasks::delete_own(client, id).await?;
         outcome
     }
 

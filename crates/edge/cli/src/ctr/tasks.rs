@@ -183,11 +183,16 @@ pub async fn get(client: &Client, id: &str) -> Result<TaskProcess> {
     Ok(client.tasks().get(request).await?.into_inner().process.unwrap_or_default())
 }
 
-/// Deletes a stopped task; gives its exit status.
+/// Deletes a stopped task whose streams are the caller's; gives its exit status.
+pub async fn delete_own(client: &Client, id: &str) -> Result<u32> {
+    let request = wire::DeleteTaskRequest { container_id: id.into() };
+    Ok(client.tasks().delete(request).await?.into_inner().exit_status)
+}
+
+/// Deletes a stopped task, and the streams that its client may have left; gives its exit status.
 pub async fn delete_task(client: &Client, id: &str) -> Result<u32> {
     let streams = get(client, id).await.ok();
-    let request = wire::DeleteTaskRequest { container_id: id.into() };
-    let status = client.tasks().delete(request).await?.into_inner().exit_status;
+    let status = delete_own(client, id).await?;
     if let Some(streams) = streams {
         [streams.stdin, streams.stdout, streams.stderr].iter().for_each(|name| stdio::remove_left(name));
     }
@@ -431,7 +436,7 @@ impl Start {
         if let Some(copies) = copies {
             copies.finish().await;
         }
-        delete_task(client, id).await?;
+        delete_own(client, id).await?;
         if code == 0 { Ok(()) } else { Err(Failure::exit(code)) }
     }
 }

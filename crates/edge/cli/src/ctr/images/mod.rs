@@ -84,6 +84,19 @@ pub enum Command {
         /// KEY=VALUE sets, KEY= clears
         labels: Vec<String>,
     },
+    /// Apply the layers of an image to snapshots
+    Unpack {
+        #[command(flatten)]
+        snapshotter: args::Snapshotter,
+        /// Unpack for a specific platform
+        #[arg(long)]
+        platform: Option<String>,
+        /// Synchronize the underlying filesystem containing files when unpack images, false by default
+        #[arg(long)]
+        sync_fs: bool,
+        /// The image
+        reference: String,
+    },
     /// Display usage of snapshots for a given image ref
     Usage {
         #[command(flatten)]
@@ -113,6 +126,9 @@ impl Command {
                 tag(client, &source, targets, force, skip_reference_check).await
             }
             Self::Label { replace_all, name, labels } => label(client, name, &labels, replace_all).await,
+            Self::Unpack { snapshotter, platform, sync_fs, reference } => {
+                unpack(client, &snapshotter, platform.as_deref(), sync_fs, &reference).await
+            }
             Self::Usage { snapshotter, reference } => usage(client, &snapshotter, &reference).await,
         }
     }
@@ -201,6 +217,26 @@ async fn label(client: &Client, name: String, words: &[String], replace_all: boo
     let request = wire::UpdateImageRequest { image, update_mask, ..Default::default() };
     let updated = client.images().update(request).await?.into_inner().image.unwrap_or_default();
     Ok(ui::line(args::join_labels(&updated.labels, ""))?)
+}
+
+/// Unpacks an image that is here already, such as one that was imported with `--no-unpack`.
+async fn unpack(
+    client: &Client,
+    snapshotter: &args::Snapshotter,
+    platform: Option<&str>,
+    sync_fs: bool,
+    reference: &str,
+) -> Result {
+    let snapshotter = client.snapshotter(snapshotter.snapshotter.as_deref()).await?;
+    let platform: spec::Platform = match platform {
+        Some(text) => text.parse().map_err(spec::Error::from)?,
+        None => spec::Platform::host(),
+    };
+    let image = image::get(client, reference).await?;
+    ui::line(format!("unpacking {platform} {}...", image.target.digest))?;
+    let started = std::time::Instant::now();
+    image::unpack(client, &image, Some(&platform), &snapshotter, sync_fs).await?;
+    Ok(ui::line(format!("done: {}", quantity::duration(started.elapsed())))?)
 }
 
 async fn usage(client: &Client, snapshotter: &args::Snapshotter, reference: &str) -> Result {
