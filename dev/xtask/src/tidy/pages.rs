@@ -1,4 +1,5 @@
-//! ARCHITECTURE.md against the work tree: every crate and every dependency has its line there, and no other.
+//! ARCHITECTURE.md against the work tree: every crate and every dependency has its line there, and no other, and every
+//! room on its walks is a file.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,6 +19,12 @@ pub fn check(root: &Path) -> anyhow::Result<Vec<Finding>> {
     let crates = crates(root)?;
     let mut findings = compare("crate", &crates, &rows(&page, "## Crates"));
     findings.extend(compare("dependency", &dependencies(&workspace), &rows(&page, "## Dependencies")));
+    findings.extend(
+        walks(&page)
+            .into_iter()
+            .filter(|room| !is_room(root, &crates, room))
+            .map(|room| Finding::new(PAGE, format!("the walks pass {room}, which is no file"))),
+    );
     for dir in &crates {
         let text = fs::read_to_string(manifest(root, dir))?;
         if !text.contains("[lints]\nworkspace = true") {
@@ -31,6 +38,32 @@ fn compare(what: &str, there: &BTreeSet<String>, told: &BTreeSet<String>) -> Vec
     let missing = there.difference(told).map(|name| format!("{what} `{name}` has no row"));
     let stale = told.difference(there).map(|name| format!("row `{name}`: there is no such {what}"));
     missing.chain(stale).map(|text| Finding::new(PAGE, text)).collect()
+}
+
+/// The rooms of the page's first block: words such as `task/create`, with `a/{b,c}` as `a/b` and `a/c`.
+fn walks(page: &str) -> Vec<String> {
+    let block = page.split("```").nth(1).unwrap_or_default();
+    let words = block.split_whitespace().map(|word| word.trim_end_matches([',', ';']));
+    let mut rooms = Vec::new();
+    for word in words.filter(|word| word.contains('/')) {
+        match word.split_once("/{") {
+            Some((folder, names)) => {
+                let names = names.trim_end_matches('}').split(',');
+                rooms.extend(names.map(|name| format!("{folder}/{name}")));
+            }
+            None => rooms.push(word.to_owned()),
+        }
+    }
+    rooms
+}
+
+/// Whether `crate/path` is a module of that crate.
+fn is_room(root: &Path, crates: &BTreeSet<String>, room: &str) -> bool {
+    let Some((name, path)) = room.split_once('/') else { return false };
+    crates.iter().filter(|dir| dir.rsplit('/').next() == Some(name)).any(|dir| {
+        let module = root.join(dir).join("src").join(path);
+        module.with_extension("rs").is_file() || module.join("mod.rs").is_file()
+    })
 }
 
 /// Folders with a manifest, two levels below `crates` and one below `dev`.
@@ -87,6 +120,12 @@ mod tests {
     fn rows_are_those_of_the_section() {
         let page = "\n## Crates\n\n| crate | is |\n|--|--|\n| `a/b` | x |\n| `c`, `d` | y |\n\n## Other\n| `e` | z |\n";
         assert_eq!(rows(page, "## Crates").into_iter().collect::<Vec<_>>(), ["a/b", "c", "d"]);
+    }
+
+    #[test]
+    fn a_walk_passes_each_room_once() {
+        let page = "# A\n```text\nX  cli/run -> task/{queue,owner};\n -- clone3 --> sys/mount -> move_mount(2)\n```\n";
+        assert_eq!(walks(page), ["cli/run", "task/queue", "task/owner", "sys/mount"]);
     }
 
     #[test]

@@ -131,7 +131,7 @@ impl Default for Limits {
         Self {
             connect: Duration::from_secs(30),
             answer: Duration::from_secs(60),
-            idle: Duration::from_secs(60),
+            idle: Duration::from_secs(30),
             retries: 5,
             backoff: Duration::from_millis(250),
             longest_pause: Duration::from_secs(60),
