@@ -34,10 +34,7 @@ demo: setup programs
 	$(CARGO) xtask demo
 
 test: setup programs
-	rm -f target/skips.txt
-	$(CARGO) nextest run --workspace --no-fail-fast; status=$$?; \
-	if [ -s target/skips.txt ]; then sort -u target/skips.txt; fi; \
-	exit $$status
+	./dev/test.sh
 
 # What is installed and measured. The shim and runc are made small, since a shim stays resident once per pod; with ctr
 # they are linked statically: each start would else look for shared libraries, along LD_LIBRARY_PATH at that. The daemon
