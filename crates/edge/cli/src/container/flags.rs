@@ -102,6 +102,9 @@ pub struct ContainerFlags {
     /// Limit CPU CFS period
     #[arg(long, default_value_t = 0)]
     pub cpu_period: u64,
+    /// Limit CPU CFS burst, in microseconds
+    #[arg(long, default_value_t = 0)]
+    pub cpu_burst: u64,
     /// Set the propagation of the container rootfs
     #[arg(long)]
     pub rootfs_propagation: Option<String>,

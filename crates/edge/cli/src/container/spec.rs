@@ -285,6 +285,9 @@ fn limits(spec: &mut Spec, flags: &ContainerFlags, run: &RunFlags) -> Result {
         cpu(spec).quota = Some(flags.cpu_quota);
         cpu(spec).period = (flags.cpu_period != 0).then_some(flags.cpu_period);
     }
+    if flags.cpu_burst != 0 {
+        cpu(spec).burst = Some(flags.cpu_burst);
+    }
     if let Some(cpus) = &run.cpuset_cpus {
         cpu(spec).cpus.clone_from(cpus);
     }

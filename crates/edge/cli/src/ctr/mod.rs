@@ -25,7 +25,10 @@ use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::client::Client;
 use crate::failure::Result;
 
-const BANNER: &str = "\
+/// How Go's ctr lays out its help.
+const TEMPLATE: &str = "\
+NAME:
+   ctr -
         __
   _____/ /______
  / ___/ __/ ___/
@@ -33,11 +36,7 @@ const BANNER: &str = "\
 \\___/\\__/_/
 
 containerd CLI
-";
 
-const TEMPLATE: &str = "\
-NAME:
-   ctr - {before-help}
 USAGE:
    {usage}
 
@@ -56,8 +55,8 @@ GLOBAL OPTIONS:
 
 /// ctr is an unsupported debug and administrative client for interacting with the containerd daemon.
 #[derive(Parser, Debug)]
-#[command(name = "ctr", version, before_help = BANNER, help_template = TEMPLATE)]
-#[command(subcommand_required = true, arg_required_else_help = true, disable_help_subcommand = false)]
+#[command(name = "ctr", version, disable_version_flag = true, help_template = TEMPLATE)]
+#[command(subcommand_required = true)]
 pub struct Ctr {
     #[command(flatten)]
     global: Global,
@@ -80,6 +79,9 @@ pub struct Global {
     /// Timeout for connecting to containerd
     #[arg(long, default_value = "0s", value_parser = args::duration)]
     pub connect_timeout: Duration,
+    /// Print the version
+    #[arg(long, short = 'v', action = ArgAction::Version)]
+    version: Option<bool>,
     /// Namespace to use with commands
     #[arg(long, short = 'n', env = "CONTAINERD_NAMESPACE", default_value = "default")]
     pub namespace: String,
@@ -150,6 +152,7 @@ fn booleans(command: clap::Command) -> clap::Command {
             .require_equals(true)
             .hide_possible_values(true)
             .hide_default_value(true)
+            .value_name("BOOL")
             .default_value("false")
             .default_missing_value("true"),
         _ => arg,
@@ -162,6 +165,10 @@ fn booleans(command: clap::Command) -> clap::Command {
 /// # Errors
 /// What the command failed with; a wrong command line ends the process here, with its usage.
 pub async fn main(args: impl IntoIterator<Item = std::ffi::OsString>) -> Result {
+    let args: Vec<_> = args.into_iter().collect();
+    if args.len() < 2 {
+        return Ok(command().print_help()?); // as Go's ctr does, on standard output
+    }
     let matches = command().get_matches_from(args);
     let ctr = Ctr::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let timeout = ctr.global.timeout;
