@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::Read;
-use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use api::containerd::types::Mount;
@@ -68,8 +68,24 @@ impl Tree {
             options.push(&merged);
         }
         options.push("ro");
-        let tree: OwnedFd = fstab::detached(&mount.r#type, OsStr::new(&mount.source), &options)?;
-        Ok(Self { root: Root::from_fd(tree) })
+        // An overlay without a mount point needs Linux 6.8; before that one is mounted where nobody looks, and hidden.
+        match fstab::detached(&mount.r#type, OsStr::new(&mount.source), &options) {
+            Ok(tree) => Ok(Self { root: Root::from_fd(tree) }),
+            Err(_) => Self::mounted(&mount.r#type, &mount.source, &options),
+        }
+    }
+
+    /// Mounts at a directory of its own and lets go of the place at once: the descriptor keeps the tree.
+    fn mounted(kind: &str, source: &str, options: &[&str]) -> Result<Self> {
+        let dir = std::env::temp_dir().join(format!("ctr-look-{}", std::process::id()));
+        std::fs::DirBuilder::new().mode(0o700).create(&dir)?;
+        let root = fstab::mount(kind, OsStr::new(source), options, &dir).and_then(|()| {
+            let root = Root::open_dir(&dir);
+            mount::detach(&dir)?;
+            root
+        });
+        std::fs::remove_dir(&dir)?;
+        Ok(Self { root: root? })
     }
 
     /// The text of a regular file, or nothing when it is not there.
@@ -87,5 +103,54 @@ impl Tree {
         let mut bytes = Vec::new();
         file.take(MAX_FILE).read_to_end(&mut bytes)?;
         Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An overlay of two layers, the upper with a file of its own.
+    fn layers(dir: &Path) -> Mount {
+        for part in ["lower/etc", "upper/etc", "work"] {
+            std::fs::create_dir_all(dir.join(part)).unwrap();
+        }
+        std::fs::write(dir.join("lower/etc/passwd"), "root:x:0:0::/:\n").unwrap();
+        std::fs::write(dir.join("upper/etc/group"), "root:x:0:\n").unwrap();
+        let path = |part: &str| dir.join(part).display().to_string();
+        let options = [
+            "index=off".to_owned(),
+            format!("workdir={}", path("work")),
+            format!("upperdir={}", path("upper")),
+            format!("lowerdir={}", path("lower")),
+        ];
+        Mount {
+            r#type: "overlay".into(),
+            source: "overlay".into(),
+            options: options.into(),
+            ..Mount::default()
+        }
+    }
+
+    #[test]
+    fn a_snapshot_is_read_with_and_without_a_mount_point() {
+        if !rustix::process::geteuid().is_root() {
+            println!("SKIP a_snapshot_is_read_with_and_without_a_mount_point: not root");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let mount = layers(dir.path());
+        let read_only = format!("lowerdir={0}/upper:{0}/lower", dir.path().display());
+        let trees = [
+            Tree::of_mounts(&[mount]).unwrap(),
+            Tree::mounted("overlay", "overlay", &[&read_only, "ro"]).unwrap(),
+        ];
+        for tree in trees {
+            assert_eq!(tree.read("etc/passwd").unwrap().as_deref(), Some("root:x:0:0::/:\n"));
+            assert_eq!(tree.read("etc/group").unwrap().as_deref(), Some("root:x:0:\n"));
+            assert_eq!(tree.read("etc/shadow").unwrap(), None);
+        }
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!mounts.contains("ctr-look"), "nothing stays mounted");
     }
 }
