@@ -35,6 +35,8 @@ use streams::Stream;
 
 /// How long a closing shim tries to get rid of its last events.
 const CLOSING_LIMIT: Duration = Duration::from_secs(3);
+/// How often a shim that no container has come to looks whether its bundle is still there.
+const EXPECTING: Duration = Duration::from_secs(5);
 /// The most clients at a time.
 const MAX_CONNECTIONS: usize = 128;
 /// The buffer that all copies and connections share.
@@ -64,6 +66,8 @@ pub struct Shim {
     publisher: Publisher,
     next_id: u32,
     closing: Option<Instant>,
+    /// When to look whether the first container may still come; nothing once one has.
+    expecting: Option<Instant>,
     buffer: Vec<u8>,
 }
 
@@ -129,7 +133,11 @@ impl Shim {
             let deletes = processes.filter_map(|process| process.deleting.map(|parked| parked.deadline));
             deletes.chain(container.held_exit.map(|(_, deadline)| deadline))
         });
-        jobs.chain(containers).chain(self.publisher.deadline()).chain(self.closing).min()
+        jobs.chain(containers)
+            .chain(self.publisher.deadline())
+            .chain(self.closing)
+            .chain(self.expecting)
+            .min()
     }
 
     /// Does what is due.
@@ -138,6 +146,21 @@ impl Shim {
         self.expire_exits(now);
         self.expire_deletes(now);
         self.publisher.expire(&self.poll, now);
+        self.expire_expectation(now);
+    }
+
+    /// Ends a shim whose daemon died before it heard of it: the next daemon found a bundle without an address, cleaned
+    /// it up and removed it, and so nobody will ever call. The bundle is the working directory.
+    fn expire_expectation(&mut self, now: Instant) {
+        if self.expecting.is_none_or(|due| due > now) {
+            return;
+        }
+        self.expecting = self.containers.is_empty().then(|| now + EXPECTING);
+        if self.expecting.is_some() && std::env::current_dir().is_err() {
+            log::warn(format_args!("the bundle is gone and no container has come"));
+            self.expecting = None;
+            self.close();
+        }
     }
 
     /// Publishes `event` under `topic`, in the order of these calls.

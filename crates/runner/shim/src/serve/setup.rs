@@ -54,6 +54,7 @@ pub fn prepare(args: &Args) -> Result<(Shim, Option<PathBuf>), Error> {
         publisher: Publisher::new(events, &args.namespace),
         next_id: 0,
         closing: None,
+        expecting: Some(std::time::Instant::now() + super::EXPECTING),
         buffer: vec![0; BUFFER_BYTES],
     };
     Ok((shim, path))

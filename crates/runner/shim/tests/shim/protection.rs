@@ -11,7 +11,7 @@ use api::containerd::types::RuntimeInfo;
 use api::{Message, encode_any};
 
 use crate::bundle::Place;
-use crate::shim::{Shim, action, params};
+use crate::shim::{Shim, action, is_alive, params, start};
 
 /// What a container prints that runs `command`.
 fn output_of(command: &str) -> String {
@@ -157,4 +157,18 @@ fn info_says_what_the_runtime_can_do() {
         let features: serde_json::Value = serde_json::from_slice(&info.features.unwrap().value).unwrap();
         assert!(features["linux"]["namespaces"].as_array().unwrap().len() >= 7, "{features}");
     }
+}
+
+#[test]
+fn a_shim_that_nobody_knows_of_ends_by_itself() {
+    testkit::needs!(root, program "busybox");
+    let place = Place::new();
+    let bundle = place.bundle("a", "true");
+    let address = start(&place, &bundle, "a");
+    let pid: u32 = fs::read_to_string(bundle.join("shim.pid")).unwrap().trim().parse().unwrap();
+    // The daemon died while it waited for the address; its successor cleans up what it knows: the bundle.
+    fs::remove_dir_all(&bundle).unwrap();
+    let limit = std::time::Duration::from_secs(30);
+    testkit::wait::eventually(limit, "the shim to end", || (!is_alive(pid)).then_some(()));
+    assert!(!Path::new(address.trim_start_matches("unix://")).exists());
 }
