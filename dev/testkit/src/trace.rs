@@ -13,6 +13,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::wait;
 
+/// Where shims keep the state of their runtime, a directory for each namespace.
+const RUNC: &str = "/run/containerd/runc";
 /// Where the kernel's cgroup hierarchies are.
 const CGROUP: &str = "/sys/fs/cgroup";
 
@@ -97,6 +99,10 @@ pub fn remove(dir: &Path, namespace: &str, except: Option<u32>) {
         }
         left.is_empty().then_some(())
     });
+    if namespace != "default" {
+        // Shims keep their runtime's state by namespace, outside the daemon's directories; it may never have been made.
+        let _ = fs::remove_dir_all(Path::new(RUNC).join(namespace));
+    }
 }
 
 /// Mount points below `dir`, outermost first.
