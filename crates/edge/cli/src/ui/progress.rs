@@ -83,7 +83,11 @@ impl Display {
                 let progress = if node.progress == 0 { known.progress } else { node.progress };
                 *known = Node { complete_at, total, progress, ..node };
             }
-            None => self.nodes.push(node),
+            None => {
+                // Parents before children, whichever the daemon told first; among equals, as they came.
+                let place = self.nodes.partition_point(|known| known.rank() <= node.rank());
+                self.nodes.insert(place, node);
+            }
         }
     }
 
@@ -187,6 +191,16 @@ impl Display {
 }
 
 impl Node {
+    /// Indexes, manifests, configs, layers.
+    fn rank(&self) -> u8 {
+        match self.name.split_once('-') {
+            Some(("index", _)) => 0,
+            Some(("manifest", _)) => 1,
+            Some(("config", _)) => 2,
+            _ => 3,
+        }
+    }
+
     /// The word shown, and how much of the bar is full.
     fn state(&self) -> (&str, f64) {
         #[expect(clippy::cast_precision_loss, reason = "a bar has 38 steps")]
@@ -242,6 +256,16 @@ mod tests {
             )
         );
         assert!(lines[3].starts_with("elapsed: 0.0 s"), "{}", lines[3]);
+    }
+
+    #[test]
+    fn parents_come_before_children() {
+        let mut display = Display::new(Form::Lines, "r");
+        for name in ["layer-b", "config-c", "manifest-m", "layer-a", "index-i"] {
+            display.update(step("waiting", name, &[], 0, 0));
+        }
+        let names: Vec<&str> = display.nodes.iter().map(|node| node.name.as_str()).collect();
+        assert_eq!(names, ["index-i", "manifest-m", "config-c", "layer-b", "layer-a"]);
     }
 
     #[test]
