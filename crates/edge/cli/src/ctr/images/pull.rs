@@ -19,13 +19,11 @@ use crate::ui;
 use crate::ui::progress::{Display, Form};
 use crate::ui::quantity;
 
-/// Flags of `pull`.
+/// Flags that `pull` and `content fetch` share.
 #[derive(clap::Args, Debug)]
-pub struct Pull {
+struct Choice {
     #[command(flatten)]
     registry: args::Registry,
-    #[command(flatten)]
-    snapshotter: args::Snapshotter,
     #[command(flatten)]
     label: args::Label,
     /// Pull content from a specific platform
@@ -40,6 +38,39 @@ pub struct Pull {
     /// Skips metadata for unused platforms (Image may be unable to be pushed without metadata)
     #[arg(long)]
     skip_metadata: bool,
+    /// Form of the progress
+    #[arg(long, value_enum, default_value_t = Form::Lines)]
+    progress: Form,
+}
+
+impl Choice {
+    /// The platforms asked for; nothing means all.
+    fn platforms(&self) -> Result<Vec<Platform>> {
+        if self.all_platforms && !self.platforms.is_empty() {
+            return Err(Failure::new("cannot specify both --platform and --all-platforms"));
+        }
+        platforms(&self.platforms, self.all_platforms)
+    }
+
+    /// Where the image goes, without unpacking it.
+    fn store(&self, name: &str, platforms: &[Platform]) -> ImageStore {
+        ImageStore {
+            name: name.to_owned(),
+            labels: args::labels(&self.label.labels),
+            platforms: platforms.iter().map(to_wire).collect(),
+            all_metadata: !self.skip_metadata,
+            ..Default::default()
+        }
+    }
+}
+
+/// Flags of `pull`.
+#[derive(clap::Args, Debug)]
+pub struct Pull {
+    #[command(flatten)]
+    choice: Choice,
+    #[command(flatten)]
+    snapshotter: args::Snapshotter,
     /// Print the resulting image's chain ID
     #[arg(long)]
     print_chainid: bool,
@@ -52,9 +83,6 @@ pub struct Pull {
     /// Synchronize the underlying filesystem containing files when unpack images, false by default
     #[arg(long)]
     sync_fs: bool,
-    /// Form of the progress
-    #[arg(long, value_enum, default_value_t = Form::Lines)]
-    progress: Form,
     /// The image's reference
     reference: String,
 }
@@ -62,28 +90,16 @@ pub struct Pull {
 impl Pull {
     /// Pulls, unpacks, and says so.
     pub async fn run(self, client: &Client) -> Result {
-        if self.all_platforms && !self.platforms.is_empty() {
-            return Err(Failure::new("cannot specify both --platform and --all-platforms"));
-        }
-        let platforms = platforms(&self.platforms, self.all_platforms)?;
+        let platforms = self.choice.platforms()?;
         let snapshotter = self.snapshotter.snapshotter.clone().unwrap_or_default();
         let unpack = if platforms.is_empty() { vec![Platform::host()] } else { platforms.clone() };
-        let unpacks = unpack
-            .iter()
-            .map(|platform| UnpackConfiguration {
-                platform: Some(to_wire(platform)),
-                snapshotter: snapshotter.clone(),
-            })
-            .collect();
-        let store = ImageStore {
-            name: self.reference.clone(),
-            labels: args::labels(&self.label.labels),
-            platforms: platforms.iter().map(to_wire).collect(),
-            all_metadata: !self.skip_metadata,
-            unpacks,
-            ..Default::default()
-        };
-        let unpacked_in = from_registry(client, &self.registry, store, self.progress).await?;
+        let unpacks = unpack.iter().map(|platform| UnpackConfiguration {
+            platform: Some(to_wire(platform)),
+            snapshotter: snapshotter.clone(),
+        });
+        let store =
+            ImageStore { unpacks: unpacks.collect(), ..self.choice.store(&self.reference, &platforms) };
+        let unpacked_in = from_registry(client, &self.choice.registry, store, self.choice.progress).await?;
         let image = image::get(client, &self.reference).await?;
         for platform in &unpack {
             ui::line(format!("unpacking {platform} {}...", image.target.digest))?;
@@ -101,27 +117,10 @@ impl Pull {
 #[derive(clap::Args, Debug)]
 pub struct Fetch {
     #[command(flatten)]
-    registry: args::Registry,
-    #[command(flatten)]
-    label: args::Label,
-    /// Pull content from a specific platform
-    #[arg(long = "platform")]
-    platforms: Vec<String>,
-    /// Pull content from all platforms
-    #[arg(long)]
-    all_platforms: bool,
-    /// (Deprecated: use skip-metadata) Pull metadata for all platforms
-    #[arg(long, hide = true)]
-    all_metadata: bool,
-    /// Skips metadata for unused platforms (Image may be unable to be pushed without metadata)
-    #[arg(long)]
-    skip_metadata: bool,
+    choice: Choice,
     /// Pull all metadata including manifests and configs
     #[arg(long)]
     metadata_only: bool,
-    /// Form of the progress
-    #[arg(long, value_enum, default_value_t = Form::Lines)]
-    progress: Form,
     /// The image's reference
     reference: String,
 }
@@ -129,15 +128,10 @@ pub struct Fetch {
 impl Fetch {
     /// Fetches without unpacking.
     pub async fn run(self, client: &Client) -> Result {
-        let platforms = platforms(&self.platforms, self.all_platforms)?;
-        let store = ImageStore {
-            name: self.reference.clone(),
-            labels: args::labels(&self.label.labels),
-            platforms: platforms.iter().map(to_wire).collect(),
-            all_metadata: self.metadata_only || !self.skip_metadata,
-            ..Default::default()
-        };
-        from_registry(client, &self.registry, store, self.progress).await?;
+        let platforms = self.choice.platforms()?;
+        let store = self.choice.store(&self.reference, &platforms);
+        let store = ImageStore { all_metadata: store.all_metadata || self.metadata_only, ..store };
+        from_registry(client, &self.choice.registry, store, self.choice.progress).await?;
         Ok(())
     }
 }
