@@ -13,6 +13,9 @@ fn main() -> io::Result<()> {
     let mut config = prost_build::Config::new();
     config.btree_map(["."]);
     config.enable_type_names();
+    // Records and the verbose answers of CRI are JSON.
+    config.type_attribute(".runtime.v1", "#[derive(serde::Serialize, serde::Deserialize)]");
+    config.message_attribute(".runtime.v1", "#[serde(default)]");
     config.include_file("api.rs");
     config.compile_fds(set)
 }

@@ -25,8 +25,9 @@ const SERVICES: &[&str] = &[
 fn main() -> io::Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../proto");
     println!("cargo:rerun-if-changed={}", root.display());
-    let files: Vec<_> =
+    let mut files: Vec<_> =
         SERVICES.iter().map(|name| root.join(format!("containerd/services/{name}/v1.proto"))).collect();
+    files.push(root.join("runtime/v1.proto"));
     let set = protox::compile(&files, [&root]).map_err(io::Error::other)?;
     let mut builder = tonic_prost_build::configure().include_file("grpc.rs");
     for package in set.file.iter().filter_map(|file| file.package.as_deref()) {

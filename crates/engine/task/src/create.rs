@@ -6,9 +6,10 @@ use std::sync::Arc;
 use api::containerd::task::v3::{CreateTaskRequest, CreateTaskResponse, ShutdownRequest};
 use api::containerd::types;
 use model::snapshot::Mount;
+use model::task::Create;
 use model::undo::Undo;
 use model::{Any, Ctx, Lane};
-use spec::{ContainerId, Error, Namespace};
+use spec::Error;
 
 use crate::bundle::Bundle;
 use crate::launch::LaunchError;
@@ -17,40 +18,6 @@ use crate::task::{Parts, Task};
 use crate::tasks::Shared;
 use crate::ttrpc::Client;
 use crate::{deadline, end, owner};
-
-/// Where a process's input comes from and its output goes: paths or URIs, empty for nothing.
-#[derive(Clone, Debug, Default)]
-pub struct Stdio {
-    /// Standard input.
-    pub stdin: String,
-    /// Standard output.
-    pub stdout: String,
-    /// Standard error.
-    pub stderr: String,
-    /// Whether all three are one terminal.
-    pub terminal: bool,
-}
-
-/// What a task is created of.
-#[derive(Clone, Debug)]
-pub struct Create {
-    /// The namespace of the container.
-    pub namespace: Namespace,
-    /// The container.
-    pub id: ContainerId,
-    /// The runtime's name, or the path of its shim.
-    pub runtime: String,
-    /// The container's options for that runtime.
-    pub runtime_options: Option<Any>,
-    /// Options of this task, which count instead of the container's.
-    pub task_options: Option<Any>,
-    /// The OCI runtime spec, as JSON.
-    pub spec: Vec<u8>,
-    /// What to mount as root file system.
-    pub rootfs: Vec<Mount>,
-    /// Input and output of the init.
-    pub stdio: Stdio,
-}
 
 /// Creates a task whose place is taken, takes everything back when a step fails, and answers the init's process id.
 pub async fn run(shared: Arc<Shared>, create: Create) -> Result<u32, Error> {

@@ -10,9 +10,10 @@ use spec::{Error, HasKind, Kind};
 
 use crate::bundle::Bundle;
 use crate::deadline;
-use crate::task::{Exit, Task};
+use crate::task::{Task, exit};
 use crate::tasks::Shared;
 use crate::ttrpc::CallError;
+use model::task::Exit;
 
 /// The status of a container whose end nobody saw, when not even its shim's `delete` can tell.
 const UNKNOWN_STATUS: u32 = 255;
@@ -22,7 +23,7 @@ pub async fn delete(shared: &Arc<Shared>, task: &Arc<Task>) -> (bool, Result<Exi
     let request = DeleteRequest { id: task.id().into(), exec_id: String::new() };
     let answer = task.call::<_, DeleteResponse>("Delete", Some(deadline::DELETE), &request).await;
     let answer = match answer {
-        Ok(response) => Ok(Exit::new(response.pid, response.exit_status, response.exited_at)),
+        Ok(response) => Ok(exit(response.pid, response.exit_status, response.exited_at)),
         Err(CallError::Closed) => return (true, Ok(clean_up(shared, task).await)),
         // The shim has no such container: what it left behind goes, and the caller hears why.
         Err(error) if error.kind() == Kind::NotFound => Err(Error::from(error)),
@@ -66,11 +67,11 @@ pub async fn clean_up(shared: &Arc<Shared>, task: &Arc<Task>) -> Exit {
     let exit = match shared.launcher.delete(task.program(), bundle).await {
         Ok(response) => {
             let pid = if response.pid == 0 { task.pid() } else { response.pid };
-            Exit::new(pid, response.exit_status, response.exited_at)
+            exit(pid, response.exit_status, response.exited_at)
         }
         Err(error) => {
             tracing::error!(id = task.id(), error = %Error::from(error), "failed to delete dead shim");
-            Exit::new(task.pid(), UNKNOWN_STATUS, None)
+            exit(task.pid(), UNKNOWN_STATUS, None)
         }
     };
     if let Err(error) = remove(bundle).await {

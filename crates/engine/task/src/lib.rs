@@ -17,6 +17,7 @@ mod bundle;
 mod create;
 mod deadline;
 mod end;
+mod engine;
 mod launch;
 mod log;
 mod owner;
@@ -30,8 +31,8 @@ mod waits;
 
 use std::path::PathBuf;
 
-pub use create::{Create, Stdio};
-pub use task::{Exit, Task};
+pub use model::task::{Create, Exit, Stdio};
+pub use task::Task;
 pub use tasks::Tasks;
 
 /// Where tasks live and how their shims are started.

@@ -6,8 +6,9 @@ use spec::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::end;
-use crate::task::{Exit, Task};
+use crate::task::Task;
 use crate::tasks::Shared;
+use model::task::Exit;
 
 /// How many deletions wait; more callers wait to ask.
 const QUEUE: usize = 4;

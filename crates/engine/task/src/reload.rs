@@ -17,7 +17,7 @@ use spec::{Error, HasKind, Kind};
 use crate::bundle::{self, Bundle, TASKS};
 use crate::log::Log;
 use crate::registry::Reservation;
-use crate::task::{Exit, Parts, Task};
+use crate::task::{Parts, Task, exit};
 use crate::tasks::Shared;
 use crate::ttrpc::Client;
 use crate::{Config, deadline, end, owner};
@@ -172,7 +172,7 @@ fn adopt(
 async fn bury(shared: &Arc<Shared>, bundle: &Bundle, program: &Path) {
     match shared.launcher.delete(program, bundle).await {
         Ok(response) => {
-            let exit = Exit::new(response.pid, response.exit_status, response.exited_at);
+            let exit = exit(response.pid, response.exit_status, response.exited_at);
             if exit.pid != 0 {
                 end::publish(shared, bundle, &exit);
             }

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use api::containerd::task::v3 as wire;
 use api::{Message, Timestamp};
+use model::task::Exit;
 use spec::{Error, HasKind, Kind};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -17,23 +18,10 @@ use crate::owner::Command;
 use crate::ttrpc::{CallError, Client};
 use crate::waits::Waits;
 
-/// How a process ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Exit {
-    /// What its process id was.
-    pub pid: u32,
-    /// Its exit status; 128 and the signal's number when a signal ended it.
-    pub status: u32,
-    /// When it ended.
-    pub at: SystemTime,
-}
-
-impl Exit {
-    /// An exit as a shim tells it.
-    pub(crate) fn new(pid: u32, status: u32, at: Option<Timestamp>) -> Self {
-        let at = api::time(at.as_ref()).unwrap_or_else(SystemTime::now);
-        Self { pid, status, at }
-    }
+/// An exit as a shim tells it.
+pub(crate) fn exit(pid: u32, status: u32, at: Option<Timestamp>) -> Exit {
+    let at = api::time(at.as_ref()).unwrap_or_else(SystemTime::now);
+    Exit { pid, status, at }
 }
 
 /// A task and the connection to its shim.

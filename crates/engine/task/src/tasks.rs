@@ -8,7 +8,9 @@ use model::event::Exchange;
 use spec::{Error, Namespace};
 
 use crate::Config;
-use crate::create::{self, Create};
+use model::task::Create;
+
+use crate::create;
 use crate::launch::Launcher;
 use crate::registry::Registry;
 use crate::reload;

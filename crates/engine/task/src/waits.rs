@@ -9,7 +9,8 @@ use api::containerd::task::v3::{WaitRequest, WaitResponse};
 use spec::{Error, HasKind, Kind};
 use tokio::sync::watch;
 
-use crate::task::{Exit, Task};
+use crate::task::{Task, exit};
+use model::task::Exit;
 
 /// How a process ended, or why nobody knows; errors are kept as kind and text, for several to hear.
 type Outcome = Result<Exit, (Kind, String)>;
@@ -50,7 +51,7 @@ impl Waits {
             // The next to ask shall ask the shim again: the process may be another by then.
             task.waits().parked.lock().unwrap_or_else(PoisonError::into_inner).remove(&exec_id);
             let outcome = match answer {
-                Ok(response) => Ok(Exit::new(0, response.exit_status, response.exited_at)),
+                Ok(response) => Ok(exit(0, response.exit_status, response.exited_at)),
                 Err(error) => Err((error.kind(), error.to_string())),
             };
             tell.send_replace(Some(outcome));
