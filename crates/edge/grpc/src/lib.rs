@@ -1,4 +1,4 @@
-//! tonic clients and servers of containerd's gRPC services, the channel that carries namespace and lease, and the
+//! tonic clients and servers of containerd's gRPC services and of CRI, the channel that carries namespace and lease, and the
 //! translations between the wire's words and the engine's.
 //!
 //! Invariant: this is the one place where an error kind becomes a gRPC code, and where one becomes a kind again.
@@ -12,4 +12,4 @@ mod stub {
     include!(concat!(env!("OUT_DIR"), "/grpc.rs"));
 }
 
-pub use stub::containerd;
+pub use stub::{containerd, runtime};

@@ -62,9 +62,9 @@ const TABLE: &[Row] = &[
     },
     Row {
         name: "cri",
-        ours: &["model", "grpc", "net", "sys", "spec", "api"],
+        ours: &["model", "grpc", "net", "sys", "spec", "api", "shim"],
         theirs: None,
-        never: &["store", "snapshot", "image", "task"],
+        never: &["store", "snapshot", "image", "task", "redb"],
     },
     Row {
         name: "daemon",

@@ -1,0 +1,137 @@
+//! What every verb works on.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ::spec::{Error, Namespace};
+use model::container::Containers;
+use model::content::Content;
+use model::event::Exchange;
+use model::image::Images;
+use model::lease::Leases;
+use model::snapshot::Snapshotter;
+use model::task::Tasks;
+use model::{Ctx, Cx, Lane, Result};
+
+use crate::Config;
+use crate::state::{Container, Names, Pod, Registry};
+
+/// The namespace of everything that Kubernetes makes.
+pub const NAMESPACE: &str = "k8s.io";
+
+/// The engine, by the traits of `model`.
+#[derive(Clone)]
+pub struct Engine {
+    /// Records of containers.
+    pub containers: Arc<dyn Containers>,
+    /// Records of images.
+    pub images: Arc<dyn Images>,
+    /// Blobs.
+    pub content: Arc<dyn Content>,
+    /// Leases.
+    pub leases: Arc<dyn Leases>,
+    /// Snapshot drivers by name.
+    pub snapshotters: BTreeMap<String, Arc<dyn Snapshotter>>,
+    /// Running containers.
+    pub tasks: Arc<dyn Tasks>,
+    /// Events of the whole daemon.
+    pub exchange: Exchange,
+    /// The daemon's root directory.
+    pub root: PathBuf,
+    /// The daemon's volatile directory.
+    pub state: PathBuf,
+    /// The version that the daemon reports.
+    pub version: &'static str,
+}
+
+impl Engine {
+    /// The snapshot driver `name`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when there is none.
+    pub fn snapshotter(&self, name: &str) -> Result<Arc<dyn Snapshotter>> {
+        let driver = self.snapshotters.get(name).cloned();
+        driver.ok_or_else(|| Error::invalid(format!("snapshotter not loaded: {name}")))
+    }
+}
+
+/// The CRI server's state; services and background tasks share it in an `Arc`.
+pub struct Cri {
+    /// The engine.
+    pub(crate) engine: Engine,
+    /// The configuration.
+    pub(crate) config: Config,
+    /// The namespace of everything here.
+    pub(crate) namespace: Namespace,
+    /// Every pod.
+    pub(crate) pods: Registry<Pod>,
+    /// Every container but the pods' sandboxes.
+    pub(crate) containers: Registry<Container>,
+    /// Names of pods.
+    pub(crate) pod_names: Names,
+    /// Names of containers.
+    pub(crate) container_names: Names,
+}
+
+impl Cri {
+    /// The server over `engine`. Nothing runs and nothing is read before [`Cri::start`].
+    ///
+    /// # Errors
+    /// The configuration names what is not there.
+    pub fn new(engine: Engine, config: Config) -> Result<Arc<Self>> {
+        let namespace = NAMESPACE.parse().map_err(Error::from)?;
+        Ok(Arc::new(Self {
+            engine,
+            config,
+            namespace,
+            pods: Registry::default(),
+            containers: Registry::default(),
+            pod_names: Names::default(),
+            container_names: Names::default(),
+        }))
+    }
+
+    /// Takes up what an earlier daemon left and begins to serve; returns when the quick ones have answered.
+    ///
+    /// # Errors
+    /// The state directory cannot be read.
+    pub async fn start(self: &Arc<Self>) -> Result<()> {
+        self.recover().await
+    }
+
+    /// The context of a request: the namespace is always the same one.
+    pub(crate) fn ctx(&self) -> Ctx {
+        Ctx::in_namespace(self.namespace.clone())
+    }
+
+    /// Runs `work` with the engine where it may block on the disk.
+    pub(crate) async fn on_disk<T, F>(&self, ctx: &Ctx, work: F) -> Result<T>
+    where
+        F: FnOnce(&Engine, &Cx<'_>) -> Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        let engine = self.engine.clone();
+        ctx.blocking(Lane::Disk, move |cx| work(&engine, cx)).await
+    }
+
+    /// Runs `verb` to its end even when the caller leaves.
+    pub(crate) async fn whole<T, F>(verb: F) -> Result<T>
+    where
+        F: Future<Output = Result<T>> + Send + 'static,
+        T: Send + 'static,
+    {
+        let outcome = tokio::spawn(verb).await;
+        outcome.map_err(|panic| Error::internal(format!("the verb failed: {panic}")))?
+    }
+
+    /// Where what must survive a reboot is kept.
+    pub(crate) fn root_dir(&self) -> PathBuf {
+        self.engine.root.join("io.containerd.grpc.v1.cri")
+    }
+
+    /// Where what need not survive a reboot is kept.
+    pub(crate) fn state_dir(&self) -> PathBuf {
+        self.engine.state.join("io.containerd.grpc.v1.cri")
+    }
+}

@@ -1,0 +1,32 @@
+//! Kubernetes' Container Runtime Interface (`runtime.v1`) over the engine.
+//!
+//! ```text
+//! service/{runtime,image} ─► pod/* container/* image/* stats/* ─► engine (traits of model), net (CNI), nri
+//!                     │              │
+//!                     │              └─► spec/* (pure: what the kubelet asked ─► an OCI runtime spec)
+//!                     └─► stream/*: exec, attach and port-forward over SPDY and WebSocket
+//! state/*: what is known of pods and containers; recover/*: how it is known again after a restart
+//! ```
+//!
+//! Everything lives in containerd's namespace `k8s.io`.
+//!
+//! Invariant: a verb that was begun ends whole, whether or not its caller stays; every verb can be repeated.
+//! Invariant: what the kubelet says about names, ids and paths is checked here, before it names anything on the host.
+
+pub mod config;
+mod container;
+mod engine;
+mod event;
+mod image;
+mod nri;
+mod pod;
+mod recover;
+pub mod service;
+mod spec;
+pub(crate) mod state;
+mod stats;
+mod status;
+mod stream;
+
+pub use config::Config;
+pub use engine::{Cri, Engine};

@@ -1,0 +1,1 @@
+//! Node Resource Interface: plugins that see and adjust pods and containers.

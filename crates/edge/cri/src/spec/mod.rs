@@ -1,0 +1,1 @@
+//! Pure: what the kubelet asked for becomes an OCI runtime spec.

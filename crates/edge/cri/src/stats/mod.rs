@@ -1,0 +1,5 @@
+//! What pods and containers use.
+
+mod container;
+mod metrics;
+mod pod;

@@ -1,0 +1,5 @@
+//! Streams: exec, attach and port-forward.
+
+mod attach;
+mod exec;
+mod port_forward;
