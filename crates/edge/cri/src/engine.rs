@@ -3,19 +3,21 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use ::spec::{Error, Namespace};
+use ::spec::{Error, Kind, Namespace};
 use model::container::Containers;
 use model::content::Content;
 use model::event::Exchange;
 use model::image::Images;
 use model::lease::Leases;
+use model::pull::Puller;
 use model::snapshot::Snapshotter;
 use model::task::Tasks;
 use model::{Ctx, Cx, Lane, Result};
 
-use crate::Config;
 use crate::state::{Container, Names, Pod, Registry};
+use crate::{Config, image};
 
 /// The namespace of everything that Kubernetes makes.
 pub const NAMESPACE: &str = "k8s.io";
@@ -31,6 +33,8 @@ pub struct Engine {
     pub content: Arc<dyn Content>,
     /// Leases.
     pub leases: Arc<dyn Leases>,
+    /// Brings images from registries.
+    pub puller: Arc<dyn Puller>,
     /// Snapshot drivers by name.
     pub snapshotters: BTreeMap<String, Arc<dyn Snapshotter>>,
     /// Running containers.
@@ -72,6 +76,8 @@ pub struct Cri {
     pub(crate) pod_names: Names,
     /// Names of containers.
     pub(crate) container_names: Names,
+    /// Every image.
+    pub(crate) images: image::Index,
 }
 
 impl Cri {
@@ -89,6 +95,10 @@ impl Cri {
             containers: Registry::default(),
             pod_names: Names::default(),
             container_names: Names::default(),
+            events: Events::default(),
+            nri: Nri,
+            recovered: AtomicBool::new(false),
+            images: image::Index::default(),
         }))
     }
 
@@ -97,7 +107,20 @@ impl Cri {
     /// # Errors
     /// The state directory cannot be read.
     pub async fn start(self: &Arc<Self>) -> Result<()> {
-        self.recover().await
+        self.recover().await?;
+        self.recovered.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Whether requests can be answered.
+    ///
+    /// # Errors
+    /// `Unavailable`: what an earlier daemon left is not taken up yet. Clients try again.
+    pub fn check_ready(&self) -> Result<()> {
+        if self.recovered.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        Err(Error::new(Kind::Unavailable, "server is not initialized yet"))
     }
 
     /// The context of a request: the namespace is always the same one.

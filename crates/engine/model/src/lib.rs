@@ -18,6 +18,7 @@ pub mod lease;
 pub mod manifest;
 pub mod mask;
 pub mod namespace;
+pub mod pull;
 pub mod snapshot;
 pub mod task;
 pub mod undo;
