@@ -43,6 +43,9 @@ pub struct Create {
     pub rootfs: Vec<Mount>,
     /// Input and output of the init.
     pub stdio: Stdio,
+    /// A container whose task's shim runs this one too, as that of its pod; `None` starts one, or lets the runtime find
+    /// the pod's.
+    pub beside: Option<ContainerId>,
 }
 
 /// A further process of a task.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use api::Message;
 use api::containerd::runtime::bootstrap::v1::BootstrapResult;
 use serde::{Deserialize, Serialize};
+use shim::service::logs::CAPABILITY;
 use spec::{HasKind, Kind};
 
 /// How to reach a shim; `bootstrap.json` of the bundle holds it for the next daemon.
@@ -18,6 +19,9 @@ pub struct Endpoint {
     pub address: String,
     /// `ttrpc`.
     pub protocol: String,
+    /// Whether it writes CRI logs itself and lets clients attach.
+    #[serde(rename = "berth.stdio", default, skip_serializing_if = "std::ops::Not::not")]
+    pub writes_logs: bool,
 }
 
 /// Why an answer is no endpoint.
@@ -53,15 +57,16 @@ impl Endpoint {
             && (2..=3).contains(&result.version)
             && !result.address.is_empty()
         {
-            return Self { version: result.version, address: result.address, protocol: result.protocol }
-                .check();
+            let writes_logs = result.metadata.contains_key(CAPABILITY);
+            let BootstrapResult { version, address, protocol, .. } = result;
+            return Self { version, address, protocol, writes_logs }.check();
         }
         let text = str::from_utf8(output).map_err(|_| EndpointError::Address)?.trim();
         if text.starts_with('{') {
             let endpoint: Self = serde_json::from_str(text).map_err(|_| EndpointError::Address)?;
             return endpoint.check();
         }
-        Self { version: 2, address: text.into(), protocol: "ttrpc".into() }.check()
+        Self { version: 2, address: text.into(), protocol: "ttrpc".into(), writes_logs: false }.check()
     }
 
     fn check(self) -> Result<Self, EndpointError> {
@@ -89,7 +94,7 @@ mod tests {
     use super::*;
 
     fn endpoint(version: i32) -> Endpoint {
-        Endpoint { version, address: "unix:///run/x".into(), protocol: "ttrpc".into() }
+        Endpoint { version, address: "unix:///run/x".into(), protocol: "ttrpc".into(), writes_logs: false }
     }
 
     #[test]
@@ -104,6 +109,20 @@ mod tests {
         let json = br#"{"version":3,"address":"unix:///run/x","protocol":"ttrpc"}"#;
         assert_eq!(Endpoint::parse(json), Ok(endpoint(3)));
         assert_eq!(Endpoint::parse(b"unix:///run/x\n"), Ok(endpoint(2)));
+    }
+
+    #[test]
+    fn a_shim_that_writes_logs_is_known_after_a_restart() {
+        let binary = BootstrapResult {
+            version: 3,
+            address: "unix:///run/x".into(),
+            protocol: "ttrpc".into(),
+            metadata: [("berth.stdio".into(), "1".into())].into(),
+            ..BootstrapResult::default()
+        };
+        let endpoint = Endpoint::parse(&binary.encode_to_vec()).unwrap();
+        assert!(endpoint.writes_logs);
+        assert_eq!(Endpoint::parse(&serde_json::to_vec(&endpoint).unwrap()), Ok(endpoint));
     }
 
     #[test]

@@ -9,8 +9,9 @@ use model::snapshot::Mount;
 use model::task::Create;
 use model::undo::Undo;
 use model::{Any, Ctx, Lane};
-use spec::Error;
+use spec::{ContainerId, Error};
 
+use crate::bootstrap::Endpoint;
 use crate::bundle::Bundle;
 use crate::launch::LaunchError;
 use crate::log::Log;
@@ -46,9 +47,12 @@ async fn steps(
     make_bundle(&bundle, create.spec.clone(), program.clone(), undo).await?;
     let log = Log::open(&bundle.path, bundle.namespace.as_str(), bundle.id.as_str())
         .map_err(|error| Error::internal(format!("open shim log pipe: {error}")))?;
-    let (shim, version) = start_shim(shared, &create, &bundle, &program, undo).await?;
+    let (shim, endpoint) = match &create.beside {
+        Some(other) => join_shim(shared, &bundle, &program, other, undo).await?,
+        None => start_shim(shared, &create, &bundle, &program, undo).await?,
+    };
     let (owner, ended, seat) = owner::seat();
-    let task = Arc::new(Task::new(Parts { bundle, program, shim, version, log: Some(log), owner, ended }));
+    let task = Arc::new(Task::new(Parts { bundle, program, shim, endpoint, log: Some(log), owner, ended }));
     let rejoin = Arc::clone(&task);
     undo.push("shut down the shim", move || async move {
         let request = ShutdownRequest { id: rejoin.id().into(), now: true };
@@ -78,29 +82,52 @@ async fn make_bundle(bundle: &Bundle, spec: Vec<u8>, program: PathBuf, undo: &mu
     Ok(())
 }
 
+/// Takes the shim of another task, and the connection to it.
+async fn join_shim(
+    shared: &Arc<Shared>,
+    bundle: &Bundle,
+    program: &std::path::Path,
+    other: &ContainerId,
+    undo: &mut Undo,
+) -> Result<(Arc<Client>, Endpoint), Error> {
+    let other = shared.registry.get(&bundle.namespace, other.as_str())?;
+    delete_on_undo(shared, bundle, program, undo);
+    record(bundle, other.endpoint()).await?;
+    Ok((Arc::clone(other.shim()), other.endpoint().clone()))
+}
+
+fn delete_on_undo(shared: &Arc<Shared>, bundle: &Bundle, program: &std::path::Path, undo: &mut Undo) {
+    let (launcher, program, bundle) = (shared.launcher.clone(), program.to_owned(), bundle.clone());
+    undo.push("delete the container", move || async move {
+        launcher.delete(&program, &bundle).await.map_err(Error::from).map(drop)
+    });
+}
+
+/// Leaves the way to the shim in the bundle, for the next daemon.
+async fn record(bundle: &Bundle, endpoint: &Endpoint) -> Result<(), Error> {
+    let (bundle, endpoint) = (bundle.clone(), endpoint.clone());
+    Ctx::background().blocking(Lane::Disk, move |_| Ok(bundle.record_endpoint(&endpoint)?)).await
+}
+
 async fn start_shim(
     shared: &Arc<Shared>,
     create: &Create,
     bundle: &Bundle,
     program: &std::path::Path,
     undo: &mut Undo,
-) -> Result<(Client, i32), Error> {
+) -> Result<(Arc<Client>, Endpoint), Error> {
     let options = create.runtime_options.clone().or_else(|| create.task_options.clone()).map(wire_any);
     let started = shared.launcher.start(program, bundle, options).await;
     if !matches!(&started, Err(LaunchError::Failed { .. } | LaunchError::Run { .. })) {
-        let (launcher, program, bundle) = (shared.launcher.clone(), program.to_owned(), bundle.clone());
-        undo.push("delete the container", move || async move {
-            launcher.delete(&program, &bundle).await.map_err(Error::from).map(drop)
-        });
+        delete_on_undo(shared, bundle, program, undo);
     }
     let endpoint = started.map_err(|error| Error::from(error).context("failed to start shim"))?;
     let shim = tokio::time::timeout(deadline::LOAD, Client::connect(&endpoint.path()))
         .await
         .map_err(|_| Error::unavailable("failed to start shim: its socket does not accept"))?
         .map_err(|error| Error::from(error).context("failed to start shim"))?;
-    let (bundle, version) = (bundle.clone(), endpoint.version);
-    Ctx::background().blocking(Lane::Disk, move |_| Ok(bundle.record_endpoint(&endpoint)?)).await?;
-    Ok((shim, version))
+    record(bundle, &endpoint).await?;
+    Ok((Arc::new(shim), endpoint))
 }
 
 fn request(task: &Task, create: Create) -> CreateTaskRequest {

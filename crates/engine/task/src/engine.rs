@@ -134,15 +134,15 @@ impl task::Task for Handle {
     }
 
     fn writes_logs(&self) -> bool {
-        false
+        self.0.writes_logs()
     }
 
     async fn reopen_log(&self) -> Result<()> {
-        Err(Error::unimplemented("a shim that writes logs"))
+        self.0.reopen_log().await
     }
 
-    async fn attach(&self, _exec_id: &str, _attach: Attach) -> Result<()> {
-        Err(Error::unimplemented("a shim that can be attached to"))
+    async fn attach(&self, exec_id: &str, attach: Attach) -> Result<()> {
+        self.0.attach(exec_id, &attach).await
     }
 }
 

@@ -139,15 +139,19 @@ impl Launcher {
             };
         }
         let name = program_name(runtime).ok_or_else(|| LaunchError::Name(runtime.into()))?;
+        self.program(&name).ok_or_else(|| missing(&name))
+    }
+
+    /// The program `name`: beside the daemon's own first, then on `PATH`.
+    pub fn program(&self, name: &str) -> Option<PathBuf> {
         let beside = self.config.program.parent().map(Path::to_owned);
         let path = std::env::var_os("PATH").unwrap_or_default();
         beside
             .into_iter()
             .chain(std::env::split_paths(&path))
             .filter(|dir| dir.is_absolute())
-            .map(|dir| dir.join(&name))
+            .map(|dir| dir.join(name))
             .find(|candidate| candidate.is_file())
-            .ok_or_else(|| missing(&name))
     }
 
     /// Starts the shim of `bundle` and learns how to reach it.

@@ -14,6 +14,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use model::{Ctx, Lane};
 use spec::{Error, HasKind, Kind};
 
+use crate::bootstrap::Endpoint;
 use crate::bundle::{self, Bundle, TASKS};
 use crate::log::Log;
 use crate::registry::Reservation;
@@ -113,11 +114,11 @@ async fn load(shared: Arc<Shared>, bundle: Bundle, place: Reservation) {
             }
         },
     };
-    let connected = match &endpoint {
+    let connected = match endpoint {
         None => Err(Error::not_found("the shim's address")),
         Some(endpoint) => match tokio::time::timeout(deadline::LOAD, Client::connect(&endpoint.path())).await
         {
-            Ok(connected) => connected.map_err(Error::from),
+            Ok(connected) => connected.map(|shim| (shim, endpoint)).map_err(Error::from),
             Err(_) => {
                 tracing::error!(id = %bundle.id, "the shim does not accept a connection; its container is left alone");
                 return;
@@ -125,9 +126,7 @@ async fn load(shared: Arc<Shared>, bundle: Bundle, place: Reservation) {
         },
     };
     match connected {
-        Ok(shim) => {
-            adopt(shared, bundle, program, shim, endpoint.map_or(2, |endpoint| endpoint.version), place)
-        }
+        Ok((shim, endpoint)) => adopt(shared, bundle, program, shim, endpoint, place),
         Err(error) => {
             tracing::warn!(id = %bundle.id, %error, "cleaning up dead shim");
             bury(&shared, &bundle, &program).await;
@@ -142,12 +141,13 @@ fn adopt(
     bundle: Bundle,
     program: PathBuf,
     shim: Client,
-    version: i32,
+    endpoint: Endpoint,
     place: Reservation,
 ) {
     let log = Log::open(&bundle.path, bundle.namespace.as_str(), bundle.id.as_str()).ok();
     let (owner, ended, seat) = owner::seat();
-    let task = Arc::new(Task::new(Parts { bundle, program, shim, version, log, owner, ended }));
+    let task =
+        Arc::new(Task::new(Parts { bundle, program, shim: Arc::new(shim), endpoint, log, owner, ended }));
     place.fill(Arc::clone(&task));
     owner::start(shared, Arc::clone(&task), seat);
     tokio::spawn(async move {

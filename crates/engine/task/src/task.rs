@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
+use api::berth::shim::v1 as stdio;
 use api::containerd::task::v3 as wire;
 use api::{Message, Timestamp};
-use model::task::Exit;
+use model::task::{Attach, Exit};
+use shim::service::logs;
 use spec::{Error, HasKind, Kind};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::bootstrap::Endpoint;
 use crate::bundle::Bundle;
 use crate::deadline;
 use crate::log::Log;
@@ -29,7 +32,9 @@ pub(crate) fn exit(pid: u32, status: u32, at: Option<Timestamp>) -> Exit {
 pub struct Task {
     bundle: Bundle,
     program: PathBuf,
-    shim: Client,
+    shim: Arc<Client>,
+    endpoint: Endpoint,
+    /// The version of the task service in use: the endpoint's, or an older one when the shim does not know that.
     version: AtomicI32,
     pid: AtomicU32,
     waits: Waits,
@@ -42,8 +47,8 @@ pub struct Task {
 pub(crate) struct Parts {
     pub bundle: Bundle,
     pub program: PathBuf,
-    pub shim: Client,
-    pub version: i32,
+    pub shim: Arc<Client>,
+    pub endpoint: Endpoint,
     pub log: Option<Log>,
     pub owner: mpsc::Sender<Command>,
     pub ended: watch::Receiver<Option<Exit>>,
@@ -70,7 +75,8 @@ impl Task {
             bundle: parts.bundle,
             program: parts.program,
             shim: parts.shim,
-            version: AtomicI32::new(parts.version),
+            version: AtomicI32::new(parts.endpoint.version),
+            endpoint: parts.endpoint,
             pid: AtomicU32::new(0),
             waits: Waits::default(),
             owner: parts.owner,
@@ -87,8 +93,12 @@ impl Task {
         &self.program
     }
 
-    pub(crate) fn shim(&self) -> &Client {
+    pub(crate) fn shim(&self) -> &Arc<Client> {
         &self.shim
+    }
+
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
     }
 
     pub(crate) fn waits(&self) -> &Waits {
@@ -186,6 +196,54 @@ impl Task {
         stats: "Stats", STATS, StatsRequest -> wire::StatsResponse;
         /// Deletes an extra process that has ended.
         delete_process: "Delete", DELETE, DeleteRequest -> wire::DeleteResponse;
+    }
+
+    /// Whether the shim writes CRI logs itself (`cri:///PATH?max_line=N` as output) and lets clients attach.
+    pub fn writes_logs(&self) -> bool {
+        self.endpoint.writes_logs
+    }
+
+    /// Has the shim go on in a new log at the log's path, between two lines.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` when its output goes to no log; `Unimplemented` when its shim writes none.
+    pub async fn reopen_log(&self) -> Result<(), Error> {
+        let request = stdio::ReopenRequest { id: self.id().into(), exec_id: String::new() };
+        self.call_logs::<_, stdio::ReopenResponse>("Reopen", &request).await.map(drop)
+    }
+
+    /// Has the shim copy what a process writes to FIFOs, and what comes by one to its input. The caller has its end of
+    /// each open already: those of the outputs for reading, that of the input for reading and writing.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` when its output goes to no log, it has no input, or it has ended; `InvalidArgument` for what
+    /// is no FIFO.
+    pub async fn attach(&self, exec_id: &str, attach: &Attach) -> Result<(), Error> {
+        let path = |path: &Option<PathBuf>| -> Result<String, Error> {
+            let Some(path) = path else { return Ok(String::new()) };
+            let text = path.to_str().ok_or_else(|| Error::invalid(format_args!("path {path:?}")))?;
+            Ok(text.to_owned())
+        };
+        let request = stdio::AttachRequest {
+            id: self.id().into(),
+            exec_id: exec_id.into(),
+            stdout: path(&attach.stdout)?,
+            stderr: path(&attach.stderr)?,
+            stdin: path(&attach.stdin)?,
+        };
+        self.call_logs::<_, stdio::AttachResponse>("Attach", &request).await.map(drop)
+    }
+
+    async fn call_logs<Req: Message, Rep: Message + Default>(
+        &self,
+        method: &'static str,
+        request: &Req,
+    ) -> Result<Rep, Error> {
+        if !self.writes_logs() {
+            return Err(Error::unimplemented("the service of logs in this container's shim"));
+        }
+        let namespace = self.bundle.namespace.as_str();
+        Ok(self.shim.call(logs::SERVICE, method, namespace, Some(deadline::CALL), request).await?)
     }
 
     /// Waits until a process has ended. `exec_id` is empty for the task's init.

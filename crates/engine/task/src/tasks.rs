@@ -69,6 +69,12 @@ impl Tasks {
         self.shared.registry.list(namespace)
     }
 
+    /// A program that comes with the daemon, such as `containerd-pause`, found as shims are: beside the daemon's own
+    /// first, then on `PATH`.
+    pub fn program(&self, name: &str) -> Option<std::path::PathBuf> {
+        self.shared.launcher.program(name)
+    }
+
     /// What a runtime is and can do; runs its shim's program.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use api::containerd::events::TaskExit;
-use api::containerd::task::v3::{CreateTaskResponse, StateResponse};
+use api::containerd::task::v3::{CreateTaskRequest, CreateTaskResponse, StateResponse};
 use api::ttrpc::Request;
 use api::{Message, encode_any};
 use model::event::{Exchange, Subscription};
@@ -63,15 +63,20 @@ impl Stage {
     }
 
     async fn create(&self) -> Result<u32, Error> {
+        self.create_beside("a", None).await
+    }
+
+    async fn create_beside(&self, id: &str, other: Option<&str>) -> Result<u32, Error> {
         let create = Create {
             namespace: namespace(),
-            id: "a".parse().unwrap(),
+            id: id.parse().unwrap(),
             runtime: self.dir.path().join("shim").display().to_string(),
             runtime_options: None,
             task_options: None,
             spec: b"{}".to_vec(),
             rootfs: Vec::new(),
             stdio: Stdio::default(),
+            beside: other.map(|id| id.parse().unwrap()),
         };
         self.tasks.create(create).await
     }
@@ -212,6 +217,37 @@ async fn a_shim_of_version_2_is_spoken_to_in_its_version() {
     };
     let (state, ()) = tokio::join!(ours, shim);
     assert_eq!(state.pid, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_beside_another_needs_no_program_and_no_connection() {
+    let (stage, listener) = Stage::serving();
+    let shim = async {
+        let mut socket = accept(&listener).await;
+        for (id, pid) in [("a", 1), ("b", 2)] {
+            let (stream, asked) = request(&mut socket).await;
+            let asked = CreateTaskRequest::decode(asked.payload.as_slice()).unwrap();
+            assert_eq!(asked.id, id);
+            answer(&mut socket, stream, Ok(created(pid))).await;
+        }
+        // Closing it would be the shim's death.
+        socket
+    };
+    let ours = async {
+        assert_eq!(stage.create().await.unwrap(), 1);
+        assert_eq!(stage.create_beside("b", Some("a")).await.unwrap(), 2);
+        let error = stage.create_beside("c", Some("none")).await.unwrap_err();
+        assert_eq!(error.to_string(), "task none not found: not found");
+    };
+    let ((), _socket) = tokio::join!(ours, shim);
+    assert_eq!(stage.calls(), "start\n");
+    let recorded =
+        |id: &str| std::fs::read(stage.bundle().with_file_name(id).join("bootstrap.json")).unwrap();
+    assert_eq!(recorded("a"), recorded("b"));
+    assert!(!stage.bundle().with_file_name("c").exists());
+    let task = stage.tasks.get(&namespace(), "b").unwrap();
+    assert!(!task.writes_logs());
+    assert_eq!(task.reopen_log().await.unwrap_err().kind(), Kind::Unimplemented);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -19,7 +19,7 @@ use runtime::cgroup::Cgroup;
 use crate::driver::Driver;
 use crate::serve::ReplyTo;
 use crate::service::Method;
-use crate::stdio::Logger;
+use crate::stdio::{LogFile, Logger};
 
 /// The URIs of a process's standard files, as the client gave them.
 #[derive(Clone, Debug, Default)]
@@ -96,8 +96,12 @@ pub struct Process {
     pub waits: Vec<ReplyTo>,
     /// The copies of its output that are under way.
     pub outputs: Vec<u32>,
+    /// The log of its output, when the shim writes it.
+    pub log: Option<LogFile>,
     /// The copy of its input.
     pub input: Option<u32>,
+    /// The copies from listeners that speak to it too.
+    pub feeds: Vec<u32>,
     /// The write end of its input FIFO.
     pub input_hold: Option<OwnedFd>,
     /// Its terminal.
@@ -118,7 +122,9 @@ impl Process {
             document,
             waits: Vec::new(),
             outputs: Vec::new(),
+            log: None,
             input: None,
+            feeds: Vec::new(),
             input_hold: None,
             console: None,
             logger: None,

@@ -70,6 +70,7 @@ impl Tasks {
                 stderr: message.stderr,
                 terminal: message.terminal,
             },
+            beside: None,
         };
         let pid = self.0.tasks.create(create).await?;
         Ok(wire::CreateTaskResponse { container_id: message.container_id, pid })

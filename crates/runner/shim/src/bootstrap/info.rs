@@ -7,6 +7,7 @@ use api::{Any, Message};
 use spec::error::Error;
 
 use super::VERSION;
+use crate::service::logs::CAPABILITY;
 use crate::{driver, options};
 
 /// The most that is read from standard input.
@@ -46,6 +47,7 @@ pub fn info(input: &mut dyn Read) -> Result<Vec<u8>, Error> {
         version: Some(RuntimeVersion { version: VERSION.into(), revision: String::new() }),
         options: given,
         features,
+        annotations: [(CAPABILITY.to_owned(), "1".to_owned())].into(),
         ..RuntimeInfo::default()
     };
     Ok(info.encode_to_vec())

@@ -15,6 +15,7 @@ use spec::error::{Error, Kind};
 
 use crate::args::Args;
 use crate::options;
+use crate::service::logs::CAPABILITY;
 
 /// The most that is read from standard input, as containerd's own shim.
 const MAX_INPUT: u64 = 10 << 20;
@@ -157,14 +158,16 @@ struct Json<'a> {
 }
 
 impl Reply {
-    /// Says that the shim serves ttrpc at `address`.
-    pub fn encode(self, address: &str) -> Vec<u8> {
+    /// Says that the shim serves ttrpc at `address`, and, where there is room for it, whether it writes logs.
+    pub fn encode(self, address: &str, writes_logs: bool) -> Vec<u8> {
         match self {
             Self::Binary => {
+                let capability = writes_logs.then(|| (CAPABILITY.into(), "1".into()));
                 let result = BootstrapResult {
                     version: 3,
                     address: address.into(),
                     protocol: "ttrpc".into(),
+                    metadata: capability.into_iter().collect(),
                     ..BootstrapResult::default()
                 };
                 result.encode_to_vec()
@@ -219,12 +222,12 @@ mod tests {
     fn an_old_daemon_gets_the_bare_address() {
         let params = Params::read(&args(), Environment::default(), &mut [].as_slice()).unwrap();
         assert_eq!(params.reply, Reply::Line);
-        assert_eq!(params.reply.encode("unix:///x"), b"unix:///x");
+        assert_eq!(params.reply.encode("unix:///x", true), b"unix:///x");
     }
 
     #[test]
     fn the_json_reply_has_three_fields() {
-        let json = String::from_utf8(Reply::Json.encode("unix:///x")).unwrap();
+        let json = String::from_utf8(Reply::Json.encode("unix:///x", true)).unwrap();
         assert_eq!(json, r#"{"version":3,"address":"unix:///x","protocol":"ttrpc"}"#);
     }
 }

@@ -10,13 +10,21 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use std::time::Duration;
+
+use api::berth::shim::v1::{ProbeRequest, ProbeResponse};
 use spec::error::{Error, Kind};
 
-use super::params::{Environment, Params};
+use super::params::{Environment, Params, Reply};
 use super::socket::{self, Socket};
 use super::{address, group};
 use crate::args::Args;
 use crate::log;
+use crate::service::logs;
+use crate::ttrpc::Client;
+
+/// How long a shim that serves already may take to say what it can do.
+const PROBE_LIMIT: Duration = Duration::from_secs(2);
 
 /// Starts a shim for the bundle that is the working directory, or finds the one of its group.
 ///
@@ -31,6 +39,7 @@ pub fn start(args: &Args, input: &mut dyn Read) -> Result<Vec<u8>, Error> {
         link_socket_dir(&bundle, &params.socket_dir)?;
     }
     let path = socket::path_of(&address);
+    let mut writes_logs = true;
     if let Socket::New(listener) = socket::listen(path)? {
         let serving = spawn(&params, listener).and_then(|mut child| {
             settle(&params, child.id()).and_then(|()| record_pid(&bundle, child.id())).inspect_err(|_| {
@@ -41,9 +50,20 @@ pub fn start(args: &Args, input: &mut dyn Read) -> Result<Vec<u8>, Error> {
         serving.inspect_err(|_| {
             let _ = fs::remove_file(path);
         })?;
+    } else {
+        // It may be of an older program than this one.
+        writes_logs = params.reply == Reply::Binary && probe(path, &params.namespace);
     }
     write(&bundle.join("address"), &address)?;
-    Ok(params.reply.encode(&address))
+    Ok(params.reply.encode(&address, writes_logs))
+}
+
+/// Whether the shim that serves at `path` writes logs. One that does not answer in time counts as one that does not.
+fn probe(path: &Path, namespace: &str) -> bool {
+    Client::connect(path, namespace, PROBE_LIMIT)
+        .and_then(|mut client| client.call(logs::SERVICE, "Probe", &ProbeRequest::default()))
+        .map(|ProbeResponse {}| ())
+        .is_ok()
 }
 
 /// Leaves the way to the sockets in the bundle, as containerd 2.3's shim does.

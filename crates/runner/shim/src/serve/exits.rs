@@ -121,18 +121,17 @@ impl Shim {
         let Some(process) = known.process_mut(exec) else { return };
         process.phase = Phase::Stopped(exit);
         let pid = process.pid;
-        let (input, waits) = (process.input.take(), std::mem::take(&mut process.waits));
+        let (input, feeds) = (process.input.take(), std::mem::take(&mut process.feeds));
+        let waits = std::mem::take(&mut process.waits);
         process.input_hold = None;
         let terminal = process.console.is_some();
         let outputs = process.outputs.clone();
-        if let Some(input) = input {
-            self.end_stream(input);
-        }
+        input.into_iter().chain(feeds).for_each(|input| self.end_stream(input));
         // What it wrote goes out before the news of its end does.
         if terminal {
             self.drain_outputs(container, exec);
         } else {
-            outputs.into_iter().for_each(|output| self.advance_stream(output));
+            outputs.into_iter().for_each(|output| self.catch_up(output));
         }
         if exec.is_empty() {
             self.unwatch_oom(container);

@@ -3,6 +3,7 @@
 //! Invariant: between two waits nothing blocks on a client, a container, a daemon or a disk that is not ours.
 //! Invariant: an idle shim does not wake up: every timeout belongs to something that is under way.
 
+mod attachments;
 mod connection;
 mod exits;
 mod jobs;
@@ -26,6 +27,7 @@ use spec::error::Error;
 use crate::args::Args;
 use crate::log;
 use crate::process::{Container, Exit, timestamp};
+use attachments::Attachments;
 use connection::Connection;
 pub use jobs::Doing;
 use jobs::Job;
@@ -59,6 +61,7 @@ pub struct Shim {
     signals: sys::event::Signals,
     connections: BTreeMap<u32, Connection>,
     streams: BTreeMap<u32, Stream>,
+    attachments: Attachments,
     oom_watches: BTreeMap<u32, (String, OomWatch)>,
     jobs: BTreeMap<u32, Job>,
     /// Ends of processes that a job under way may turn out to have started.
@@ -104,6 +107,7 @@ impl Shim {
             Token::Signals => self.read_signals(),
             Token::Connection(id) => self.serve_connection(id, flags),
             Token::Stream(id) => self.advance_stream(id),
+            Token::Attachment(id) => self.attachments.ready(&self.poll, id, flags),
             Token::Oom(id) => self.read_oom(id),
             Token::Publisher => self.publisher.ready(&self.poll, &mut self.buffer),
         }
@@ -122,7 +126,9 @@ impl Shim {
 
     fn is_over(&self) -> bool {
         let Some(deadline) = self.closing else { return false };
-        let said = self.publisher.is_idle() && self.connections.values().all(Connection::is_flushed);
+        let said = self.publisher.is_idle()
+            && self.attachments.is_empty()
+            && self.connections.values().all(Connection::is_flushed);
         said || Instant::now() >= deadline
     }
 

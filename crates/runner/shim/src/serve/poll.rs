@@ -19,6 +19,8 @@ pub enum Token {
     Connection(u32),
     /// A copy of a standard file.
     Stream(u32),
+    /// A FIFO that somebody listens to an output by.
+    Attachment(u32),
     /// A container ran out of memory.
     Oom(u32),
     /// The daemon's event service.
@@ -34,6 +36,7 @@ impl Token {
             Self::Connection(id) => (3, id),
             Self::Stream(id) => (4, id),
             Self::Oom(id) => (5, id),
+            Self::Attachment(id) => (6, id),
         };
         class << 32 | u64::from(id)
     }
@@ -47,7 +50,8 @@ impl Token {
             2 => Self::Publisher,
             3 => Self::Connection(id),
             4 => Self::Stream(id),
-            _ => Self::Oom(id),
+            5 => Self::Oom(id),
+            _ => Self::Attachment(id),
         }
     }
 }
@@ -115,7 +119,8 @@ mod tests {
     #[test]
     fn tokens_come_back_as_they_went() {
         let all = [Token::Listener, Token::Signals, Token::Publisher, Token::Oom(u32::MAX)];
-        for token in all.into_iter().chain([Token::Connection(7), Token::Stream(0)]) {
+        let all = all.into_iter().chain([Token::Attachment(3)]);
+        for token in all.chain([Token::Connection(7), Token::Stream(0)]) {
             assert_eq!(Token::unpack(token.pack()), token);
         }
     }

@@ -12,6 +12,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
 use spec::error::Error;
 
+use super::attachments::Attachments;
 use super::publisher::Publisher;
 use super::{BUFFER_BYTES, Poll, Shim, Token};
 use crate::args::Args;
@@ -48,6 +49,7 @@ pub fn prepare(args: &Args) -> Result<(Shim, Option<PathBuf>), Error> {
         signals,
         connections: BTreeMap::new(),
         streams: BTreeMap::new(),
+        attachments: Attachments::default(),
         oom_watches: BTreeMap::new(),
         jobs: BTreeMap::new(),
         early: Vec::new(),

@@ -7,6 +7,7 @@ mod control;
 mod create;
 mod delete;
 mod exec;
+pub mod logs;
 mod query;
 
 use api::Message;
@@ -54,6 +55,12 @@ pub enum Method {
     Connect,
     /// The end of the shim, once it has no containers.
     Shutdown,
+    /// Whether the service of logs is there.
+    Probe,
+    /// A rotated log.
+    Reopen,
+    /// A listener to what a process writes.
+    Attach,
 }
 
 /// What comes of a request.
@@ -86,9 +93,14 @@ fn later(parked: Parked) -> Answer {
 /// # Errors
 /// Another service, or no such method: `Unimplemented`, on which daemons try the older version.
 pub fn method(service: &str, method: &str) -> Result<Method, Error> {
-    if !matches!(service, "containerd.task.v2.Task" | "containerd.task.v3.Task") {
-        return Err(Error::new(Kind::Unimplemented, format!("service {service}")));
+    match service {
+        "containerd.task.v2.Task" | "containerd.task.v3.Task" => task_method(method),
+        logs::SERVICE => logs::method(method),
+        _ => Err(Error::new(Kind::Unimplemented, format!("service {service}"))),
     }
+}
+
+fn task_method(method: &str) -> Result<Method, Error> {
     Ok(match method {
         "State" => Method::State,
         "Create" => Method::Create,
@@ -119,6 +131,7 @@ impl Method {
             Self::Kill | Self::Exec | Self::Update => true,
             Self::State | Self::Create | Self::Checkpoint | Self::ResizePty | Self::CloseIo => false,
             Self::Wait | Self::Stats | Self::Connect | Self::Shutdown => false,
+            Self::Probe | Self::Reopen | Self::Attach => false,
         }
     }
 }
@@ -152,6 +165,9 @@ impl Shim {
             Method::Stats => self.stats(payload).into(),
             Method::Connect => self.connect(payload).into(),
             Method::Shutdown => self.shutdown(payload).into(),
+            Method::Probe => Ok(empty()).into(),
+            Method::Reopen => self.reopen_log(payload).into(),
+            Method::Attach => self.attach_listener(payload).into(),
         }
     }
 

@@ -11,10 +11,17 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use spec::error::{HasKind, Kind};
 
 use super::copy::Copy;
+use super::log::{LogFile, MAX_PATH, Stream};
+use super::logged::Logged;
 use super::logger::Logger;
 use super::uri::{Scheme, Uri, UriError};
 use crate::driver::ChildStdio;
 use crate::process::Streams;
+
+/// The longest line of a log whose URI does not say, as containerd has it.
+const MAX_LINE: usize = 16 << 10;
+/// The longest line of a log whose URI asks for no limit.
+const UNLIMITED_LINE: usize = 1 << 20;
 
 /// Why a process's files cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +35,23 @@ pub enum OpenError {
         /// Its path.
         path: PathBuf,
         /// What open(2) said.
+        source: io::Error,
+    },
+    /// A limit that is no number.
+    #[error("log line limit {0:?} is not a number of bytes")]
+    MaxLine(String),
+    /// A path longer than any the kernel takes.
+    #[error("log path of {0} bytes is too long")]
+    LongPath(usize),
+    /// Two outputs that ask for different logs.
+    #[error("a process has one log: {:?} and {:?} are two", .0.display(), .1.display())]
+    TwoLogs(PathBuf, PathBuf),
+    /// No log at its path.
+    #[error("failed to open log file {:?}", path.display())]
+    Log {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
         source: io::Error,
     },
     /// No pipe.
@@ -47,8 +71,9 @@ impl HasKind for OpenError {
     fn kind(&self) -> Kind {
         match self {
             Self::Uri(error) => error.kind(),
+            Self::MaxLine(_) | Self::LongPath(_) | Self::TwoLogs(..) => Kind::InvalidArgument,
             // Not the errno's kind: "not found" would mean the task to the caller.
-            Self::Open { .. } | Self::Pipe(_) | Self::Logger { .. } => Kind::Unknown,
+            Self::Open { .. } | Self::Log { .. } | Self::Pipe(_) | Self::Logger { .. } => Kind::Unknown,
         }
     }
 }
@@ -66,13 +91,24 @@ pub struct Owner<'a> {
     pub gid: u32,
 }
 
+/// An output under way: to its sink as it comes, or to a log by lines.
+#[derive(Debug)]
+pub enum Flow {
+    /// As it comes.
+    Copy(Copy),
+    /// By lines, to the log of its process.
+    Logged(Logged),
+}
+
 /// The files of one process.
 #[derive(Debug, Default)]
 pub struct Opened {
     /// What the process gets; `None` with a terminal.
     pub child: Option<ChildStdio>,
     /// Where its output goes.
-    pub outputs: Vec<Copy>,
+    pub outputs: Vec<Flow>,
+    /// The log of those that are logged.
+    pub log: Option<LogFile>,
     /// Where its input comes from.
     pub input: Option<Copy>,
     /// The write end of the input FIFO, which keeps it open until the client closes it by request.
@@ -105,11 +141,14 @@ pub fn open(streams: &Streams, owner: Owner<'_>) -> Result<Opened> {
             let file = append(&uri.path)?;
             let (stdout, from_stdout) = pipe(owner, Ours::Read)?;
             let (stderr, from_stderr) = pipe(owner, Ours::Read)?;
-            opened.outputs.push(Copy::new(from_stdout, duplicate(file.as_fd())?));
-            opened.outputs.push(Copy::new(from_stderr, file));
+            opened.outputs.push(Flow::Copy(Copy::new(from_stdout, duplicate(file.as_fd())?)));
+            opened.outputs.push(Flow::Copy(Copy::new(from_stderr, file)));
             (stdout, stderr)
         }
-        _ => (output(&streams.stdout, owner, &mut opened)?, output(&streams.stderr, owner, &mut opened)?),
+        _ => {
+            let stdout = output(&streams.stdout, Stream::Stdout, owner, &mut opened)?;
+            (stdout, output(&streams.stderr, Stream::Stderr, owner, &mut opened)?)
+        }
     };
     opened.child = Some(ChildStdio { stdin, stdout, stderr });
     Ok(opened)
@@ -134,6 +173,10 @@ pub fn open_terminal(streams: &Streams, console: &OwnedFd, owner: Owner<'_>) -> 
             Some(ours)
         }
         Some(uri) if uri.scheme == Scheme::File => Some(append(&uri.path)?),
+        Some(uri) if uri.scheme == Scheme::Cri => {
+            log(&uri, Stream::Stdout, duplicate(console.as_fd())?, &mut opened)?;
+            return Ok(opened);
+        }
         Some(uri) => Some(sink(&uri.path)?),
         None => None,
     };
@@ -142,7 +185,7 @@ pub fn open_terminal(streams: &Streams, console: &OwnedFd, owner: Owner<'_>) -> 
         // Somebody must read the terminal, or the process stops at the first full buffer.
         None => null()?,
     };
-    opened.outputs.push(Copy::new(duplicate(console.as_fd())?, sink));
+    opened.outputs.push(Flow::Copy(Copy::new(duplicate(console.as_fd())?, sink)));
     Ok(opened)
 }
 
@@ -150,13 +193,44 @@ fn non_empty(text: &str) -> Option<&str> {
     (!text.is_empty()).then_some(text)
 }
 
-/// One output of the process by FIFO; none is `/dev/null`.
-fn output(text: &str, owner: Owner<'_>, opened: &mut Opened) -> Result<OwnedFd> {
+/// One output of the process by FIFO or to the log; none is `/dev/null`.
+fn output(text: &str, stream: Stream, owner: Owner<'_>, opened: &mut Opened) -> Result<OwnedFd> {
     let Some(text) = non_empty(text) else { return null() };
-    let to = sink(&Uri::parse(text)?.path)?;
+    let uri = Uri::parse(text)?;
     let (child, ours) = pipe(owner, Ours::Read)?;
-    opened.outputs.push(Copy::new(ours, to));
+    if uri.scheme == Scheme::Cri {
+        log(&uri, stream, ours, opened)?;
+    } else {
+        opened.outputs.push(Flow::Copy(Copy::new(ours, sink(&uri.path)?)));
+    }
     Ok(child)
+}
+
+/// The output that `source` carries goes to the process's log, which is opened for the first of its outputs.
+fn log(uri: &Uri, stream: Stream, source: OwnedFd, opened: &mut Opened) -> Result<()> {
+    let max_line = match uri.argument("max_line") {
+        None => MAX_LINE,
+        Some(text) => match text.parse().map_err(|_| OpenError::MaxLine(text.into()))? {
+            0 => UNLIMITED_LINE,
+            limit => UNLIMITED_LINE.min(limit),
+        },
+    };
+    let length = uri.path.as_os_str().len();
+    if length > MAX_PATH {
+        return Err(OpenError::LongPath(length));
+    }
+    match &opened.log {
+        Some(log) if log.path() != uri.path => {
+            return Err(OpenError::TwoLogs(log.path().into(), uri.path.clone()));
+        }
+        Some(_) => {}
+        None => {
+            let failed = |source| OpenError::Log { path: uri.path.clone(), source };
+            opened.log = Some(LogFile::open(&uri.path).map_err(failed)?);
+        }
+    }
+    opened.outputs.push(Flow::Logged(Logged::new(source, stream, max_line)));
+    Ok(())
 }
 
 /// The input of the process: `path` is copied to `ours`.

@@ -11,6 +11,8 @@ pub enum Scheme {
     Fifo,
     /// A file that grows.
     File,
+    /// A log in the kubelet's format.
+    Cri,
     /// A logging program.
     Binary,
     /// A logging program that must say that it is ready.
@@ -66,6 +68,7 @@ impl Uri {
         let scheme = match scheme {
             "fifo" => Scheme::Fifo,
             "file" => Scheme::File,
+            "cri" => Scheme::Cri,
             "binary" => Scheme::Binary,
             "binary-v2" => Scheme::BinaryV2,
             other => return Err(UriError::Scheme(other.into())),
@@ -78,6 +81,13 @@ impl Uri {
         }
         let arguments = arguments(query).ok_or_else(escape)?;
         Ok(Self { scheme, path: path.into(), arguments })
+    }
+}
+
+impl Uri {
+    /// The value of `key`, if it is given.
+    pub fn argument(&self, key: &str) -> Option<&str> {
+        self.arguments.chunks_exact(2).find(|pair| pair[0] == key).map(|pair| pair[1].as_str())
     }
 }
 
@@ -133,6 +143,16 @@ mod tests {
         let uri = Uri::parse("binary:///usr/bin/log%20er?--dir=%2Fvar+log&flag&--dir=second").unwrap();
         assert_eq!(uri.path, PathBuf::from("/usr/bin/log er"));
         assert_eq!(uri.arguments, ["--dir", "/var log", "flag", ""]);
+    }
+
+    #[test]
+    fn arguments_are_found_by_their_key() {
+        let uri = Uri::parse("cri:///var/log/pods/a%20b/0.log?max_line=7&x").unwrap();
+        assert_eq!((uri.scheme, uri.path.as_path()), (Scheme::Cri, "/var/log/pods/a b/0.log".as_ref()));
+        assert_eq!(
+            (uri.argument("max_line"), uri.argument("x"), uri.argument("7")),
+            (Some("7"), Some(""), None)
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod crowd;
 mod events;
 mod go_daemon;
 mod life;
+mod logs;
 mod other_runtimes;
 mod protection;
 mod shim;
