@@ -11,7 +11,7 @@ DESTDIR ?=
 SECONDS_EACH ?= 60
 CYCLES ?= 200
 
-PROGRAMS := containerd ctr containerd-shim-runc-v2 runc
+PROGRAMS := containerd ctr containerd-shim-runc-v2 containerd-pause runc
 FUZZ_TARGETS := tar manifest filter hosts
 DIST := target/dist
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
@@ -36,16 +36,16 @@ demo: setup programs
 test: setup programs
 	./dev/test.sh
 
-# What is installed and measured. The shim and runc are made small, since a shim stays resident once per pod; with ctr
-# they are linked statically: each start would else look for shared libraries, along LD_LIBRARY_PATH at that. The daemon
-# is not: it resolves host names, which takes the machine's own libraries.
+# What is installed and measured. The shim, pause and runc are made small, since the first two stay resident once per
+# pod; with ctr they are linked statically: each start would else look for shared libraries, along LD_LIBRARY_PATH at
+# that. The daemon is not: it resolves host names, which takes the machine's own libraries.
 release:
 	$(CARGO) build --release --bin containerd
 	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --profile small --target $(HOST) \
-	    --bin containerd-shim-runc-v2 --bin runc --bin ctr
+	    --bin containerd-shim-runc-v2 --bin containerd-pause --bin runc --bin ctr
 	mkdir -p $(DIST)/bin
 	install -m 755 target/release/containerd $(DIST)/bin/
-	cd target/$(HOST)/small && install -m 755 ctr containerd-shim-runc-v2 runc $(CURDIR)/$(DIST)/bin/
+	cd target/$(HOST)/small && install -m 755 ctr containerd-shim-runc-v2 containerd-pause runc $(CURDIR)/$(DIST)/bin/
 
 bench: setup release
 	$(CARGO) xtask bench
@@ -70,7 +70,8 @@ docs:
 install: release
 	$(CARGO) run --release --package pages -- $(DIST)/share
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/lib/systemd/system
-	install -m 755 $(DIST)/bin/containerd $(DIST)/bin/ctr $(DIST)/bin/containerd-shim-runc-v2 $(DESTDIR)$(PREFIX)/bin/
+	install -m 755 $(DIST)/bin/containerd $(DIST)/bin/ctr $(DIST)/bin/containerd-shim-runc-v2 \
+	    $(DIST)/bin/containerd-pause $(DESTDIR)$(PREFIX)/bin/
 	install -m 755 $(DIST)/bin/runc $(DESTDIR)$(PREFIX)/sbin/
 	sed 's|@BIN@|$(PREFIX)/bin|' contrib/containerd.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/containerd.service
 	chmod 644 $(DESTDIR)$(PREFIX)/lib/systemd/system/containerd.service

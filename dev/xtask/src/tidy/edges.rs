@@ -39,6 +39,12 @@ const TABLE: &[Row] = &[
         never: &["tokio", "prost", "tonic", "hyper", "redb"],
     },
     Row { name: "shim", ours: &["sys", "spec", "api", "runtime"], theirs: None, never: ASYNC },
+    Row {
+        name: "pause",
+        ours: &["sys"],
+        theirs: Some(&["rustix"]),
+        never: &["spec", "serde", "tokio", "tonic", "hyper", "redb"],
+    },
     Row { name: "model", ours: &["spec"], theirs: None, never: &["sys", "rustix", "hyper", "tonic", "redb"] },
     Row { name: "store", ours: &["model", "sys", "spec", "api"], theirs: None, never: &["tonic", "hyper"] },
     Row {
