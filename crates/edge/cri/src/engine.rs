@@ -16,6 +16,8 @@ use model::snapshot::Snapshotter;
 use model::task::Tasks;
 use model::{Ctx, Cx, Lane, Result};
 
+use crate::event::Events;
+use crate::nri::Nri;
 use crate::state::{Container, Names, Pod, Registry};
 use crate::{Config, image};
 
@@ -76,6 +78,12 @@ pub struct Cri {
     pub(crate) pod_names: Names,
     /// Names of containers.
     pub(crate) container_names: Names,
+    /// Who listens to what happens to containers.
+    pub(crate) events: Events,
+    /// Plugins that see and adjust.
+    pub(crate) nri: Nri,
+    /// Whether what an earlier daemon left is taken up.
+    pub(crate) recovered: AtomicBool,
     /// Every image.
     pub(crate) images: image::Index,
 }

@@ -1,21 +1,135 @@
-//! What happens to containers, told to whoever listens.
+//! What happens to pods and containers, told to whoever listens.
+//!
+//! While nobody listens, the latest events are kept for the first who does, as containerd does: a kubelet that comes
+//! back learns what it missed.
+//!
+//! Invariant: telling never waits. A listener that is too slow loses the oldest events, which is logged.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use ::spec::Error;
 use api::runtime::v1;
 use model::Result;
+use tokio::sync::broadcast;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::BroadcastStream;
+use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 
 use crate::Cri;
 use crate::service::Answers;
 
+/// How many events a listener may lag behind.
+const QUEUE: usize = 1024;
+
+/// How many events are kept while nobody listens.
+const BACKLOG: usize = 512;
+
+/// How long an event is kept while nobody listens.
+const RETENTION: Duration = Duration::from_secs(300);
+
+/// Everyone who listens.
+#[derive(Debug)]
+pub struct Events {
+    listeners: broadcast::Sender<Arc<v1::ContainerEventResponse>>,
+    backlog: Mutex<VecDeque<(Instant, Arc<v1::ContainerEventResponse>)>>,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self { listeners: broadcast::Sender::new(QUEUE), backlog: Mutex::default() }
+    }
+}
+
+impl Events {
+    /// Tells an event.
+    pub fn publish(&self, event: v1::ContainerEventResponse) {
+        let event = Arc::new(event);
+        // Held across the send, so that an event goes to a new listener once: by the backlog or by the channel.
+        let mut backlog = self.backlog.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.listeners.send(Arc::clone(&event)).is_ok() {
+            return;
+        }
+        let now = Instant::now();
+        backlog.retain(|(at, _)| now.duration_since(*at) < RETENTION);
+        if backlog.len() == BACKLOG {
+            backlog.pop_front();
+        }
+        backlog.push_back((now, event));
+    }
+
+    /// Starts to listen: what nobody heard comes first.
+    fn listen(
+        &self,
+    ) -> (Vec<Arc<v1::ContainerEventResponse>>, broadcast::Receiver<Arc<v1::ContainerEventResponse>>) {
+        let mut backlog = self.backlog.lock().unwrap_or_else(PoisonError::into_inner);
+        let listener = self.listeners.subscribe();
+        let now = Instant::now();
+        let kept = backlog.drain(..).filter(|(at, _)| now.duration_since(*at) < RETENTION);
+        (kept.map(|(_, event)| event).collect(), listener)
+    }
+}
+
 impl Cri {
+    /// Tells that `kind` happened to `container_id` (the pod's own id for its sandbox) in the pod `pod_id`, with how
+    /// everything in the pod stands now.
+    pub(crate) fn tell(&self, kind: v1::ContainerEventType, container_id: &str, pod_id: &str) {
+        let pod = self.pods.get(pod_id).ok();
+        self.events.publish(v1::ContainerEventResponse {
+            container_id: container_id.into(),
+            container_event_type: kind.into(),
+            created_at: crate::now_nanos(),
+            pod_sandbox_status: pod.map(|pod| self.status_of_pod(&pod)),
+            containers_statuses: Vec::new(),
+        });
+    }
+
     /// Tells what happens to containers, from now on.
     pub(crate) async fn get_container_events(
         self: &Arc<Self>,
-        request: v1::GetEventsRequest,
+        _request: v1::GetEventsRequest,
     ) -> Result<Answers<v1::ContainerEventResponse>> {
-        let _request = request;
-        Err(Error::unimplemented("GetContainerEvents"))
+        let (missed, listener) = self.events.listen();
+        let live = BroadcastStream::new(listener).filter_map(|event| match event {
+            Ok(event) => Some(event),
+            Err(BroadcastStreamRecvError::Lagged(lost)) => {
+                tracing::warn!(lost, "a listener to container events is too slow");
+                None
+            }
+        });
+        let events = tokio_stream::iter(missed).chain(live);
+        Ok(Box::pin(events.map(|event| Ok(Arc::unwrap_or_clone(event)))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(id: &str) -> v1::ContainerEventResponse {
+        v1::ContainerEventResponse { container_id: id.into(), ..v1::ContainerEventResponse::default() }
+    }
+
+    #[test]
+    fn the_first_listener_hears_what_nobody_heard_and_the_second_does_not() {
+        let events = Events::default();
+        events.publish(event("a"));
+        let (missed, mut first) = events.listen();
+        assert_eq!(missed.iter().map(|event| event.container_id.as_str()).collect::<Vec<_>>(), ["a"]);
+        events.publish(event("b"));
+        let (missed, _second) = events.listen();
+        assert!(missed.is_empty());
+        assert_eq!(first.try_recv().unwrap().container_id, "b");
+    }
+
+    #[test]
+    fn what_nobody_hears_is_kept_up_to_a_bound() {
+        let events = Events::default();
+        for number in 0..BACKLOG + 3 {
+            events.publish(event(&number.to_string()));
+        }
+        let (missed, _listener) = events.listen();
+        assert_eq!(missed.len(), BACKLOG);
+        assert_eq!(missed[0].container_id, "3");
     }
 }

@@ -30,3 +30,14 @@ mod stream;
 
 pub use config::Config;
 pub use engine::{Cri, Engine};
+
+/// Now, in nanoseconds since 1970, as this interface tells times.
+pub(crate) fn now_nanos() -> i64 {
+    nanos(std::time::SystemTime::now())
+}
+
+/// A time in nanoseconds since 1970; 0 for one before.
+pub(crate) fn nanos(at: std::time::SystemTime) -> i64 {
+    let since = at.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}

@@ -21,14 +21,12 @@ pub struct PodRecord {
     pub config: v1::PodSandboxConfig,
     /// Its runtime handler as asked for; empty for the default.
     pub runtime_handler: String,
+    /// The handler that it runs with, by its name in the configuration.
+    pub handler: String,
     /// When it was made, in nanoseconds since 1970.
     pub created_at: i64,
     /// Its network namespace; none in the host's network.
     pub netns: Option<PathBuf>,
-    /// Its addresses, the preferred one first.
-    pub addresses: Vec<IpAddr>,
-    /// What CNI answered, as JSON.
-    pub network: Option<serde_json::Value>,
     /// The SELinux label of its processes.
     pub process_label: String,
     /// The SELinux label of its mounts.
@@ -56,8 +54,16 @@ pub struct PodState {
     pub phase: PodPhase,
     /// The process id of its sandbox; 0 when it has none.
     pub pid: u32,
+    /// Its addresses, the preferred one first.
+    pub addresses: Vec<IpAddr>,
+    /// What CNI answered, as JSON.
+    pub network: Option<serde_json::Value>,
     /// Whether its network has been given back.
     pub network_released: bool,
+    /// How its sandbox ended, and when, in nanoseconds since 1970.
+    pub exit: Option<(u32, i64)>,
+    /// Whether it is being removed: nothing can be made in it any more.
+    pub removing: bool,
     /// The resources that the kubelet told last.
     pub resources: Option<v1::LinuxContainerResources>,
     /// The overhead that the kubelet told last.
@@ -90,6 +96,28 @@ impl Pod {
     pub fn on_host_network(&self) -> bool {
         self.record.netns.is_none()
     }
+
+    /// Whether containers can be made in it and started.
+    pub fn is_ready(&self) -> bool {
+        let state = self.state.borrow();
+        state.phase == PodPhase::Ready && !state.removing
+    }
+
+    /// What the kubelet asked for about Linux; nothing when it did not.
+    pub fn linux(&self) -> v1::LinuxPodSandboxConfig {
+        self.record.config.linux.clone().unwrap_or_default()
+    }
+
+    /// Which namespaces it shares, and with whom.
+    pub fn namespaces(&self) -> v1::NamespaceOption {
+        namespaces(&self.record.config)
+    }
+}
+
+/// Which namespaces the pod of `config` shares, and with whom.
+pub fn namespaces(config: &v1::PodSandboxConfig) -> v1::NamespaceOption {
+    let security = config.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
+    security.and_then(|security| security.namespace_options.clone()).unwrap_or_default()
 }
 
 impl Registered for Pod {
