@@ -2,6 +2,7 @@
 #
 #   make demo     build, then show an image going from a registry to a running container
 #   make test     build, then run every test
+#   make test-vm  run those that depend on cgroups and systemd in an emulated machine with nothing but cgroup v2
 #   make bench    measure beside Debian's containerd and runc
 #   make install  put the programs where containerd's own packages put them (DESTDIR, PREFIX)
 
@@ -16,7 +17,7 @@ FUZZ_TARGETS := tar manifest filter hosts
 DIST := target/dist
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 
-.PHONY: all setup programs demo test bench soak fuzz deny release docs install clean help
+.PHONY: all setup programs demo test test-vm bench soak fuzz deny release docs install clean help
 
 all: programs
 
@@ -35,6 +36,10 @@ demo: setup programs
 
 test: setup programs
 	./dev/test.sh
+
+# Needs neither KVM nor a network in the guest; QEMU and the guest are made on first use, below target/vm.
+test-vm: setup
+	$(CARGO) xtask vm
 
 # What is installed and measured. The shim, pause and runc are made small, since the first two stay resident once per
 # pod; with ctr they are linked statically: each start would else look for shared libraries, along LD_LIBRARY_PATH at

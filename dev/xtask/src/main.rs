@@ -6,6 +6,7 @@ mod bench;
 mod demo;
 mod soak;
 mod tidy;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -28,6 +29,8 @@ enum Task {
     Bench(bench::Args),
     /// Repeats the life of a container and fails when anything is left behind
     Soak(soak::Args),
+    /// Runs tests in an emulated machine that has nothing but cgroup v2, and systemd
+    Vm(vm::Args),
 }
 
 fn main() -> ExitCode {
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
         Task::Demo => demo::run(),
         Task::Bench(args) => bench::run(&args),
         Task::Soak(args) => soak::run(&args),
+        Task::Vm(args) => vm::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
