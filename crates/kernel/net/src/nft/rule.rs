@@ -66,6 +66,11 @@ impl Rule {
         self
     }
 
+    /// Whether `found` is this rule's comment, which may have been cut.
+    pub fn has_comment(&self, found: Option<&str>) -> bool {
+        found.is_some() && self.comment.as_deref() == found
+    }
+
     /// Matches packets of IPv4, or of IPv6; needed before addresses in tables of the family `inet`.
     #[must_use]
     pub fn family(self, ipv4: bool) -> Self {

@@ -1,0 +1,32 @@
+//! Configuration and previous results, as every plugin reads them.
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use crate::cni::{Call, CniResult, Error, code};
+
+/// The plugin's own fields. A `null` is a field that is not there, as in Go.
+pub fn decode<T: DeserializeOwned>(call: &Call) -> Result<T, Error> {
+    let filled: Map<String, Value> =
+        call.config.raw.iter().filter(|(_, value)| !value.is_null()).map(|(k, v)| (k.clone(), v.clone())).collect();
+    T::deserialize(filled).map_err(|error| Error::new(code::DECODING, format!("failed to load netconf: {error}")))
+}
+
+/// What the plugins before gave; a chained plugin cannot do without.
+pub fn previous(call: &Call) -> Result<CniResult, Error> {
+    call.config.prev_result.clone().ok_or_else(|| Error::config("must be called as chained plugin: missing prevResult"))
+}
+
+/// The text at `args.cni.KEY`.
+pub fn cni_arg<'a>(call: &'a Call, key: &str) -> Option<&'a Value> {
+    call.config.raw.get("args")?.get("cni")?.get(key).filter(|value| !value.is_null())
+}
+
+/// The hardware address asked for: by the capability, else by `args.cni`, else by `CNI_ARGS`.
+pub fn wanted_mac(call: &Call) -> Result<Option<String>, Error> {
+    if let Some(mac) = call.config.runtime_config::<String>("mac")?.filter(|mac| !mac.is_empty()) {
+        return Ok(Some(mac));
+    }
+    let named = cni_arg(call, "mac").and_then(Value::as_str).filter(|mac| !mac.is_empty());
+    Ok(named.or_else(|| call.arg("MAC").filter(|mac| !mac.is_empty())).map(str::to_owned))
+}
