@@ -1,8 +1,11 @@
 //! Changes of one table, applied together.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
 use super::rule::Rule;
 use super::table::{
-    NFTA_RULE_CHAIN, NFTA_RULE_HANDLE, NFTA_RULE_TABLE, NFTA_RULE_USERDATA, Table, user_data,
+    NFTA_RULE_CHAIN, NFTA_RULE_HANDLE, NFTA_RULE_TABLE, NFTA_RULE_USERDATA, Table, chains as chains_of,
+    rules as listed, user_data,
 };
 use crate::netlink::message::{APPEND, CREATE, Message};
 use crate::netlink::{Connection, Result};
@@ -74,8 +77,31 @@ impl Batch {
         Self { table, messages: Vec::new() }
     }
 
+    /// Makes the table and those of its chains that are not there; one with a [`Base`] is called by the kernel.
+    ///
+    /// Adding a chain that exists would be as right, but counts as a change of it, and the kernel makes whoever closes
+    /// a socket of nf_tables wait, for tens of milliseconds, until what a change replaced is freed.
+    pub fn lay_out(
+        &mut self,
+        connection: &mut Connection,
+        comment: &str,
+        chains: &[(&str, Option<Base>)],
+    ) -> Result<&mut Self> {
+        let there = chains_of(connection, self.table)?;
+        if there.is_empty() {
+            self.add_table(comment);
+        }
+        for (name, base) in chains.iter().filter(|(name, _)| !there.contains(*name)) {
+            match base {
+                Some(base) => self.add_base_chain(name, *base),
+                None => self.add_chain(name),
+            };
+        }
+        Ok(self)
+    }
+
     /// Makes the table, unless it is there.
-    pub fn add_table(&mut self, comment: &str) -> &mut Self {
+    fn add_table(&mut self, comment: &str) -> &mut Self {
         let mut message = self.table.message(format!("add table {}", self.table.name), NEWTABLE, CREATE);
         message
             .put_str(NFTA_TABLE_NAME, self.table.name)
@@ -85,13 +111,13 @@ impl Batch {
     }
 
     /// Makes a chain that others jump to, unless it is there.
-    pub fn add_chain(&mut self, name: &str) -> &mut Self {
+    fn add_chain(&mut self, name: &str) -> &mut Self {
         let message = self.chain(format!("add chain {name}"), NEWCHAIN, CREATE, name);
         self.push(message)
     }
 
     /// Makes a chain that the kernel calls, unless it is there.
-    pub fn add_base_chain(&mut self, name: &str, base: Base) -> &mut Self {
+    fn add_base_chain(&mut self, name: &str, base: Base) -> &mut Self {
         let mut message = self.chain(format!("add chain {name}"), NEWCHAIN, CREATE, name);
         let (kind, hook, priority) = base.hook();
         message
@@ -113,6 +139,32 @@ impl Batch {
     pub fn flush_chain(&mut self, name: &str) -> &mut Self {
         let message = self.rule(format!("flush chain {name}"), DELRULE, 0, name);
         self.push(message)
+    }
+
+    /// Gives a chain these rules and no others, and leaves it alone when it has them.
+    ///
+    /// They carry a comment that tells them from others. Flushing on every occasion would cost what adding a chain
+    /// that exists would.
+    pub fn settle_chain(
+        &mut self,
+        connection: &mut Connection,
+        name: &str,
+        rules: &[Rule],
+    ) -> Result<&mut Self> {
+        let mut hasher = DefaultHasher::new();
+        format!("{rules:?}").hash(&mut hasher);
+        let comment = format!("layout {:016x}", hasher.finish());
+        let found = listed(connection, self.table, name)?;
+        if found.len() == rules.len() && found.iter().all(|rule| rule.comment.as_deref() == Some(&comment)) {
+            return Ok(self);
+        }
+        if !found.is_empty() {
+            self.flush_chain(name);
+        }
+        for rule in rules {
+            self.add_rule(name, &rule.clone().comment(&comment));
+        }
+        Ok(self)
     }
 
     /// Adds a rule to a chain's end.

@@ -44,18 +44,30 @@ pub(super) enum Ct {
 pub(super) enum Expression {
     Meta(Meta),
     Ct(Ct),
-    Payload { base: Base, offset: u32, length: u32 },
+    Payload {
+        base: Base,
+        offset: u32,
+        length: u32,
+    },
     /// The type of the destination's route.
     FibDestinationType,
     Mask(Vec<u8>),
-    Compare { equal: bool, value: Vec<u8> },
+    Compare {
+        equal: bool,
+        value: Vec<u8>,
+    },
     Load(Vec<u8>),
     /// Into the second register.
     LoadSecond(Vec<u8>),
     /// To the address in the first and the port in the second register.
-    Dnat { family: u32 },
+    Dnat {
+        family: u32,
+    },
     Masquerade,
-    Verdict { code: i32, chain: Option<String> },
+    Verdict {
+        code: i32,
+        chain: Option<String>,
+    },
 }
 
 impl Expression {

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use super::expression::{Base, Ct, Expression, Meta};
 use crate::cni::IpNet;
-use crate::netlink::message::octets;
 use crate::netlink::Mac;
+use crate::netlink::message::octets;
 
 /// Longest comment that nf_tables' user data holds, its zero included.
 const COMMENT_MAX: usize = 128;
@@ -105,7 +105,8 @@ impl Rule {
     /// Matches the source's Ethernet address.
     #[must_use]
     pub fn source_mac(self, mac: Mac) -> Self {
-        self.load(Expression::Payload { base: Base::Link, offset: 6, length: 6 }).compare(Op::Is, mac.0.to_vec())
+        self.load(Expression::Payload { base: Base::Link, offset: 6, length: 6 })
+            .compare(Op::Is, mac.0.to_vec())
     }
 
     /// Matches the link that the packet came in by.
@@ -189,7 +190,8 @@ impl Rule {
         }
         let loaded = self.load(Expression::Payload { base: Base::Network, offset, length });
         let whole = u32::from(net.prefix) == length * 8;
-        let masked = if whole { loaded } else { loaded.load(Expression::Mask(mask(net.prefix, bytes.len()))) };
+        let masked =
+            if whole { loaded } else { loaded.load(Expression::Mask(mask(net.prefix, bytes.len()))) };
         masked.compare(op, bytes)
     }
 }

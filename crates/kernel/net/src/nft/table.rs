@@ -1,5 +1,7 @@
 //! What is there: rules with their comments, chains.
 
+use std::collections::BTreeSet;
+
 use super::{Batch, Rule};
 use crate::netlink::message::{Answer, Attributes, Message};
 use crate::netlink::{Connection, Error, Result};
@@ -119,6 +121,18 @@ pub fn chain_exists(connection: &mut Connection, table: Table, chain: &str) -> R
         Err(error) if is_absent(&error) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Names of the chains of `table`; none when there is no such table.
+pub(super) fn chains(connection: &mut Connection, table: Table) -> Result<BTreeSet<String>> {
+    let message = table.message(format!("list chains of {}", table.name), GETCHAIN, 0);
+    let names = connection.dump(&message, |answer| {
+        let attributes = Attributes(answer.payload.get(4..)?);
+        let ours = answer.payload.first() == Some(&(table.family as u8))
+            && attributes.text(NFTA_CHAIN_TABLE)? == table.name;
+        ours.then(|| attributes.text(NFTA_CHAIN_NAME)).flatten()
+    })?;
+    Ok(names.into_iter().collect())
 }
 
 /// Which rules are meant, by their comments.

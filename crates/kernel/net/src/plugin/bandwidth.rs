@@ -32,7 +32,9 @@ impl Limits {
         } else {
             call.config.runtime_config("bandwidth")?.unwrap_or_default()
         };
-        for (rate, burst) in [(limits.ingress_rate, limits.ingress_burst), (limits.egress_rate, limits.egress_burst)] {
+        for (rate, burst) in
+            [(limits.ingress_rate, limits.ingress_burst), (limits.egress_rate, limits.egress_burst)]
+        {
             match (rate, burst) {
                 (1.., 0) => return Err(Error::config("if rate is set, burst must also be set")),
                 (0, 1..) => return Err(Error::config("if burst is set, rate must also be set")),
@@ -75,16 +77,16 @@ impl Commands for Bandwidth {
             let name = device_name(call);
             link::add_ifb(&mut host, &name, port.mtu)?;
             match shape_egress(&mut host, &port, &name, bucket) {
-                Ok(device) => result.interfaces.push(Interface {
-                    mac: device.mac_text(),
-                    name,
-                    ..Interface::default()
-                }),
+                Ok(device) => {
+                    result.interfaces.push(Interface { mac: device.mac_text(), name, ..Interface::default() })
+                }
                 // The disciplines of the pair go with it; the device would stay.
-                Err(error) => return Err(match delete_device(call) {
-                    Ok(()) => error,
-                    Err(undo) => error.with_details(format!("undo: {undo}")),
-                }),
+                Err(error) => {
+                    return Err(match delete_device(call) {
+                        Ok(()) => error,
+                        Err(undo) => error.with_details(format!("undo: {undo}")),
+                    });
+                }
             }
         }
         Ok(result)
@@ -148,7 +150,8 @@ fn host_end(call: &Call, host: &mut Connection, result: &CniResult) -> Result<Li
         Ok(link::get(&mut Connection::open(Protocol::Route)?, &call.ifname)?)
     })??;
     let peer = pod.peer.filter(|_| pod.is_kind("veth"));
-    let peer = peer.ok_or_else(|| Error::internal(format!("container interface {} has no veth peer", call.ifname)))?;
+    let peer =
+        peer.ok_or_else(|| Error::internal(format!("container interface {} has no veth peer", call.ifname)))?;
     let port = link::find_index(host, peer)?.filter(|port| {
         port.peer == Some(pod.index)
             && result.interfaces.iter().any(|found| found.sandbox.is_empty() && found.name == port.name)

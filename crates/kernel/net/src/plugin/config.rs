@@ -7,14 +7,23 @@ use crate::cni::{Call, CniResult, Error, code};
 
 /// The plugin's own fields. A `null` is a field that is not there, as in Go.
 pub fn decode<T: DeserializeOwned>(call: &Call) -> Result<T, Error> {
-    let filled: Map<String, Value> =
-        call.config.raw.iter().filter(|(_, value)| !value.is_null()).map(|(k, v)| (k.clone(), v.clone())).collect();
-    T::deserialize(filled).map_err(|error| Error::new(code::DECODING, format!("failed to load netconf: {error}")))
+    let filled: Map<String, Value> = call
+        .config
+        .raw
+        .iter()
+        .filter(|(_, value)| !value.is_null())
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect();
+    T::deserialize(filled)
+        .map_err(|error| Error::new(code::DECODING, format!("failed to load netconf: {error}")))
 }
 
 /// What the plugins before gave; a chained plugin cannot do without.
 pub fn previous(call: &Call) -> Result<CniResult, Error> {
-    call.config.prev_result.clone().ok_or_else(|| Error::config("must be called as chained plugin: missing prevResult"))
+    call.config
+        .prev_result
+        .clone()
+        .ok_or_else(|| Error::config("must be called as chained plugin: missing prevResult"))
 }
 
 /// The text at `args.cni.KEY`.

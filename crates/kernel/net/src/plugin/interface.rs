@@ -33,18 +33,23 @@ pub fn configure(
         enable_ipv6(name)?;
     }
     for ip in &result.ips {
-        address::add(connection, link.index, ip.address, detection)
-            .map_err(|error| Error::from(error).context(format!("failed to add IP addr {} to {name:?}", ip.address)))?;
+        address::add(connection, link.index, ip.address, detection).map_err(|error| {
+            Error::from(error).context(format!("failed to add IP addr {} to {name:?}", ip.address))
+        })?;
     }
     link::set_up(connection, link.index)?;
     if detection == Detection::Kernel && result.ips.iter().any(|ip| !ip.address.is_ipv4()) {
         match address::settle(connection, link.index, deadline.min(Instant::now() + SETTLE))? {
             Settled::Usable => {}
             Settled::Duplicate(net) => {
-                return Err(Error::internal(format!("failed to settle addresses for {name:?}: {net} is a duplicate")));
+                return Err(Error::internal(format!(
+                    "failed to settle addresses for {name:?}: {net} is a duplicate"
+                )));
             }
             Settled::Late => {
-                return Err(Error::internal(format!("failed to settle addresses for {name:?}: still tentative")));
+                return Err(Error::internal(format!(
+                    "failed to settle addresses for {name:?}: still tentative"
+                )));
             }
         }
     }
@@ -60,8 +65,9 @@ fn enable_ipv6(name: &str) -> Result<(), Error> {
         let parts = ["net", "ipv6", "conf", interface, "disable_ipv6"];
         // A kernel without IPv6 has no such file; it will say so when it is given the address.
         if sysctl::read(&parts).is_ok_and(|value| value != "0") {
-            sysctl::write(&parts, "0")
-                .map_err(|error| error.context(format!("failed to enable IPv6 for interface {interface:?}")))?;
+            sysctl::write(&parts, "0").map_err(|error| {
+                error.context(format!("failed to enable IPv6 for interface {interface:?}"))
+            })?;
         }
     }
     sysctl::try_write(&["net", "ipv6", "conf", name, "keep_addr_on_down"], "1");
@@ -71,7 +77,8 @@ fn enable_ipv6(name: &str) -> Result<(), Error> {
 /// Adds a route; one without a next hop goes over the first gateway of its family.
 fn add_route(connection: &mut Connection, link: u32, route: &Route, ips: &[IpConfig]) -> Result<(), Error> {
     let gateways = ips.iter().filter_map(|ip| ip.gateway);
-    let gateway = route.gw.or_else(|| gateways.into_iter().find(|gateway| gateway.is_ipv4() == route.dst.is_ipv4()));
+    let gateway =
+        route.gw.or_else(|| gateways.into_iter().find(|gateway| gateway.is_ipv4() == route.dst.is_ipv4()));
     let route = route::Route {
         dst: route.dst,
         gateway,
@@ -104,7 +111,10 @@ pub fn verify(connection: &mut Connection, name: &str, result: &CniResult) -> Re
         let found = route::list(connection, unspecified)?;
         for route in wanted {
             if !found.iter().any(|found| is_route(found, route)) {
-                return Err(Error::internal(format!("Expected Route to {} not found in routing table", route.dst)));
+                return Err(Error::internal(format!(
+                    "Expected Route to {} not found in routing table",
+                    route.dst
+                )));
             }
         }
     }

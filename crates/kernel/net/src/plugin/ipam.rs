@@ -1,7 +1,7 @@
 //! Address plugins, called by the plugins that make interfaces.
 
-use super::host_local::HostLocal;
 use super::Commands as _;
+use super::host_local::HostLocal;
 use crate::cni::{self, Call, CniResult, Command, Error};
 
 /// `host-local` is always ours: its leases are the same files whoever writes them.
@@ -28,7 +28,11 @@ pub fn check(call: &Call, plugin: &str) -> Result<(), Error> {
 
 /// Whether there can be some.
 pub fn status(call: &Call, plugin: &str) -> Result<(), Error> {
-    if plugin == OURS { HostLocal.status(call) } else { cni::delegate(plugin, Command::Status, call).map(drop) }
+    if plugin == OURS {
+        HostLocal.status(call)
+    } else {
+        cni::delegate(plugin, Command::Status, call).map(drop)
+    }
 }
 
 /// Gives back those of attachments that are gone.

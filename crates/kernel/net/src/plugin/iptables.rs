@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::masquerade::nftables;
 use crate::cni::{Error, code};
+use crate::netlink::Connection;
 use crate::nft::{self, Family, Table};
 
 /// Where distributions put it; a plugin's own PATH may be empty.
@@ -102,12 +103,14 @@ impl Iptables {
         if status.success() {
             return Ok(out);
         }
-        let text = format!("running [{} {}]: {status}: {}", self.program.display(), args.join(" "), err.trim());
+        let text =
+            format!("running [{} {}]: {status}: {}", self.program.display(), args.join(" "), err.trim());
         Err(Error::internal(text))
     }
 
     fn start(&self, args: &[&str]) -> Result<(ExitStatus, String, String), Error> {
-        let failed = |error: std::io::Error| Error::internal(format!("run {}: {error}", self.program.display()));
+        let failed =
+            |error: std::io::Error| Error::internal(format!("run {}: {error}", self.program.display()));
         let mut child = Command::new(&self.program)
             .args(["-w", LOCK_SECONDS])
             .args(args)
@@ -130,7 +133,9 @@ impl Iptables {
         let (out, err) = (out.join().unwrap_or_default(), err.join().unwrap_or_default());
         match status {
             Some(status) => Ok((status, out, err)),
-            None => Err(Error::new(code::TRY_AGAIN, format!("{} did not end in time", self.program.display()))),
+            None => {
+                Err(Error::new(code::TRY_AGAIN, format!("{} did not end in time", self.program.display())))
+            }
         }
     }
 }
@@ -152,28 +157,37 @@ fn wait(child: &mut Child, deadline: Instant) -> std::io::Result<Option<ExitStat
     }
 }
 
-/// Removes the chain `chain` and every jump to it from `callers`, if there is such a chain.
+/// Removes the chain `chain` and every jump to it from `callers`, of both families, if there is such a chain.
+///
+/// `connection` is to nf_tables, where the kernel has them.
 pub fn remove_chain(
-    ipv4: bool,
+    connection: &mut Option<Connection>,
     table: &'static str,
     chain: &str,
     callers: &[&str],
     deadline: Instant,
 ) -> Result<(), Error> {
-    if may_exist(ipv4, table, chain)? {
-        let iptables = Iptables::find(ipv4, deadline)?;
-        if iptables.test(&["-t", table, "-S", chain, "1"])? {
-            return iptables.delete_chain(table, chain, callers);
+    for ipv4 in [true, false] {
+        if may_exist(connection.as_mut(), ipv4, table, chain)? {
+            let iptables = Iptables::find(ipv4, deadline)?;
+            if iptables.test(&["-t", table, "-S", chain, "1"])? {
+                iptables.delete_chain(table, chain, callers)?;
+            }
         }
     }
     Ok(())
 }
 
 /// Whether iptables, in either of its variants, may have the chain.
-fn may_exist(ipv4: bool, table: &'static str, chain: &str) -> Result<bool, Error> {
-    if let Some(mut connection) = nftables() {
+fn may_exist(
+    connection: Option<&mut Connection>,
+    ipv4: bool,
+    table: &'static str,
+    chain: &str,
+) -> Result<bool, Error> {
+    if let Some(connection) = connection {
         let table = Table { family: Family::of(ipv4), name: table };
-        if nft::chain_exists(&mut connection, table, chain)? {
+        if nft::chain_exists(connection, table, chain)? {
             return Ok(true);
         }
     }
@@ -190,7 +204,8 @@ fn has_old_table(ipv4: bool, table: &str) -> bool {
 /// Whether packets pass through a chain of iptables' `filter` here: then only a rule of it can accept them.
 pub fn filters(ipv4: bool) -> bool {
     let table = Table { family: Family::of(ipv4), name: "filter" };
-    nftables().is_some_and(|mut connection| nft::chain_exists(&mut connection, table, "FORWARD").unwrap_or(false))
+    nftables()
+        .is_some_and(|mut connection| nft::chain_exists(&mut connection, table, "FORWARD").unwrap_or(false))
         || has_old_table(ipv4, "filter")
 }
 

@@ -93,9 +93,9 @@ fn read_call(config: NetworkConfig) -> Result<Call, Error> {
     let args = text("CNI_ARGS")?;
     let mut pairs = Vec::new();
     for pair in args.split(';').filter(|pair| !pair.is_empty()) {
-        let (key, value) = pair.split_once('=').ok_or_else(|| {
-            Error::new(code::INVALID_ENVIRONMENT, format!("ARGS: invalid pair {pair:?}"))
-        })?;
+        let (key, value) = pair
+            .split_once('=')
+            .ok_or_else(|| Error::new(code::INVALID_ENVIRONMENT, format!("ARGS: invalid pair {pair:?}")))?;
         pairs.push((key.to_owned(), value.to_owned()));
     }
     Ok(Call {

@@ -5,6 +5,7 @@
 //! laid out as the standard plugins lay them out.
 
 use std::collections::BTreeSet;
+use std::sync::OnceLock;
 
 use super::iptables::{self, Iptables};
 use super::{config, hash};
@@ -41,8 +42,9 @@ impl Backend {
 
 /// A connection to nf_tables, when the kernel has them.
 pub fn nftables() -> Option<Connection> {
+    static SUPPORTED: OnceLock<bool> = OnceLock::new();
     let mut connection = Connection::open(Protocol::Netfilter).ok()?;
-    nft::is_supported(&mut connection).then_some(connection)
+    SUPPORTED.get_or_init(|| nft::is_supported(&mut connection)).then_some(connection)
 }
 
 /// Masquerades what the addresses `nets` send out of their networks.
@@ -55,21 +57,24 @@ pub fn setup(call: &Call, backend: Backend, nets: &[IpNet]) -> Result<(), Error>
 
 fn setup_nftables(call: &Call, nets: &[IpNet]) -> Result<(), Error> {
     let mut connection = Connection::open(Protocol::Netfilter)?;
-    let (network, instance) = (&call.config.name, instance(&call.config.name, &call.ifname, &call.container_id));
+    let (network, instance) =
+        (&call.config.name, instance(&call.config.name, &call.ifname, &call.container_id));
     let stale = nft::rules(&mut connection, TABLE, CHAIN)?;
     let mut batch = Batch::new(TABLE);
-    batch
-        .add_table("Masquerading for plugins from github.com/containernetworking/plugins")
-        .add_chain(CHAIN)
-        .add_base_chain(POSTROUTING, Base::NatPostrouting)
-        .flush_chain(POSTROUTING);
+    let comment_of_table = "Masquerading for plugins from github.com/containernetworking/plugins";
+    let chains = [(CHAIN, None), (POSTROUTING, Some(Base::NatPostrouting))];
+    batch.lay_out(&mut connection, comment_of_table, &chains)?;
+    let mut shared = Vec::new();
     for multicast in ["224.0.0.0/4", "ff00::/8"] {
         let multicast: IpNet = multicast.parse()?;
-        let rule = Rule::new().family(multicast.is_ipv4()).destination(Op::Is, multicast).verdict(Verdict::Return);
-        batch.add_rule(POSTROUTING, &rule);
+        let rule = Rule::new().family(multicast.is_ipv4()).destination(Op::Is, multicast);
+        shared.push(rule.verdict(Verdict::Return));
     }
-    batch.add_rule(POSTROUTING, &Rule::new().verdict(Verdict::Goto(CHAIN.into())));
-    for rule in stale.iter().filter(|rule| rule.comment.as_deref().is_some_and(|text| text.starts_with(&instance))) {
+    shared.push(Rule::new().verdict(Verdict::Goto(CHAIN.into())));
+    batch.settle_chain(&mut connection, POSTROUTING, &shared)?;
+    for rule in
+        stale.iter().filter(|rule| rule.comment.as_deref().is_some_and(|text| text.starts_with(&instance)))
+    {
         batch.delete_rule(CHAIN, rule.handle);
     }
     let comment = comment(network, &call.ifname, &call.container_id);
@@ -96,7 +101,11 @@ fn setup_iptables(call: &Call, nets: &[IpNet]) -> Result<(), Error> {
         let multicast = if net.is_ipv4() { "224.0.0.0/4" } else { "ff00::/8" };
         iptables.ensure_chain("nat", &chain)?;
         iptables.ensure("nat", &chain, &[&["-d", &within, "-j", "ACCEPT"][..], &comment].concat())?;
-        iptables.ensure("nat", &chain, &[&["!", "-d", multicast, "-j", "MASQUERADE"][..], &comment].concat())?;
+        iptables.ensure(
+            "nat",
+            &chain,
+            &[&["!", "-d", multicast, "-j", "MASQUERADE"][..], &comment].concat(),
+        )?;
         iptables.ensure("nat", "POSTROUTING", &[&["-s", &source, "-j", &chain][..], &comment].concat())?;
     }
     Ok(())
@@ -105,14 +114,13 @@ fn setup_iptables(call: &Call, nets: &[IpNet]) -> Result<(), Error> {
 /// Removes what either way of masquerading left of an attachment, whoever made it and with whatever configuration.
 pub fn teardown(call: &Call) -> Result<(), Error> {
     let instance = instance(&call.config.name, &call.ifname, &call.container_id);
-    if let Some(mut connection) = nftables() {
-        nft::delete_rules(&mut connection, TABLE, &[CHAIN], &|comment| comment.starts_with(&instance))?;
-    }
+    let mut connection = nftables();
     let chain = hash::chain(CHAIN_PREFIX, &call.config.name, &call.container_id);
-    for ipv4 in [true, false] {
-        iptables::remove_chain(ipv4, "nat", &chain, &["POSTROUTING"], call.deadline)?;
+    let removed = iptables::remove_chain(&mut connection, "nat", &chain, &["POSTROUTING"], call.deadline);
+    if let Some(connection) = &mut connection {
+        nft::delete_rules(connection, TABLE, &[CHAIN], &|comment| comment.starts_with(&instance))?;
     }
-    Ok(())
+    removed
 }
 
 /// Removes the rules of a network's attachments that are gone.
@@ -125,10 +133,13 @@ pub fn collect(call: &Call, valid: &[Attachment]) -> Result<(), Error> {
 /// Whether a comment is of an attachment of `network` that is none of `valid`.
 pub fn is_stale(network: &str, valid: &[Attachment]) -> impl Fn(&str) -> bool {
     let prefix = format!("{}-", hash::name(16, "", network));
-    let valid: BTreeSet<String> =
-        valid.iter().map(|attachment| instance(network, &attachment.ifname, &attachment.container_id)).collect();
+    let valid: BTreeSet<String> = valid
+        .iter()
+        .map(|attachment| instance(network, &attachment.ifname, &attachment.container_id))
+        .collect();
     move |comment| {
-        comment.starts_with(&prefix) && !comment.split(',').next().is_some_and(|instance| valid.contains(instance))
+        comment.starts_with(&prefix)
+            && !comment.split(',').next().is_some_and(|instance| valid.contains(instance))
     }
 }
 

@@ -33,7 +33,8 @@ pub use main::main;
 use crate::cni::{Call, CniResult, Command, Error, Plugin, Version, code};
 
 /// Names of the plugins.
-pub const NAMES: [&str; 7] = ["bandwidth", "bridge", "firewall", "host-local", "loopback", "portmap", "tuning"];
+pub const NAMES: [&str; 7] =
+    ["bandwidth", "bridge", "firewall", "host-local", "loopback", "portmap", "tuning"];
 
 /// The plugin `name`, when it is one of ours.
 pub fn find(name: &str) -> Option<&'static dyn Plugin> {
@@ -78,11 +79,13 @@ impl<T: Commands> Plugin for Standard<T> {
     fn run(&self, command: Command, call: &Call) -> Result<Option<CniResult>, Error> {
         check::call(command, call)?;
         if !self.versions().contains(&call.config.version) {
-            return Err(Error::new(code::INCOMPATIBLE_VERSION, "incompatible CNI versions").with_details(format!(
-                "config is {:?}, plugin supports {:?}",
-                call.config.version.as_str(),
-                self.versions().iter().map(|version| version.as_str()).collect::<Vec<_>>()
-            )));
+            return Err(Error::new(code::INCOMPATIBLE_VERSION, "incompatible CNI versions").with_details(
+                format!(
+                    "config is {:?}, plugin supports {:?}",
+                    call.config.version.as_str(),
+                    self.versions().iter().map(|version| version.as_str()).collect::<Vec<_>>()
+                ),
+            ));
         }
         match command {
             Command::Add => self.0.add(call).map(Some),

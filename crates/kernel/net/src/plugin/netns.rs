@@ -15,8 +15,9 @@ pub fn open(call: &Call) -> Result<OwnedFd, Error> {
     let Some(path) = &call.netns else {
         return Err(Error::new(code::INVALID_NETNS, "required env variables [CNI_NETNS] missing"));
     };
-    let netns = sys::namespace::open(path, Kind::Network)
-        .map_err(|error| Error::new(code::INVALID_NETNS, format!("failed to open netns {path:?}: {error}")))?;
+    let netns = sys::namespace::open(path, Kind::Network).map_err(|error| {
+        Error::new(code::INVALID_NETNS, format!("failed to open netns {path:?}: {error}"))
+    })?;
     other_than_ours(&netns, path)?;
     Ok(netns)
 }

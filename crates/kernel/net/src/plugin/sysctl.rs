@@ -12,7 +12,8 @@ const VALUE_MAX: usize = 4096;
 /// Refuses what is not in `net`, the only folder there whose files belong to a network namespace, and what would
 /// leave it.
 fn path(parts: &[&str]) -> Result<PathBuf, Error> {
-    let plain = |part: &&str| !part.is_empty() && *part != "." && *part != ".." && !part.contains(['/', '\0']);
+    let plain =
+        |part: &&str| !part.is_empty() && *part != "." && *part != ".." && !part.contains(['/', '\0']);
     if parts.first() != Some(&"net") || parts.len() < 3 || !parts.iter().all(plain) {
         return Err(Error::config(format!("invalid net sysctl key: {:?}", parts.join("/"))));
     }
@@ -25,7 +26,8 @@ pub fn write(parts: &[&str], value: &str) -> Result<(), Error> {
     if value.len() > VALUE_MAX {
         return Err(Error::config(format!("value of {} is too long", path.display())));
     }
-    std::fs::write(&path, value).map_err(|error| Error::io(format!("write {value:?} to {}: {error}", path.display())))
+    std::fs::write(&path, value)
+        .map_err(|error| Error::io(format!("write {value:?} to {}: {error}", path.display())))
 }
 
 /// Sets a setting that some kernels lack, or that is no worse for being as it is.
@@ -38,7 +40,8 @@ pub fn try_write(parts: &[&str], value: &str) {
 /// A setting, without its final newline.
 pub fn read(parts: &[&str]) -> Result<String, Error> {
     let path = path(parts)?;
-    let mut value = std::fs::read_to_string(&path).map_err(|error| Error::io(format!("read {}: {error}", path.display())))?;
+    let mut value = std::fs::read_to_string(&path)
+        .map_err(|error| Error::io(format!("read {}: {error}", path.display())))?;
     if value.ends_with('\n') {
         value.pop();
     }
@@ -63,7 +66,10 @@ mod tests {
 
     #[test]
     fn only_files_of_the_network_namespace_are_named() {
-        assert_eq!(path(&["net", "ipv4", "ip_forward"]).unwrap(), PathBuf::from("/proc/sys/net/ipv4/ip_forward"));
+        assert_eq!(
+            path(&["net", "ipv4", "ip_forward"]).unwrap(),
+            PathBuf::from("/proc/sys/net/ipv4/ip_forward")
+        );
         for parts in [
             &["kernel", "core_pattern", "x"][..],
             &["net", "..", "kernel", "core_pattern"],

@@ -117,9 +117,13 @@ impl Config {
     pub fn read(call: &Call) -> Result<Self, Error> {
         let fields: Fields = config::decode(call)?;
         let ipam = call.config.ipam().map(str::to_owned);
-        check::interface_name(&fields.bridge).map_err(|error| Error::config(format!("bridge: {}", error.msg)))?;
+        check::interface_name(&fields.bridge)
+            .map_err(|error| Error::config(format!("bridge: {}", error.msg)))?;
         if !(0..=VLAN_MAX).contains(&fields.vlan) {
-            return Err(Error::config(format!("invalid VLAN ID {} (must be between 0 and 4094)", fields.vlan)));
+            return Err(Error::config(format!(
+                "invalid VLAN ID {} (must be between 0 and 4094)",
+                fields.vlan
+            )));
         }
         if fields.mtu > MTU_MAX {
             return Err(Error::config(format!("invalid MTU {}", fields.mtu)));
@@ -179,7 +183,8 @@ fn trunk(items: &[Trunk]) -> Result<BTreeSet<u16>, Error> {
             (None, None) => {}
             (min, _) => {
                 let missing = if min.is_none() { "minID" } else { "maxID" };
-                let text = format!("minID and maxID should be configured simultaneously, {missing} is missing");
+                let text =
+                    format!("minID and maxID should be configured simultaneously, {missing} is missing");
                 return Err(Error::config(text));
             }
         }

@@ -6,9 +6,9 @@ use rustix::io::Errno;
 
 use super::{Config, port};
 use crate::cni::{CniResult, Error, IpNet, Route};
+use crate::netlink::Connection;
 use crate::netlink::address::{self, Detection};
 use crate::netlink::link::{self, Change, Link};
-use crate::netlink::Connection;
 use crate::plugin::sysctl;
 
 /// Index of the pod's interface in the result.
@@ -83,7 +83,10 @@ fn ensure_address(host: &mut Connection, link: &Link, net: IpNet, force: bool) -
         // IPv6 has room for several networks side by side; IPv4 here has one address.
         if net.is_ipv4() || other.contains(net.address) || net.contains(other.address) {
             if !force {
-                return Err(Error::internal(format!("{:?} already has an IP address different from {net}", link.name)));
+                return Err(Error::internal(format!(
+                    "{:?} already has an IP address different from {net}",
+                    link.name
+                )));
             }
             address::delete(host, link.index, other)?;
         }
@@ -92,7 +95,9 @@ fn ensure_address(host: &mut Connection, link: &Link, net: IpNet, force: bool) -
     match address::add(host, link.index, net, Detection::Skip) {
         Err(error) if error.is(Errno::EXIST.raw_os_error()) => {}
         added => {
-            added.map_err(|error| Error::from(error).context(format!("could not add IP address to {:?}", link.name)))?;
+            added.map_err(|error| {
+                Error::from(error).context(format!("could not add IP address to {:?}", link.name))
+            })?;
         }
     }
     // A bridge whose address nobody chose takes the lowest of its ports', and changes it as pods come and go.

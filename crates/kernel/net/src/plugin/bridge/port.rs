@@ -34,7 +34,9 @@ pub fn ensure_bridge(host: &mut Connection, config: &Config) -> Result<Link, Err
             match link::add_bridge(host, name, config.mtu, config.filters_vlans(), Mac::random()?) {
                 // Another pod's ADD was faster.
                 Err(error) if error.is(Errno::EXIST.raw_os_error()) => {}
-                made => made.map_err(|error| Error::from(error).context(format!("could not add {name:?}")))?,
+                made => {
+                    made.map_err(|error| Error::from(error).context(format!("could not add {name:?}")))?
+                }
             }
             // The routes of this link are ours, not a router's advertisement's.
             sysctl::try_write(&["net", "ipv6", "conf", name, "accept_ra"], "0");
@@ -146,7 +148,8 @@ pub fn ensure_vlan_gateway(host: &mut Connection, config: &Config, bridge: &Link
     };
     match link::add_veth(host, &veth) {
         Err(error) if error.is(Errno::EXIST.raw_os_error()) => return Ok(link::get(host, &name)?),
-        made => made.map_err(|error| Error::from(error).context(format!("failed to create vlan gateway {name:?}")))?,
+        made => made
+            .map_err(|error| Error::from(error).context(format!("failed to create vlan gateway {name:?}")))?,
     }
     let port = link::get(host, &port)?;
     let joined = join_gateway(host, config, port.index, &name);

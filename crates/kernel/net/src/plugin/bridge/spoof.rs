@@ -28,11 +28,9 @@ pub fn setup(port: &str, mac: Mac, container_id: &str, ifname: &str) -> Result<(
     let names = Names::of(container_id, ifname);
     let mut connection = Connection::open(Protocol::Netfilter)?;
     let mut batch = Batch::new(TABLE);
+    let chains = [(PREROUTING, Some(Base::BridgePrerouting)), (&names.port, None), (&names.mac, None)];
     batch
-        .add_table("")
-        .add_base_chain(PREROUTING, Base::BridgePrerouting)
-        .add_chain(&names.port)
-        .add_chain(&names.mac)
+        .lay_out(&mut connection, "CNI bridge plugin", &chains)?
         .flush_chain(&names.port)
         .flush_chain(&names.mac);
     let rule = || Rule::new().comment(&names.comment);

@@ -10,7 +10,9 @@ use crate::plugin::{interface, ipam, netns};
 
 /// Compares what is there with the previous result.
 pub fn check(call: &Call, config: &Config) -> Result<(), Error> {
-    let Some(result) = &call.config.prev_result else { return Err(Error::config("Required prevResult missing")) };
+    let Some(result) = &call.config.prev_result else {
+        return Err(Error::config("Required prevResult missing"));
+    };
     let netns = netns::open(call)?;
     if let Some(plugin) = &config.ipam {
         ipam::check(call, plugin)?;

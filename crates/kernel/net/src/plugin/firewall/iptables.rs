@@ -53,7 +53,8 @@ fn isolate(iptables: &Iptables, bridge: &str, policy: IngressPolicy) -> Result<(
     let name = if policy == IngressPolicy::Isolated { "isolated" } else { "same-bridge" };
     let text = format!("CNI firewall plugin rules (ingressPolicy: {name})");
     let policy_comment = ["-m", "comment", "--comment", text.as_str()];
-    let comment = ["-m", "comment", "--comment", "CNI firewall plugin rules (ingressPolicy: same-bridge|isolated)"];
+    let comment =
+        ["-m", "comment", "--comment", "CNI firewall plugin rules (ingressPolicy: same-bridge|isolated)"];
     let with = |rule: &[&'static str]| [rule, &comment[..]].concat();
     for chain in [BETWEEN, INTO] {
         iptables.ensure_chain(TABLE, chain)?;

@@ -53,7 +53,9 @@ impl Config {
         };
         let backend = match fields.backend.as_str() {
             // firewalld keeps its own rules in nf_tables; without it the same is done here.
-            "" | "firewalld" if super::iptables::filters(true) || super::iptables::filters(false) => Backend::Iptables,
+            "" | "firewalld" if super::iptables::filters(true) || super::iptables::filters(false) => {
+                Backend::Iptables
+            }
             "" | "firewalld" => Backend::choose(None, "backend")?,
             other => Backend::choose(Some(other), "backend")?,
         };
@@ -126,7 +128,8 @@ fn remove(call: &Call, nets: &[IpNet]) -> Result<(), Error> {
 
 /// The bridge that the plugin before attached the pod to.
 fn bridge_of(previous: &CniResult) -> Result<&str, Error> {
-    let first = previous.interfaces.first().filter(|first| !first.name.is_empty() && first.sandbox.is_empty());
+    let first =
+        previous.interfaces.first().filter(|first| !first.name.is_empty() && first.sandbox.is_empty());
     let first = first.ok_or_else(|| {
         Error::config("interface needs to be set for an ingress policy, make sure to chain \"firewall\" plugin with \"bridge\"")
     })?;

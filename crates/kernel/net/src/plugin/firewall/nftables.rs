@@ -25,21 +25,18 @@ pub fn add(call: &Call, config: &Config, bridge: Option<&str>, nets: &[IpNet]) -
     let mut connection = Connection::open(Protocol::Netfilter)?;
     let comment = comment(&call.config.name, &call.ifname, &call.container_id);
     let mut batch = Batch::new(TABLE);
-    batch
-        .add_table("CNI firewall plugin")
-        .add_chain(INTO)
-        .add_chain(BETWEEN)
-        .add_chain(PODS)
-        .add_base_chain(FORWARD, Base::FilterForward)
-        .flush_chain(FORWARD);
-    for chain in [BETWEEN, PODS] {
-        batch.add_rule(FORWARD, &Rule::new().verdict(Verdict::Jump(chain.into())));
-    }
+    let chains = [(INTO, None), (BETWEEN, None), (PODS, None), (FORWARD, Some(Base::FilterForward))];
+    batch.lay_out(&mut connection, "CNI firewall plugin", &chains)?;
+    let jumps = [BETWEEN, PODS].map(|chain| Rule::new().verdict(Verdict::Jump(chain.into())));
+    batch.settle_chain(&mut connection, FORWARD, &jumps)?;
     for net in nets {
         let pod = IpNet { address: net.address, prefix: if net.is_ipv4() { 32 } else { 128 } };
         let rule = || Rule::new().family(net.is_ipv4()).comment(&comment);
         batch
-            .add_rule(PODS, &rule().destination(Op::Is, pod).established_or_related().verdict(Verdict::Accept))
+            .add_rule(
+                PODS,
+                &rule().destination(Op::Is, pod).established_or_related().verdict(Verdict::Accept),
+            )
             .add_rule(PODS, &rule().source(Op::Is, pod).verdict(Verdict::Accept));
     }
     if let Some(bridge) = bridge {
@@ -48,27 +45,41 @@ pub fn add(call: &Call, config: &Config, bridge: Option<&str>, nets: &[IpNet]) -
     Ok(batch.commit(&mut connection)?)
 }
 
-/// The bridge's rules, anew, so that they are there once and follow the policy.
+/// The bridge's rules, once, as the policy has them.
 fn isolate(
     connection: &mut Connection,
     batch: &mut Batch,
     bridge: &str,
     policy: IngressPolicy,
 ) -> Result<(), Error> {
-    let mark = format!("bridge {bridge}");
-    for chain in [BETWEEN, INTO] {
-        for rule in nft::rules(connection, TABLE, chain)? {
-            if rule.comment.as_deref() == Some(&mark) {
-                batch.delete_rule(chain, rule.handle);
-            }
+    // The chains are shared by bridges, so the comment says whose rules and of which policy they are.
+    let mark = format!("bridge {bridge} {policy:?}");
+    let rule = || Rule::new().comment(&mark);
+    let out = rule().input(Op::Is, bridge).output(Op::IsNot, bridge).verdict(Verdict::Jump(INTO.into()));
+    let mut between = vec![out];
+    if policy == IngressPolicy::Isolated {
+        between.push(rule().input(Op::Is, bridge).output(Op::Is, bridge).verdict(Verdict::Drop));
+    }
+    let into = vec![rule().output(Op::Is, bridge).verdict(Verdict::Drop)];
+    for (chain, wanted) in [(BETWEEN, between), (INTO, into)] {
+        let found = nft::rules(connection, TABLE, chain)?;
+        let prefix = format!("bridge {bridge} ");
+        let of_bridge: Vec<_> = found
+            .iter()
+            .filter(|rule| rule.comment.as_deref().is_some_and(|comment| comment.starts_with(&prefix)))
+            .collect();
+        if of_bridge.len() == wanted.len()
+            && of_bridge.iter().all(|rule| rule.comment.as_deref() == Some(&mark))
+        {
+            continue;
+        }
+        for rule in of_bridge {
+            batch.delete_rule(chain, rule.handle);
+        }
+        for rule in &wanted {
+            batch.add_rule(chain, rule);
         }
     }
-    let rule = || Rule::new().comment(&mark);
-    if policy == IngressPolicy::Isolated {
-        batch.add_rule(BETWEEN, &rule().input(Op::Is, bridge).output(Op::Is, bridge).verdict(Verdict::Drop));
-    }
-    let out = rule().input(Op::Is, bridge).output(Op::IsNot, bridge).verdict(Verdict::Jump(INTO.into()));
-    batch.add_rule(BETWEEN, &out).add_rule(INTO, &rule().output(Op::Is, bridge).verdict(Verdict::Drop));
     Ok(())
 }
 
@@ -77,7 +88,8 @@ pub fn check(call: &Call, nets: &[IpNet]) -> Result<(), Error> {
     let mut connection = Connection::open(Protocol::Netfilter)?;
     let instance = instance(&call.config.name, &call.ifname, &call.container_id);
     let rules = nft::rules(&mut connection, TABLE, PODS)?;
-    let is_ours = |rule: &&nft::Listed| rule.comment.as_deref().is_some_and(|text| text.starts_with(&instance));
+    let is_ours =
+        |rule: &&nft::Listed| rule.comment.as_deref().is_some_and(|text| text.starts_with(&instance));
     if rules.iter().filter(is_ours).count() < 2 * nets.len() {
         return Err(Error::internal(format!("expected firewall rules of {} not found", call.container_id)));
     }

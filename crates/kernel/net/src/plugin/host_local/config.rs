@@ -124,7 +124,8 @@ fn check_sets(sets: &[RangeSet], version: Version) -> Result<(), Error> {
 
 /// Addresses asked for in `CNI_ARGS`, in `args.cni.ips` and by the capability `ips`.
 fn wanted(call: &Call) -> Result<Vec<IpAddr>, Error> {
-    let mut texts: Vec<String> = call.arg("IP").filter(|text| !text.is_empty()).map(str::to_owned).into_iter().collect();
+    let mut texts: Vec<String> =
+        call.arg("IP").filter(|text| !text.is_empty()).map(str::to_owned).into_iter().collect();
     for list in [cni_arg(call, "ips").and_then(Value::as_array), runtime_ips(call)].into_iter().flatten() {
         texts.extend(list.iter().filter_map(Value::as_str).map(str::to_owned));
     }

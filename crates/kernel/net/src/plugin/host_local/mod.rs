@@ -124,7 +124,9 @@ fn reserve(
 ) -> Result<IpConfig, Error> {
     let address = match asked {
         Some(address) => {
-            let range = set.range_of(address).ok_or_else(|| Error::internal(format!("{address} not in range set {set}")))?;
+            let range = set
+                .range_of(address)
+                .ok_or_else(|| Error::internal(format!("{address} not in range set {set}")))?;
             if address == range.gateway {
                 return Err(Error::internal(format!("requested ip {address} is subnet's gateway")));
             }
@@ -136,7 +138,10 @@ fn reserve(
         }
         None => {
             if let Some(address) = leases.of(owner).find(|address| set.range_of(*address).is_some()) {
-                let text = format!("{address} has been allocated to {}, duplicate allocation is not allowed", owner.id());
+                let text = format!(
+                    "{address} has been allocated to {}, duplicate allocation is not allowed",
+                    owner.id()
+                );
                 return Err(Error::internal(text));
             }
             let last = locked.last_reserved(index);
@@ -145,7 +150,8 @@ fn reserve(
                 .ok_or_else(|| Error::internal(format!("no IP addresses available in range set: {set}")))?
         }
     };
-    let range = set.range_of(address).ok_or_else(|| Error::internal(format!("{address} left range set {set}")))?;
+    let range =
+        set.range_of(address).ok_or_else(|| Error::internal(format!("{address} left range set {set}")))?;
     locked.take(address, owner, index)?;
     leases.add(address, owner);
     Ok(IpConfig { interface: None, address: range.with_prefix(address), gateway: Some(range.gateway) })

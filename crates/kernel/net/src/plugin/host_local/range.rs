@@ -57,7 +57,10 @@ impl Range {
             gateway: gateway.unwrap_or_else(|| at(first + 1)),
         };
         if number(range.start) > number(range.end) {
-            return Err(Error::config(format!("RangeEnd {} is before RangeStart {}", range.end, range.start)));
+            return Err(Error::config(format!(
+                "RangeEnd {} is before RangeStart {}",
+                range.end, range.start
+            )));
         }
         Ok(range)
     }
@@ -129,12 +132,15 @@ impl RangeSet {
     pub fn candidates(&self, last: Option<IpAddr>) -> Box<dyn Iterator<Item = IpAddr> + '_> {
         let position = last.and_then(|last| self.0.iter().position(|range| range.contains(last)));
         let (Some(position), Some(last)) = (position, last) else {
-            return Box::new(self.0.iter().flat_map(|range| range.walk(number(range.start), number(range.end))));
+            return Box::new(
+                self.0.iter().flat_map(|range| range.walk(number(range.start), number(range.end))),
+            );
         };
         let (before, from) = self.0.split_at(position);
         let (current, after) = from.split_at(1);
         let last = number(last);
-        let rest = current.iter().flat_map(move |range| range.walk(last.saturating_add(1), number(range.end)));
+        let rest =
+            current.iter().flat_map(move |range| range.walk(last.saturating_add(1), number(range.end)));
         let others = after.iter().chain(before);
         let others = others.flat_map(|range| range.walk(number(range.start), number(range.end)));
         let start = current.iter().flat_map(move |range| range.walk(number(range.start), last));
@@ -176,7 +182,7 @@ mod tests {
         for (subnet, wanted) in [
             ("10.0.0.0/24", "10.0.0.1-10.0.0.254"),
             ("10.0.0.0/30", "10.0.0.1-10.0.0.2"),
-            ("2001:db8:1::/64", "2001:db8:1::1-2001:db8:1::ffff:ffff:ffff:ffff"),
+            ("2001:db8:1::/64", "2001:db8:1::1-2001:db8:1:0:ffff:ffff:ffff:ffff"),
             ("0.0.0.0/0", "0.0.0.1-255.255.255.254"),
             ("::/0", "::1-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
         ] {
@@ -210,7 +216,9 @@ mod tests {
         ])
         .unwrap();
         let list = |last: Option<&str>| -> Vec<String> {
-            set.candidates(last.map(|text| text.parse().unwrap())).map(|address| address.to_string()).collect()
+            set.candidates(last.map(|text| text.parse().unwrap()))
+                .map(|address| address.to_string())
+                .collect()
         };
         let all = ["10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6", "10.0.1.4", "10.0.1.5"];
         assert_eq!(list(None), all);

@@ -44,7 +44,9 @@ mod tests {
 
     #[test]
     fn comments_and_unknown_keys_are_passed_over() {
-        let dns = parse("# x\nnameserver 10.0.0.1 junk\n nameserver ::1\n;c\ndomain a.b\nsearch a b\nsortlist 1\noptions ndots:2\nsearch");
+        let dns = parse(
+            "# x\nnameserver 10.0.0.1 junk\n nameserver ::1\n;c\ndomain a.b\nsearch a b\nsortlist 1\noptions ndots:2\nsearch",
+        );
         assert_eq!(dns.nameservers, ["10.0.0.1", "::1"]);
         assert_eq!((dns.domain.as_str(), dns.search.len(), dns.options.len()), ("a.b", 2, 1));
     }

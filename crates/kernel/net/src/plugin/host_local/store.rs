@@ -56,7 +56,10 @@ impl Leases {
     /// The addresses of `owner`, those included that an old version took for the whole container.
     pub fn of(&self, owner: &Owner) -> impl Iterator<Item = IpAddr> {
         let text = owner.text();
-        self.0.iter().filter(move |(_, found)| **found == text || **found == owner.id).map(|(address, _)| *address)
+        self.0
+            .iter()
+            .filter(move |(_, found)| **found == text || **found == owner.id)
+            .map(|(address, _)| *address)
     }
 
     /// Notes that `owner` took `address`.
@@ -76,9 +79,14 @@ impl Store {
     /// Opens the network's folder, and makes it if need be.
     pub fn open(config: &Config) -> Result<Self, Error> {
         let dir = config.data_dir.join(&config.network);
-        DirBuilder::new().recursive(true).mode(0o755).create(&dir).map_err(|error| failed("create", &dir, &error))?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(&dir)
+            .map_err(|error| failed("create", &dir, &error))?;
         let path = dir.join("lock");
-        let lock = OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(&path);
+        let lock =
+            OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(&path);
         Ok(Self { lock: lock.map_err(|error| failed("open", &path, &error))?, dir })
     }
 
@@ -186,17 +194,27 @@ impl Locked<'_> {
     pub fn free_all_but(&self, valid: &[Attachment]) -> Result<(), Error> {
         let mut texts = BTreeSet::new();
         for attachment in valid {
-            let owner = Owner { id: attachment.container_id.trim().to_owned(), ifname: attachment.ifname.clone() };
+            let owner =
+                Owner { id: attachment.container_id.trim().to_owned(), ifname: attachment.ifname.clone() };
             texts.insert(owner.text());
             texts.insert(owner.id);
         }
         let leases = self.leases()?.0;
-        self.free_each(leases.into_iter().filter(|(_, text)| !texts.contains(text)).map(|(address, _)| address).collect())
+        self.free_each(
+            leases
+                .into_iter()
+                .filter(|(_, text)| !texts.contains(text))
+                .map(|(address, _)| address)
+                .collect(),
+        )
     }
 
     fn free_each(&self, addresses: Vec<IpAddr>) -> Result<(), Error> {
-        let failures: Vec<String> =
-            addresses.into_iter().filter_map(|address| self.free(address).err()).map(|error| error.msg).collect();
+        let failures: Vec<String> = addresses
+            .into_iter()
+            .filter_map(|address| self.free(address).err())
+            .map(|error| error.msg)
+            .collect();
         if failures.is_empty() { Ok(()) } else { Err(Error::io(failures.join("; "))) }
     }
 

@@ -34,13 +34,17 @@ fn run(command: Command, call: &Call) -> Result<Vec<String>, Error> {
 }
 
 fn names(dir: &Path) -> BTreeSet<String> {
-    fs::read_dir(dir.join("net")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    fs::read_dir(dir.join("net"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect()
 }
 
 #[test]
 fn leases_are_the_standard_plugins_files() {
     let dir = tempfile::tempdir().unwrap();
-    let config = config(dir.path(), json!({"ranges": [[{"subnet": "10.0.0.0/24"}], [{"subnet": "fd00::/64"}]]}));
+    let config =
+        config(dir.path(), json!({"ranges": [[{"subnet": "10.0.0.0/24"}], [{"subnet": "fd00::/64"}]]}));
     let call = call("pod", config);
     assert_eq!(run(Command::Add, &call).unwrap(), ["10.0.0.2/24", "fd00::2/64"]);
     assert_eq!(
@@ -70,7 +74,10 @@ fn a_freed_address_is_the_last_to_be_given_again() {
         assert_eq!(run(Command::Add, &call(id, config.clone())).unwrap(), [format!("10.0.0.{wanted}/29")]);
     }
     let error = run(Command::Add, &call("g", config)).unwrap_err();
-    assert_eq!((error.code, error.msg.contains("no IP addresses available in range set")), (code::INTERNAL, true));
+    assert_eq!(
+        (error.code, error.msg.contains("no IP addresses available in range set")),
+        (code::INTERNAL, true)
+    );
 }
 
 #[test]
@@ -94,7 +101,9 @@ fn an_address_can_be_asked_for() {
     config["runtimeConfig"] = json!({"ips": ["10.0.0.1"]});
     assert!(run(Command::Add, &call("b", config.clone())).unwrap_err().msg.contains("gateway"));
     config["runtimeConfig"] = json!({"ips": ["10.9.0.1"]});
-    assert!(run(Command::Add, &call("b", config.clone())).unwrap_err().msg.contains("failed to allocate all"));
+    assert!(
+        run(Command::Add, &call("b", config.clone())).unwrap_err().msg.contains("failed to allocate all")
+    );
     let mut by_args = call("c", config);
     by_args.config.raw.remove("runtimeConfig");
     by_args.args = vec![("IgnoreUnknown".into(), "1".into()), ("IP".into(), "10.0.0.9".into())];

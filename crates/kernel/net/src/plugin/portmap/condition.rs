@@ -82,14 +82,19 @@ mod tests {
         let parse = |text: &str| Condition::parse_all(&[text.to_owned()]);
         assert_eq!(
             parse("ip saddr != 10.0.0.0/8 iifname \"eth0\"").unwrap(),
-            [Condition::Source(Op::IsNot, "10.0.0.0/8".parse().unwrap()), Condition::Input(Op::Is, "eth0".into())]
+            [
+                Condition::Source(Op::IsNot, "10.0.0.0/8".parse().unwrap()),
+                Condition::Input(Op::Is, "eth0".into())
+            ]
         );
         let words: Vec<String> = ["ip6", "daddr", "==", "fd00::1"].map(str::to_owned).to_vec();
         assert_eq!(
             Condition::parse_all(&words).unwrap(),
             [Condition::Destination(Op::Is, "fd00::1/128".parse().unwrap())]
         );
-        for text in ["ip saddr", "ip ttl 5", "tcp dport 80", "ip saddr fd00::1", "iifname a/b", "ip iifname x"] {
+        for text in
+            ["ip saddr", "ip ttl 5", "tcp dport 80", "ip saddr fd00::1", "iifname a/b", "ip iifname x"]
+        {
             assert!(parse(text).is_err(), "{text}");
         }
     }

@@ -112,7 +112,8 @@ impl Entry {
         let host_ip = match self.host_ip.as_deref() {
             None | Some("") => None,
             Some(text) => {
-                let address: IpAddr = text.parse().map_err(|_| Error::config(format!("Invalid host IP: {text:?}")))?;
+                let address: IpAddr =
+                    text.parse().map_err(|_| Error::config(format!("Invalid host IP: {text:?}")))?;
                 Some(address.to_canonical())
             }
         };
@@ -148,7 +149,8 @@ impl Config {
                 return Err(Error::config("a condition is too long or holds a line break"));
             }
         }
-        let (backend, of_iptables) = backend(fields.backend.as_deref(), &fields.external_set_mark_chain, &words)?;
+        let (backend, of_iptables) =
+            backend(fields.backend.as_deref(), &fields.external_set_mark_chain, &words)?;
         let conditions = if of_iptables {
             Default::default()
         } else {
@@ -189,7 +191,8 @@ fn backend(
         Backend::Nftables => (needs_iptables, "nftables", "iptables"),
     };
     if wrong {
-        let text = format!("{name} backend was requested but configuration contains {other}-specific options");
+        let text =
+            format!("{name} backend was requested but configuration contains {other}-specific options");
         return Err(Error::config(text));
     }
     Ok((backend, needs_iptables))

@@ -3,6 +3,7 @@
 use super::Config;
 use super::config::Mapping;
 use crate::cni::{Call, Error, IpNet};
+use crate::netlink::Connection;
 use crate::plugin::hash;
 use crate::plugin::iptables::{Iptables, remove_chain};
 
@@ -108,7 +109,8 @@ fn entries(call: &Call, config: &Config, ipv4: bool) -> Vec<Words> {
             .collect();
         for some in ports.chunks(PORTS_MAX) {
             let ports = some.join(",");
-            let mut entry = words(&["-m", "comment", "--comment", &comment, "-m", "multiport", "-p", protocol]);
+            let mut entry =
+                words(&["-m", "comment", "--comment", &comment, "-m", "multiport", "-p", protocol]);
             entry.extend(words(&["--destination-ports", &ports]));
             entry.extend(config.words[usize::from(!ipv4)].iter().cloned());
             entry.extend(words(&["-j", &chain(call)]));
@@ -122,7 +124,8 @@ fn entries(call: &Call, config: &Config, ipv4: bool) -> Vec<Words> {
 pub fn check(call: &Call, config: &Config, net: IpNet) -> Result<(), Error> {
     let iptables = Iptables::find(net.is_ipv4(), call.deadline)?;
     let chain = chain(call);
-    for (chain, rules) in [(chain.as_str(), rules(config, net)), (DNAT, entries(call, config, net.is_ipv4()))] {
+    for (chain, rules) in [(chain.as_str(), rules(config, net)), (DNAT, entries(call, config, net.is_ipv4()))]
+    {
         for rule in rules {
             if !iptables.has(TABLE, chain, &refs(&rule))? {
                 let text = format!("rule [{}] in chain {chain} not found in table {TABLE}", rule.join(" "));
@@ -134,9 +137,6 @@ pub fn check(call: &Call, config: &Config, net: IpNet) -> Result<(), Error> {
 }
 
 /// Removes the container's chain from both families, if it is there.
-pub fn remove(call: &Call) -> Result<(), Error> {
-    for ipv4 in [true, false] {
-        remove_chain(ipv4, TABLE, &chain(call), &[DNAT], call.deadline)?;
-    }
-    Ok(())
+pub fn remove(call: &Call, connection: &mut Option<Connection>) -> Result<(), Error> {
+    remove_chain(connection, TABLE, &chain(call), &[DNAT], call.deadline)
 }

@@ -14,7 +14,7 @@ use std::net::IpAddr;
 
 use config::Config;
 
-use super::masquerade::Backend;
+use super::masquerade::{Backend, nftables};
 use super::{Commands, config as common, sysctl};
 use crate::cni::{Call, CniResult, Error, IpNet, Version};
 use crate::netlink::{Connection, Protocol, conntrack, link, route};
@@ -70,10 +70,14 @@ impl Commands for Portmap {
 
 /// Forwards every port to the pod's first address of each family.
 fn forward(call: &Call, config: &Config, previous: &CniResult) -> Result<(), Error> {
+    let mut connection = match config.backend {
+        Backend::Nftables => Some(Connection::open(Protocol::Netfilter)?),
+        Backend::Iptables => None,
+    };
     for net in targets(call, previous) {
-        match config.backend {
-            Backend::Nftables => nftables::forward(call, config, net)?,
-            Backend::Iptables => iptables::forward(call, config, net)?,
+        match &mut connection {
+            Some(connection) => nftables::forward(call, config, connection, net)?,
+            None => iptables::forward(call, config, net)?,
         }
         forget_udp(config, net.is_ipv4());
         if config.snat && net.is_ipv4() {
@@ -85,7 +89,10 @@ fn forward(call: &Call, config: &Config, previous: &CniResult) -> Result<(), Err
 
 /// Removes the container's rules.
 fn remove(call: &Call, config: &Config) -> Result<(), Error> {
-    let removed = nftables::remove(call).and(iptables::remove(call));
+    let mut connection = nftables();
+    let of_iptables = iptables::remove(call, &mut connection);
+    let of_nftables = connection.as_mut().map_or(Ok(()), |connection| nftables::remove(call, connection));
+    let removed = of_iptables.and(of_nftables);
     if !config.mappings.is_empty() {
         for ipv4 in [true, false] {
             forget_udp(config, ipv4);
@@ -96,19 +103,28 @@ fn remove(call: &Call, config: &Config) -> Result<(), Error> {
 
 /// The pod's first address of each family: of the interface that this call is about, in a namespace.
 fn targets(call: &Call, previous: &CniResult) -> Vec<IpNet> {
-    let is_pods = |interface: Option<usize>| match interface.and_then(|index| previous.interfaces.get(index)) {
+    let is_pods = |interface: Option<usize>| match interface.and_then(|index| previous.interfaces.get(index))
+    {
         Some(interface) => interface.name == call.ifname && !interface.sandbox.is_empty(),
         None => true,
     };
-    let pods: Vec<IpNet> = previous.ips.iter().filter(|ip| is_pods(ip.interface)).map(|ip| ip.address).collect();
-    [true, false].into_iter().filter_map(|ipv4| pods.iter().find(|net| net.is_ipv4() == ipv4).copied()).collect()
+    let pods: Vec<IpNet> =
+        previous.ips.iter().filter(|ip| is_pods(ip.interface)).map(|ip| ip.address).collect();
+    [true, false]
+        .into_iter()
+        .filter_map(|ipv4| pods.iter().find(|net| net.is_ipv4() == ipv4).copied())
+        .collect()
 }
 
 /// Forgets translations, or the lack of them, that clients of UDP ports keep alive by going on to send.
 fn forget_udp(config: &Config, ipv4: bool) {
     const UDP: u8 = 17;
-    let ports: Vec<u16> =
-        config.mappings.iter().filter(|mapping| mapping.protocol == UDP).map(|mapping| mapping.host_port).collect();
+    let ports: Vec<u16> = config
+        .mappings
+        .iter()
+        .filter(|mapping| mapping.protocol == UDP)
+        .map(|mapping| mapping.host_port)
+        .collect();
     if ports.is_empty() {
         return;
     }

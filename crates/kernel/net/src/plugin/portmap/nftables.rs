@@ -15,7 +15,6 @@ use super::config::Mapping;
 use crate::cni::{Call, Error, IpNet};
 use crate::netlink::{Connection, Protocol};
 use crate::nft::{self, Base, Batch, Family, Op, Rule, Table, Verdict};
-use crate::plugin::masquerade::nftables;
 
 const ALL: &str = "hostports_all";
 const PORTS: &str = "hostports";
@@ -28,10 +27,9 @@ fn table(ipv4: bool) -> Table {
 }
 
 /// Forwards the ports to the pod's address `net`.
-pub fn forward(call: &Call, config: &Config, net: IpNet) -> Result<(), Error> {
-    let mut connection = Connection::open(Protocol::Netfilter)?;
+pub fn forward(call: &Call, config: &Config, connection: &mut Connection, net: IpNet) -> Result<(), Error> {
     let mut batch = Batch::new(table(net.is_ipv4()));
-    lay_out(&mut batch, config, net.is_ipv4())?;
+    lay_out(connection, &mut batch, config, net.is_ipv4())?;
     let target = IpNet { address: net.address, prefix: if net.is_ipv4() { 32 } else { 128 } };
     for mapping in config.mappings.iter().filter(|mapping| mapping.is_for(net.is_ipv4())) {
         batch.add_rule(PORTS, &translation(mapping, target.address, &call.container_id));
@@ -49,27 +47,33 @@ pub fn forward(call: &Call, config: &Config, net: IpNet) -> Result<(), Error> {
             batch.add_rule(MASQUERADING, &rule);
         }
     }
-    batch.commit(&mut connection).map_err(|error| {
-        Error::from(error).context("unable to set up nftables rules for port mappings")
-    })
+    batch
+        .commit(connection)
+        .map_err(|error| Error::from(error).context("unable to set up nftables rules for port mappings"))
 }
 
 /// Makes the table and its shared chains, unless they are there.
-fn lay_out(batch: &mut Batch, config: &Config, ipv4: bool) -> Result<(), Error> {
-    batch.add_table("CNI portmap plugin").add_chain(PORTS).add_chain(ADDRESS_PORTS).add_chain(ALL).flush_chain(ALL);
-    for chain in [ADDRESS_PORTS, PORTS] {
-        batch.add_rule(ALL, &Rule::new().verdict(Verdict::Jump(chain.into())));
+fn lay_out(connection: &mut Connection, batch: &mut Batch, config: &Config, ipv4: bool) -> Result<(), Error> {
+    let mut chains = vec![
+        (PORTS, None),
+        (ADDRESS_PORTS, None),
+        (ALL, None),
+        ("prerouting", Some(Base::NatPrerouting)),
+        ("output", Some(Base::NatOutput)),
+    ];
+    if config.snat {
+        chains.push((MASQUERADING, Some(Base::NatPostrouting)));
     }
+    batch.lay_out(connection, "CNI portmap plugin", &chains)?;
+    let jumps = [ADDRESS_PORTS, PORTS].map(|chain| Rule::new().verdict(Verdict::Jump(chain.into())));
+    batch.settle_chain(connection, ALL, &jumps)?;
     let conditions = &config.conditions[usize::from(!ipv4)];
     let to_ports = || {
         let rule = conditions.iter().fold(Rule::new(), |rule, condition| condition.add_to(rule));
         rule.to_this_host().verdict(Verdict::Jump(ALL.into()))
     };
-    for (chain, base) in [("prerouting", Base::NatPrerouting), ("output", Base::NatOutput)] {
-        batch.add_base_chain(chain, base).flush_chain(chain).add_rule(chain, &to_ports());
-    }
-    if config.snat {
-        batch.add_base_chain(MASQUERADING, Base::NatPostrouting);
+    for chain in ["prerouting", "output"] {
+        batch.settle_chain(connection, chain, &[to_ports()])?;
     }
     Ok(())
 }
@@ -113,11 +117,10 @@ pub fn check(call: &Call, config: &Config, net: IpNet) -> Result<(), Error> {
 }
 
 /// Removes the container's rules of both families.
-pub fn remove(call: &Call) -> Result<(), Error> {
-    let Some(mut connection) = nftables() else { return Ok(()) };
+pub fn remove(call: &Call, connection: &mut Connection) -> Result<(), Error> {
     let comment = Rule::new().comment(&call.container_id);
     for ipv4 in [true, false] {
-        nft::delete_rules(&mut connection, table(ipv4), &[PORTS, ADDRESS_PORTS, MASQUERADING], &|found| {
+        nft::delete_rules(connection, table(ipv4), &[PORTS, ADDRESS_PORTS, MASQUERADING], &|found| {
             comment.has_comment(Some(found))
         })?;
     }

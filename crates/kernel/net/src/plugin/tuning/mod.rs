@@ -50,7 +50,8 @@ impl Config {
         if let Some(more) = common::cni_arg(call, "sysctl").and_then(Value::as_object) {
             fields.sysctl.extend(more.clone());
         }
-        let number = |key| common::cni_arg(call, key).and_then(Value::as_u64).and_then(|n| u32::try_from(n).ok());
+        let number =
+            |key| common::cni_arg(call, key).and_then(Value::as_u64).and_then(|n| u32::try_from(n).ok());
         let truth = |key| common::cni_arg(call, key).and_then(Value::as_bool);
         let mac = match common::cni_arg(call, "mac").and_then(Value::as_str) {
             Some(mac) => mac.to_owned(),
@@ -188,7 +189,8 @@ fn verify(call: &Call, config: &Config) -> Result<(), Error> {
         let found = sysctl::read(&parts)?;
         if found != *wanted {
             let name = parts.join("/");
-            let text = format!("Error: Tuning configured value of {name} is {wanted}, current value is {found}");
+            let text =
+                format!("Error: Tuning configured value of {name} is {wanted}, current value is {found}");
             return Err(Error::internal(text));
         }
     }
@@ -208,5 +210,8 @@ fn verify(call: &Call, config: &Config) -> Result<(), Error> {
     } else {
         return Ok(());
     };
-    Err(Error::internal(format!("Error: Tuning configured {wrong} of {} is not the current one", call.ifname)))
+    Err(Error::internal(format!(
+        "Error: Tuning configured {wrong} of {} is not the current one",
+        call.ifname
+    )))
 }

@@ -31,7 +31,9 @@ pub fn read(sysctl: &Map<String, Value>, ifname: &str) -> Result<Vec<(Vec<String
         if let Some(text) = &allowed {
             check_allowed(key, text)?;
         }
-        let value = value.as_str().ok_or_else(|| Error::new(code::DECODING, format!("sysctl {key} is not a string")))?;
+        let value = value
+            .as_str()
+            .ok_or_else(|| Error::new(code::DECODING, format!("sysctl {key} is not a string")))?;
         settings.push((parts(key, ifname)?, value.to_owned()));
     }
     Ok(settings)
@@ -39,8 +41,10 @@ pub fn read(sysctl: &Map<String, Value>, ifname: &str) -> Result<Vec<(Vec<String
 
 /// `net.ipv4.conf.IFNAME.arp_filter` as `net`, `ipv4`, `conf`, `eth0`, `arp_filter`.
 fn parts(key: &str, ifname: &str) -> Result<Vec<String>, Error> {
-    let parts: Vec<String> =
-        key.split(['.', '/']).map(|part| if part == "IFNAME" { ifname.into() } else { part.to_owned() }).collect();
+    let parts: Vec<String> = key
+        .split(['.', '/'])
+        .map(|part| if part == "IFNAME" { ifname.into() } else { part.to_owned() })
+        .collect();
     let plain = |part: &String| !part.is_empty() && part != "." && part != ".." && !part.contains('\0');
     if parts.len() < 3 || parts[0] != "net" || !parts.iter().all(plain) {
         return Err(Error::config(format!("invalid net sysctl key: {key:?}")));
@@ -64,9 +68,19 @@ mod tests {
 
     #[test]
     fn names_stay_in_the_network_namespaces_settings() {
-        assert_eq!(parts("net.ipv4.conf.IFNAME.arp_filter", "eth0.5").unwrap(), ["net", "ipv4", "conf", "eth0.5", "arp_filter"]);
+        assert_eq!(
+            parts("net.ipv4.conf.IFNAME.arp_filter", "eth0.5").unwrap(),
+            ["net", "ipv4", "conf", "eth0.5", "arp_filter"]
+        );
         assert_eq!(parts("net/core/somaxconn", "eth0").unwrap(), ["net", "core", "somaxconn"]);
-        for key in ["kernel.core_pattern", "net..kernel.core_pattern", "net/../kernel/core_pattern", "net", "", "vm.x.y"] {
+        for key in [
+            "kernel.core_pattern",
+            "net..kernel.core_pattern",
+            "net/../kernel/core_pattern",
+            "net",
+            "",
+            "vm.x.y",
+        ] {
             assert!(parts(key, "eth0").is_err(), "{key}");
         }
     }
