@@ -75,8 +75,11 @@ pub enum Detection {
 
 /// Gives the link `link` the address `net`. Having it already is `EEXIST`.
 pub fn add(connection: &mut Connection, link: u32, net: IpNet, detection: Detection) -> Result<()> {
-    let mut message = Message::new(format!("add address {net}"), RTM_NEWADDR, CREATE | EXCL)
-        .header(&header(family(net.address), net.prefix, link));
+    let mut message = Message::new(format!("add address {net}"), RTM_NEWADDR, CREATE | EXCL).header(&header(
+        family(net.address),
+        net.prefix,
+        link,
+    ));
     message.put_ip(IFA_LOCAL, net.address).put_ip(IFA_ADDRESS, net.address);
     if detection == Detection::Skip && !net.is_ipv4() {
         message.put_u32(IFA_FLAGS, NODAD);
@@ -90,8 +93,11 @@ pub fn add(connection: &mut Connection, link: u32, net: IpNet, detection: Detect
 
 /// Takes the address `net` from the link `link`.
 pub fn delete(connection: &mut Connection, link: u32, net: IpNet) -> Result<()> {
-    let mut message = Message::new(format!("delete address {net}"), RTM_DELADDR, 0)
-        .header(&header(family(net.address), net.prefix, link));
+    let mut message = Message::new(format!("delete address {net}"), RTM_DELADDR, 0).header(&header(
+        family(net.address),
+        net.prefix,
+        link,
+    ));
     message.put_ip(IFA_LOCAL, net.address).put_ip(IFA_ADDRESS, net.address);
     connection.execute(message)
 }

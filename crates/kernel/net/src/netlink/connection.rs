@@ -77,7 +77,9 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Socket(error) => error.fmt(f),
-            Self::Refused { request, errno, text: None } => write!(f, "{request}: {}", sys::error::words(*errno)),
+            Self::Refused { request, errno, text: None } => {
+                write!(f, "{request}: {}", sys::error::words(*errno))
+            }
             Self::Refused { request, errno, text: Some(text) } => {
                 write!(f, "{request}: {} ({text})", sys::error::words(*errno))
             }
@@ -250,7 +252,9 @@ fn verdict(answer: &Answer<'_>, what: &str) -> Result<()> {
     }
     // After the number come the request's header (and without NLM_F_CAPPED its body), then attributes.
     let skip = match u32_at(answer.payload, 4) {
-        Some(length) if answer.flags & CAPPED == 0 && answer.kind == ERROR => (length as usize).next_multiple_of(4),
+        Some(length) if answer.flags & CAPPED == 0 && answer.kind == ERROR => {
+            (length as usize).next_multiple_of(4)
+        }
         _ => super::message::HEADER,
     };
     let attributes = Attributes(answer.payload.get(4 + skip..).unwrap_or_default());

@@ -31,7 +31,8 @@ pub fn forget(connection: &mut Connection, ipv4: bool, protocol: u8, ports: &[u1
         if sent.u8(CTA_PROTO_NUM)? != protocol || !ports.contains(&port) {
             return None;
         }
-        let named = [CTA_TUPLE_ORIG, CTA_ID, CTA_ZONE].map(|kind| attributes.get(kind).map(|value| (kind, value.to_vec())));
+        let named = [CTA_TUPLE_ORIG, CTA_ID, CTA_ZONE]
+            .map(|kind| attributes.get(kind).map(|value| (kind, value.to_vec())));
         Some(named.into_iter().flatten().collect())
     })?;
     let mut forgotten = 0;

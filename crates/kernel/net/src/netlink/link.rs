@@ -130,7 +130,8 @@ pub fn find(connection: &mut Connection, name: &str) -> Result<Option<Link>> {
 
 /// The link of index `index`, when there is one.
 pub fn find_index(connection: &mut Connection, index: u32) -> Result<Option<Link>> {
-    let mut message = Message::new(format!("look up link {index}"), RTM_GETLINK, 0).header(&header(index, 0, 0));
+    let mut message =
+        Message::new(format!("look up link {index}"), RTM_GETLINK, 0).header(&header(index, 0, 0));
     message.put_u32(IFLA_EXT_MASK, SKIP_STATS);
     one(connection, message)
 }
@@ -183,7 +184,9 @@ pub fn add_veth(connection: &mut Connection, veth: &Veth<'_>) -> Result<()> {
     message.nest(IFLA_LINKINFO, |info| {
         info.put_str(IFLA_INFO_KIND, "veth").nest(IFLA_INFO_DATA, |data| {
             data.nest(VETH_INFO_PEER, |peer| {
-                peer.raw(&header(0, 0, 0)).put_str(IFLA_IFNAME, veth.peer).put(IFLA_ADDRESS, &veth.peer_mac.0);
+                peer.raw(&header(0, 0, 0))
+                    .put_str(IFLA_IFNAME, veth.peer)
+                    .put(IFLA_ADDRESS, &veth.peer_mac.0);
                 if let Some(netns) = veth.netns {
                     peer.put_u32(IFLA_NET_NS_FD, netns.as_raw_fd() as u32);
                 }
@@ -197,7 +200,13 @@ pub fn add_veth(connection: &mut Connection, veth: &Veth<'_>) -> Result<()> {
 }
 
 /// Makes the bridge `name`, up. An address of its own keeps it from changing with its ports.
-pub fn add_bridge(connection: &mut Connection, name: &str, mtu: u32, vlan_filtering: bool, mac: Mac) -> Result<()> {
+pub fn add_bridge(
+    connection: &mut Connection,
+    name: &str,
+    mtu: u32,
+    vlan_filtering: bool,
+    mac: Mac,
+) -> Result<()> {
     let mut message = Message::new(format!("add bridge {name}"), RTM_NEWLINK, CREATE | EXCL)
         .header(&header(0, IFF_UP, IFF_UP));
     message.put_str(IFLA_IFNAME, name).put(IFLA_ADDRESS, &mac.0);
@@ -217,8 +226,8 @@ pub fn add_bridge(connection: &mut Connection, name: &str, mtu: u32, vlan_filter
 
 /// Makes the intermediate functional block `name`, up: a device whose egress shapes another's ingress.
 pub fn add_ifb(connection: &mut Connection, name: &str, mtu: u32) -> Result<()> {
-    let mut message =
-        Message::new(format!("add ifb {name}"), RTM_NEWLINK, CREATE | EXCL).header(&header(0, IFF_UP, IFF_UP));
+    let mut message = Message::new(format!("add ifb {name}"), RTM_NEWLINK, CREATE | EXCL)
+        .header(&header(0, IFF_UP, IFF_UP));
     message.put_str(IFLA_IFNAME, name).put_u32(IFLA_MTU, mtu).nest(IFLA_LINKINFO, |info| {
         info.put_str(IFLA_INFO_KIND, "ifb");
     });
@@ -256,7 +265,8 @@ pub struct Change {
 /// Changes the link of index `index`.
 pub fn change(connection: &mut Connection, index: u32, change: &Change) -> Result<()> {
     let (mut flags, mut mask) = (0, 0);
-    for (wanted, bit) in [(change.up, IFF_UP), (change.promisc, IFF_PROMISC), (change.allmulti, IFF_ALLMULTI)] {
+    for (wanted, bit) in [(change.up, IFF_UP), (change.promisc, IFF_PROMISC), (change.allmulti, IFF_ALLMULTI)]
+    {
         if let Some(on) = wanted {
             mask |= bit;
             flags |= if on { bit } else { 0 };
@@ -285,7 +295,11 @@ pub fn set_up(connection: &mut Connection, index: u32) -> Result<()> {
 /// Waits until the link of index `index` carries packets; a bridge forwards to a port only then. `None` at `deadline`.
 ///
 /// The kernel tells carriers from a work queue, usually within a millisecond.
-pub fn wait_until_running(connection: &mut Connection, index: u32, deadline: Instant) -> Result<Option<Link>> {
+pub fn wait_until_running(
+    connection: &mut Connection,
+    index: u32,
+    deadline: Instant,
+) -> Result<Option<Link>> {
     let mut pause = Duration::from_micros(100);
     loop {
         match find_index(connection, index)? {

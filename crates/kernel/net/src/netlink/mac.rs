@@ -42,7 +42,8 @@ impl FromStr for Mac {
         let separator = if text.contains('-') { '-' } else { ':' };
         let mut parts = text.split(separator);
         for byte in &mut bytes {
-            let part = parts.next().filter(|part| part.len() == 2 && part.bytes().all(|c| c.is_ascii_hexdigit()));
+            let part =
+                parts.next().filter(|part| part.len() == 2 && part.bytes().all(|c| c.is_ascii_hexdigit()));
             *byte = part.and_then(|part| u8::from_str_radix(part, 16).ok()).ok_or_else(wrong)?;
         }
         if parts.next().is_some() { Err(wrong()) } else { Ok(Self(bytes)) }

@@ -77,14 +77,7 @@ pub fn delete_vlan(connection: &mut Connection, index: u32, id: u16) -> Result<(
     vlan(connection, format!("delete VLAN {id} from port {index}"), RTM_DELLINK, index, 0, id)
 }
 
-fn vlan(
-    connection: &mut Connection,
-    what: String,
-    kind: u16,
-    index: u32,
-    flags: u16,
-    id: u16,
-) -> Result<()> {
+fn vlan(connection: &mut Connection, what: String, kind: u16, index: u32, flags: u16, id: u16) -> Result<()> {
     let mut message = Message::new(what, kind, 0).header(&header(index));
     let [a, b] = flags.to_ne_bytes();
     let [c, d] = id.to_ne_bytes();

@@ -57,7 +57,8 @@ impl TokenBucket {
         let fill_us = clamp(u128::from(burst) * 1_000_000 / u128::from(rate.max(1)));
         Self {
             rate,
-            limit_bytes: clamp(u128::from(rate) * Self::LATENCY_US / 1_000_000).saturating_add(clamp(burst.into())),
+            limit_bytes: clamp(u128::from(rate) * Self::LATENCY_US / 1_000_000)
+                .saturating_add(clamp(burst.into())),
             // PSCHED_SHIFT is 6 since Linux 2.6.31: a tick is 64 ns, 15.625 of them a microsecond.
             buffer: clamp(u128::from(fill_us) * 125 / 8),
         }
@@ -84,7 +85,8 @@ impl Qdisc {
         let kind = attributes.text(TCA_KIND)?;
         let options = attributes.nested(TCA_OPTIONS);
         let bucket = options.get(TCA_TBF_PARMS).filter(|_| kind == "tbf").and_then(|parms| {
-            let rate64 = options.get(TCA_TBF_RATE64).and_then(|bytes| bytes.try_into().ok()).map(u64::from_ne_bytes);
+            let rate64 =
+                options.get(TCA_TBF_RATE64).and_then(|bytes| bytes.try_into().ok()).map(u64::from_ne_bytes);
             Some(TokenBucket {
                 rate: rate64.or(u32_at(parms, 8).map(u64::from))?,
                 limit_bytes: u32_at(parms, 24)?,
@@ -141,13 +143,16 @@ pub fn redirect_ingress(connection: &mut Connection, link: u32, to: u32) -> Resu
         mirred.extend(number.to_ne_bytes());
     }
     message.put_str(TCA_KIND, "u32").nest_plain(TCA_OPTIONS, |options| {
-        options.put(TCA_U32_SEL, &selector).put_u32(TCA_U32_CLASSID, FIRST | 1).nest_plain(TCA_U32_ACT, |actions| {
-            actions.nest_plain(1, |action| {
-                action.put_str(TCA_ACT_KIND, "mirred").nest_plain(TCA_ACT_OPTIONS, |options| {
-                    options.put(TCA_MIRRED_PARMS, &mirred);
+        options.put(TCA_U32_SEL, &selector).put_u32(TCA_U32_CLASSID, FIRST | 1).nest_plain(
+            TCA_U32_ACT,
+            |actions| {
+                actions.nest_plain(1, |action| {
+                    action.put_str(TCA_ACT_KIND, "mirred").nest_plain(TCA_ACT_OPTIONS, |options| {
+                        options.put(TCA_MIRRED_PARMS, &mirred);
+                    });
                 });
-            });
-        });
+            },
+        );
     });
     connection.execute(message)
 }

@@ -113,19 +113,34 @@ pub fn add(connection: &mut Connection, route: &Route) -> Result<()> {
 /// Index of the link that packets to `to` leave by; none when there is no way.
 pub fn link_to(connection: &mut Connection, to: IpAddr) -> Result<Option<u32>> {
     let bits = if to.is_ipv4() { 32 } else { 128 };
-    let mut message = Message::new(format!("route to {to}"), RTM_GETROUTE, 0)
-        .header(&[family(to), bits, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    let mut message = Message::new(format!("route to {to}"), RTM_GETROUTE, 0).header(&[
+        family(to),
+        bits,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+    ]);
     message.put_ip(RTA_DST, to);
     let found = connection.get(message, |answer| Attributes(answer.payload.get(12..)?).u32(RTA_OIF));
     match found {
         Ok(link) => Ok(Some(link)),
-        Err(error) if [Errno::NETUNREACH, Errno::HOSTUNREACH].iter().any(|e| error.is(e.raw_os_error())) => Ok(None),
+        Err(error) if [Errno::NETUNREACH, Errno::HOSTUNREACH].iter().any(|e| error.is(e.raw_os_error())) => {
+            Ok(None)
+        }
         Err(error) => Err(error),
     }
 }
 
 /// Every route of `of`'s family, in every table.
 pub fn list(connection: &mut Connection, of: IpAddr) -> Result<Vec<Route>> {
-    let message = Message::new("list routes", RTM_GETROUTE, 0).header(&[family(of), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    let message =
+        Message::new("list routes", RTM_GETROUTE, 0).header(&[family(of), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
     connection.dump(&message, Route::read)
 }
