@@ -79,20 +79,33 @@ impl HasKind for NetnsError {
     }
 }
 
-/// Makes a network namespace, kept at a new path `dir/cni-UUID`.
-pub fn create(dir: &Path) -> Result<PathBuf, NetnsError> {
-    let path = reserve(dir)?;
+/// A path `dir/cni-UUID` that nobody has used. Nothing is made yet, so that whoever must remember the namespace can
+/// write its path down before it exists.
+pub fn fresh_path(dir: &Path) -> Result<PathBuf, NetnsError> {
+    let name = uuid().map_err(|source| NetnsError::Reserve { path: dir.to_owned(), source })?;
+    Ok(dir.join(format!("cni-{name}")))
+}
+
+/// Makes a network namespace, kept at `path`, which must not exist; its directory is made if need be.
+pub fn create_at(path: &Path) -> Result<(), NetnsError> {
+    reserve(path)?;
     let made = on_thread(|| {
         namespace::unshare(Namespace::Network.flag())?;
-        pin(namespace::open(Path::new(OWN), Namespace::Network)?.as_fd(), &path)
+        pin(namespace::open(Path::new(OWN), Namespace::Network)?.as_fd(), path)
     });
     settle(made, path)
 }
 
-/// Keeps the network namespace open as `netns` at a new path `dir/cni-UUID`.
-pub fn keep(dir: &Path, netns: BorrowedFd<'_>) -> Result<PathBuf, NetnsError> {
-    let path = reserve(dir)?;
-    settle(Ok(pin(netns, &path)), path)
+/// [`create_at`] a [`fresh_path`] in `dir`.
+pub fn create(dir: &Path) -> Result<PathBuf, NetnsError> {
+    let path = fresh_path(dir)?;
+    create_at(&path).map(|()| path)
+}
+
+/// Keeps the network namespace open as `netns` at `path`, which must not exist.
+pub fn keep_at(path: &Path, netns: BorrowedFd<'_>) -> Result<(), NetnsError> {
+    reserve(path)?;
+    settle(Ok(pin(netns, path)), path)
 }
 
 /// Opens the namespace at `path`; anything else is refused.
@@ -158,17 +171,18 @@ fn is_our_name(name: &str) -> bool {
         && groups.iter().all(|group| group.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')))
 }
 
-/// Makes an empty file of a new name, and `dir` if need be.
-fn reserve(dir: &Path) -> Result<PathBuf, NetnsError> {
+/// Makes an empty file at `path`, and its directory if need be.
+fn reserve(path: &Path) -> Result<(), NetnsError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| NetnsError::Reserve { path, source }
     };
-    DirBuilder::new().recursive(true).mode(0o755).create(dir).map_err(failed(dir))?;
-    let path = dir.join(format!("cni-{}", uuid().map_err(failed(dir))?));
-    let options = OpenOptions::new().write(true).create_new(true).mode(0o444).clone();
-    options.open(&path).map(|_: File| ()).map_err(failed(&path))?;
-    Ok(path)
+    if let Some(dir) = path.parent() {
+        DirBuilder::new().recursive(true).mode(0o755).create(dir).map_err(failed(dir))?;
+    }
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(0o444);
+    options.open(path).map(|_: File| ()).map_err(failed(path))
 }
 
 /// Mounts the namespace file open as `netns` on `path`.
@@ -177,14 +191,14 @@ fn pin(netns: BorrowedFd<'_>, path: &Path) -> sys::Result<()> {
     sys::mount::attach_at(tree.as_fd(), path)
 }
 
-fn settle(made: Result<sys::Result<()>, NetnsError>, path: PathBuf) -> Result<PathBuf, NetnsError> {
+fn settle(made: Result<sys::Result<()>, NetnsError>, path: &Path) -> Result<(), NetnsError> {
     let error = match made {
-        Ok(Ok(())) => return Ok(path),
-        Ok(Err(source)) => NetnsError::Create { path: path.clone(), source },
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(source)) => NetnsError::Create { path: path.to_owned(), source },
         Err(error) => error,
     };
     // The first failure is the one to tell; what is left then is an empty file, which `list` shows.
-    let _ = remove(&path);
+    let _ = remove(path);
     Err(error)
 }
 
@@ -220,7 +234,7 @@ mod tests {
         let dir = dir.path().join("netns");
         let path = create(&dir).unwrap();
         assert!(exists(&path));
-        assert_eq!(list(&dir).unwrap(), [path.clone()]);
+        assert_eq!(list(&dir).unwrap(), std::slice::from_ref(&path));
         remove(&path).unwrap();
         remove(&path).unwrap();
         assert!(!exists(&path));
@@ -235,11 +249,13 @@ mod tests {
         let of_thread = || fs::read_link(OWN).unwrap();
         let before = of_thread();
         let netns = open(&path).unwrap();
-        let inside = run(netns.as_fd(), || (of_thread(), fs::read_to_string("/proc/thread-self/net/dev").unwrap()));
+        let inside =
+            run(netns.as_fd(), || (of_thread(), fs::read_to_string("/proc/thread-self/net/dev").unwrap()));
         let (namespace, devices) = inside.unwrap();
         assert_ne!(namespace, before);
         assert_eq!(of_thread(), before);
-        let names: Vec<_> = devices.lines().skip(2).filter_map(|line| line.split(':').next()).map(str::trim).collect();
+        let names: Vec<_> =
+            devices.lines().skip(2).filter_map(|line| line.split(':').next()).map(str::trim).collect();
         assert!(names.contains(&"lo"));
         loopback_up(&path).unwrap();
         let reached = run(netns.as_fd(), || {
@@ -256,7 +272,10 @@ mod tests {
         needs!(root);
         let dir = tempfile::tempdir().unwrap();
         let first = create(dir.path()).unwrap();
-        let second = keep(dir.path(), open(&first).unwrap().as_fd()).unwrap();
+        let second = fresh_path(dir.path()).unwrap();
+        keep_at(&second, open(&first).unwrap().as_fd()).unwrap();
+        assert!(matches!(create_at(&second), Err(NetnsError::Reserve { .. })));
+        assert!(exists(&second));
         remove(&first).unwrap();
         assert!(exists(&second));
         remove(&second).unwrap();
@@ -274,7 +293,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         // A directory cannot be mounted on a file.
         let no_namespace = File::open("/").unwrap();
-        let error = keep(dir.path(), no_namespace.as_fd()).unwrap_err();
+        let error = keep_at(&fresh_path(dir.path()).unwrap(), no_namespace.as_fd()).unwrap_err();
         assert!(matches!(error, NetnsError::Create { .. }), "{error}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }

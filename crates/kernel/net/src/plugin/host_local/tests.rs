@@ -1,3 +1,5 @@
+//! `host-local` on folders of its own: what is given, kept, freed and refused.
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;

@@ -1,0 +1,59 @@
+//! `bandwidth`: the shapes that the kernel then has.
+
+use net::cni::Command;
+use net::netlink::qdisc::{self, TokenBucket};
+use net::netlink::{Connection, Protocol, link};
+use serde_json::json;
+use testkit::needs;
+
+use crate::place::{Host, chained, ip};
+
+#[test]
+fn both_directions_are_shaped_and_still_pass() {
+    needs!(root);
+    let host = Host::new();
+    let pod = host.pod();
+    let result = host.add(&pod, "a", &host.config(json!({})));
+    let limits = json!({"ingressRate": 8_000_000, "ingressBurst": 800_000, "egressRate": 16_000_000, "egressBurst": 1_600_000});
+    let config = json!({"cniVersion": "1.0.0", "name": "net", "type": "bandwidth", "runtimeConfig": {"bandwidth": limits}});
+    let config = chained(&config, &result);
+    let shaped = host.add(&pod, "a", &config);
+    let device = shaped.interfaces.last().unwrap().name.clone();
+    assert!(device.starts_with("bwp") && device.len() == 15, "{device}");
+    let bucket_of = |name: &str| {
+        host.netns.run(|| {
+            let mut connection = Connection::open(Protocol::Route).unwrap();
+            let link = link::get(&mut connection, name).unwrap();
+            qdisc::list(&mut connection, link.index).unwrap().into_iter().find_map(|qdisc| qdisc.bucket)
+        })
+    };
+    assert_eq!(bucket_of(&result.interfaces[1].name), Some(TokenBucket::of_bits(8_000_000, 800_000)));
+    assert_eq!(bucket_of(&device), Some(TokenBucket::of_bits(16_000_000, 1_600_000)));
+    let port = host.netns.serve();
+    assert!(pod.reach(ip("10.7.0.1"), port).is_some());
+    host.run(Command::Check, Some(&pod), "a", &config).unwrap();
+    for _ in 0..2 {
+        host.del(&pod, "a", &config);
+    }
+    assert!(!host.links().contains(&device));
+    // A second ADD meets the first one's disciplines and leaves no device.
+    assert!(host.run(Command::Add, Some(&pod), "a", &config).is_err());
+    assert!(!host.links().contains(&device));
+}
+
+#[test]
+fn a_rate_needs_a_burst() {
+    needs!(root);
+    let host = Host::new();
+    let pod = host.pod();
+    for limits in [
+        json!({"ingressRate": 1000}),
+        json!({"egressBurst": 1000}),
+        json!({"ingressRate": 1000, "ingressBurst": u64::from(u32::MAX) * 8}),
+        json!({"ingressRate": -5, "ingressBurst": 5}),
+    ] {
+        let config = json!({"cniVersion": "1.0.0", "name": "net", "type": "bandwidth", "prevResult": {},
+                            "runtimeConfig": {"bandwidth": limits}});
+        assert!(host.run(Command::Add, Some(&pod), "a", &config).is_err(), "{config}");
+    }
+}
