@@ -4,15 +4,16 @@
 #   make test     build, then run every test
 #   make test-vm  run those that depend on cgroups and systemd in an emulated machine with nothing but cgroup v2
 #   make bench    measure beside Debian's containerd and runc
-#   make install  put the programs where containerd's own packages put them (DESTDIR, PREFIX)
+#   make install  put the programs where containerd's own packages put them (DESTDIR, PREFIX, CNIBIN)
 
 CARGO ?= cargo
 PREFIX ?= /usr/local
 DESTDIR ?=
+CNIBIN ?= /opt/cni/bin
 SECONDS_EACH ?= 60
 CYCLES ?= 200
 
-PROGRAMS := containerd ctr containerd-shim-runc-v2 containerd-pause runc
+PROGRAMS := containerd ctr containerd-shim-runc-v2 containerd-pause runc berth-cni
 FUZZ_TARGETS := tar manifest filter hosts
 DIST := target/dist
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
@@ -47,10 +48,12 @@ test-vm: setup
 release:
 	$(CARGO) build --release --bin containerd
 	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --profile small --target $(HOST) \
-	    --bin containerd-shim-runc-v2 --bin containerd-pause --bin runc --bin ctr
+	    --bin containerd-shim-runc-v2 --bin containerd-pause --bin runc --bin ctr \
+	    --bin berth-cni
 	mkdir -p $(DIST)/bin
 	install -m 755 target/release/containerd $(DIST)/bin/
-	cd target/$(HOST)/small && install -m 755 ctr containerd-shim-runc-v2 containerd-pause runc $(CURDIR)/$(DIST)/bin/
+	cd target/$(HOST)/small && install -m 755 ctr containerd-shim-runc-v2 containerd-pause runc berth-cni \
+	    $(CURDIR)/$(DIST)/bin/
 
 bench: setup release
 	$(CARGO) xtask bench
@@ -78,6 +81,7 @@ install: release
 	install -m 755 $(DIST)/bin/containerd $(DIST)/bin/ctr $(DIST)/bin/containerd-shim-runc-v2 \
 	    $(DIST)/bin/containerd-pause $(DESTDIR)$(PREFIX)/bin/
 	install -m 755 $(DIST)/bin/runc $(DESTDIR)$(PREFIX)/sbin/
+	$(DIST)/bin/berth-cni install $(DESTDIR)$(CNIBIN)
 	sed 's|@BIN@|$(PREFIX)/bin|' contrib/containerd.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/containerd.service
 	chmod 644 $(DESTDIR)$(PREFIX)/lib/systemd/system/containerd.service
 	install -d $(DESTDIR)$(PREFIX)/share
