@@ -22,7 +22,7 @@ pub enum ChainError {
         /// What it was asked for.
         verb: &'static str,
         /// Why.
-        source: CallError,
+        source: Box<CallError>,
     },
     /// It gave no result to `ADD`.
     #[error("plugin type={plugin:?} name={network:?} gave no result")]
@@ -175,7 +175,7 @@ impl Chain<'_> {
             plugin,
             network,
             verb,
-            source,
+            source: Box::new(source),
         })
     }
 }

@@ -19,8 +19,10 @@ mod network;
 mod pod;
 mod result;
 mod setup;
+pub mod template;
 pub(crate) mod validate;
 mod version;
+pub mod watch;
 
 pub use call::{Attachment, Call, Command, NetworkConfig, Plugin};
 pub use chain::ChainError;
