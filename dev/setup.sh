@@ -6,8 +6,9 @@
 #   dev/setup.sh bench     also what `make bench` compares with
 set -eu
 
-# registry and image tools of the tests; the Go daemon, its ctr and the runtimes that berth must get along with
-packages="busybox-static docker-registry containerd runc crun debootstrap zstd xz-utils ca-certificates kmod mount procps e2fsprogs bsdutils"
+# registry and image tools of the tests; the Go daemon, its ctr and the runtimes that berth must get along with; the
+# standard CNI plugins and what shows networks from outside
+packages="busybox-static docker-registry containerd runc crun debootstrap zstd xz-utils ca-certificates kmod mount procps e2fsprogs bsdutils containernetworking-plugins nftables iptables"
 
 missing=
 for package in $packages; do

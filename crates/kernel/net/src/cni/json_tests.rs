@@ -1,3 +1,5 @@
+//! Results of every version, read and written.
+
 use serde_json::json;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Configurations of networks: what is read, negotiated and refused.
+
 use std::fs;
 
 use serde_json::json;

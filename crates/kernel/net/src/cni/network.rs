@@ -355,6 +355,13 @@ impl Network {
         several(failures)
     }
 
+    /// The containers that are remembered as attached and whose namespace is still there, whoever attached them.
+    pub fn attached(&self) -> Result<Vec<String>, NetworkError> {
+        let mut entries = self.cache.entries()?;
+        entries.retain(|entry| crate::netns::exists(std::path::Path::new(&entry.netns)));
+        Ok(entries.into_iter().map(|entry| entry.container_id).collect())
+    }
+
     fn networks(&self) -> Result<Arc<Vec<Loaded>>, NetworkError> {
         let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
         loaded.clone().map_err(NetworkError::NotLoaded)
