@@ -48,7 +48,6 @@ pub fn info(input: &mut dyn Read) -> Result<Vec<u8>, Error> {
         options: given,
         features,
         annotations: [(CAPABILITY.to_owned(), "1".to_owned())].into(),
-        ..RuntimeInfo::default()
     };
     Ok(info.encode_to_vec())
 }
