@@ -2,24 +2,26 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ::spec::{Error, Kind, Namespace};
 use model::container::Containers;
 use model::content::Content;
 use model::event::Exchange;
+use model::gc::Collector;
 use model::image::Images;
 use model::lease::Leases;
 use model::pull::Puller;
 use model::snapshot::Snapshotter;
 use model::task::Tasks;
 use model::{Ctx, Cx, Lane, Result};
+use tokio::task::JoinSet;
 
 use crate::event::Events;
 use crate::nri::Nri;
 use crate::state::{Container, Names, Pod, Registry};
-use crate::{Config, image};
+use crate::{Config, image, stats};
 
 /// The namespace of everything that Kubernetes makes.
 pub const NAMESPACE: &str = "k8s.io";
@@ -37,8 +39,12 @@ pub struct Engine {
     pub leases: Arc<dyn Leases>,
     /// Brings images from registries.
     pub puller: Arc<dyn Puller>,
+    /// Collects garbage.
+    pub collector: Arc<dyn Collector>,
     /// Snapshot drivers by name.
     pub snapshotters: BTreeMap<String, Arc<dyn Snapshotter>>,
+    /// Their directories.
+    pub snapshotter_roots: BTreeMap<String, PathBuf>,
     /// Running containers.
     pub tasks: Arc<dyn Tasks>,
     /// Events of the whole daemon.
@@ -80,12 +86,24 @@ pub struct Cri {
     pub(crate) container_names: Names,
     /// Who listens to what happens to containers.
     pub(crate) events: Events,
+    /// The node's networks.
+    pub(crate) networks: crate::pod::Networks,
+    /// The host, as far as specs depend on it.
+    pub(crate) host: crate::spec::Host,
     /// Plugins that see and adjust.
     pub(crate) nri: Nri,
     /// Whether what an earlier daemon left is taken up.
     pub(crate) recovered: AtomicBool,
+    /// What was agreed to be streamed.
+    pub(crate) streaming: crate::stream::Streaming,
+    /// Does what was agreed to be streamed.
+    server: std::sync::OnceLock<crate::stream::Server>,
     /// Every image.
     pub(crate) images: image::Index,
+    /// What snapshots take on disk.
+    pub(crate) disk: stats::DiskUse,
+    /// Tasks that end with the server; they hold no more than a weak handle of it.
+    background: Mutex<JoinSet<()>>,
 }
 
 impl Cri {
@@ -95,18 +113,25 @@ impl Cri {
     /// The configuration names what is not there.
     pub fn new(engine: Engine, config: Config) -> Result<Arc<Self>> {
         let namespace = NAMESPACE.parse().map_err(Error::from)?;
+        let networks = crate::pod::Networks::open(&config.runtime.cni);
         Ok(Arc::new(Self {
             engine,
             config,
+            networks,
             namespace,
             pods: Registry::default(),
             containers: Registry::default(),
             pod_names: Names::default(),
             container_names: Names::default(),
             events: Events::default(),
+            host: crate::spec::Host::read(),
             nri: Nri,
             recovered: AtomicBool::new(false),
+            streaming: crate::stream::Streaming::default(),
+            server: std::sync::OnceLock::new(),
             images: image::Index::default(),
+            disk: stats::DiskUse::default(),
+            background: Mutex::default(),
         }))
     }
 
@@ -115,9 +140,23 @@ impl Cri {
     /// # Errors
     /// The state directory cannot be read.
     pub async fn start(self: &Arc<Self>) -> Result<()> {
+        self.start_images().await?;
+        self.follow_ooms();
         self.recover().await?;
+        self.start_stats();
+        self.watch_networks();
+        let server = crate::stream::Server::start(self).await?;
+        // Kept for as long as this is; a second start would have failed at the address.
+        let _first = self.server.set(server);
         self.recovered.store(true, Ordering::Release);
         Ok(())
+    }
+
+    /// Runs `task` until it ends or the server does. It may hold no more than a weak handle of the server.
+    pub(crate) fn in_background(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut background = self.background.lock().unwrap_or_else(PoisonError::into_inner);
+        while background.try_join_next().is_some() {}
+        background.spawn(task);
     }
 
     /// Whether requests can be answered.

@@ -1,14 +1,165 @@
 //! Takes up what an earlier daemon left.
+//!
+//! ```text
+//! records of sandboxes ─► pods, at once ─► their tasks, each with a deadline ─┐
+//! records of containers ─► containers ─► their tasks, each with a deadline ───┴─► what belongs to nobody goes
+//! ```
+//!
+//! Invariant: no shim is waited for longer than [`PATIENCE`], and all are waited for at once.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use model::Result;
+use ::spec::Kind;
+use futures_util::future::join_all;
+use model::container::Container as Stored;
+use model::task::Phase as TaskPhase;
+use model::{Filters, Lane, Result};
 
 use crate::Cri;
+use crate::container::names;
+use crate::pod::{self, record};
+use crate::state::{Pod, PodPhase, PodState};
+
+/// How long the start waits for shims.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 impl Cri {
     /// Knows again every pod and container that lives, and reclaims what belongs to none.
+    ///
+    /// # Errors
+    /// The records cannot be read.
     pub(crate) async fn recover(self: &Arc<Self>) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        let stored =
+            self.on_disk(&self.ctx(), |engine, cx| engine.containers.list(cx, &Filters::default())).await?;
+        let (sandboxes, others): (Vec<Stored>, Vec<Stored>) =
+            stored.into_iter().partition(record::is_sandbox);
+        join_all(sandboxes.into_iter().map(|stored| self.recover_pod(stored, deadline))).await;
+        let containers = others.into_iter().filter(crate::container::is_container);
+        join_all(containers.map(|stored| self.recover_in_pod(stored, deadline))).await;
+        if let Err(error) = self.sweep_container_dirs().await {
+            tracing::warn!(%error, "directories of containers that are gone stay behind");
+        }
+        if let Err(error) = self.sweep_pod_dirs().await {
+            tracing::warn!(%error, "directories of pods that are gone stay behind");
+        }
+        self.in_background(sweep_network(Arc::downgrade(self)));
         Ok(())
+    }
+
+    async fn recover_pod(self: &Arc<Self>, stored: Stored, deadline: Instant) {
+        let known = match record::read(&stored) {
+            Ok(known) => known,
+            Err(error) => {
+                tracing::error!(id = %stored.id, %error, "a pod cannot be known again");
+                return;
+            }
+        };
+        match self.pod_names.reserve(&known.name, &known.id) {
+            Ok(reserved) => reserved.keep(),
+            Err(error) => tracing::error!(id = %known.id, %error, "two pods have one name"),
+        }
+        let mut state = PodState { phase: PodPhase::NotReady, ..PodState::default() };
+        let (files, preference) = (self.pod_files(&known.id), self.config.runtime.cni.ip_pref);
+        pod::restore_network(&files, &known, &mut state, preference);
+        let pod = Arc::new(Pod::new(known, state));
+        self.pods.add(Arc::clone(&pod));
+        let Ok(task) = self.engine.tasks.get(&self.namespace, &pod.record.id) else {
+            self.pod_ended(&pod, None);
+            return;
+        };
+        match tokio::time::timeout_at(deadline.into(), task.state("")).await {
+            Ok(Ok(state)) if matches!(state.phase, TaskPhase::Running | TaskPhase::Paused) => {
+                pod.state.send_modify(|pod| {
+                    pod.phase = PodPhase::Ready;
+                    pod.pid = state.pid;
+                });
+                self.watch_pod(&pod, task);
+            }
+            // Never started, or ended: the kubelet removes it.
+            Ok(Ok(_)) => {
+                if let Err(error) = pod::end_task(&*task).await {
+                    tracing::warn!(id = %pod.record.id, %error, "the sandbox's task stays behind");
+                }
+                self.pod_ended(&pod, None);
+            }
+            Ok(Err(error)) if error.kind() == Kind::NotFound => self.pod_ended(&pod, None),
+            _ => {
+                pod.state.send_modify(|pod| pod.phase = PodPhase::Unknown);
+                self.in_background(ask_again(Arc::downgrade(self), pod, task));
+            }
+        }
+    }
+
+    async fn recover_in_pod(self: &Arc<Self>, stored: Stored, deadline: Instant) {
+        let id = stored.id.clone();
+        let outcome = match self.pods.find(&stored.sandbox_id) {
+            Ok(Some(_)) => self.recover_container(stored, deadline).await,
+            _ => self.remove_orphan_container(stored).await,
+        };
+        if let Err(error) = outcome {
+            tracing::error!(%id, %error, "a container cannot be known again");
+        }
+    }
+
+    async fn sweep_pod_dirs(self: &Arc<Self>) -> Result<()> {
+        let known: BTreeSet<String> = self.pods.list().iter().map(|pod| pod.record.id.clone()).collect();
+        let parents = [self.root_dir().join("sandboxes"), self.state_dir().join("sandboxes")];
+        let left = self
+            .ctx()
+            .blocking(Lane::Disk, move |_| {
+                let mut left = Vec::new();
+                for parent in parents {
+                    left.extend(names(&parent)?.into_iter().filter(|name| !known.contains(name)));
+                }
+                Ok(left)
+            })
+            .await?;
+        for id in left {
+            self.release_orphan(&id).await?;
+            let files = self.pod_files(&id);
+            self.ctx().blocking(Lane::Disk, move |_| files.remove()).await?;
+            // A pod that was never recorded may have had its lease already.
+            self.drop_lease(&id).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Asks a shim that did not answer in time, until it does.
+async fn ask_again(cri: std::sync::Weak<Cri>, pod: Arc<Pod>, task: Arc<dyn model::task::Task>) {
+    let mut pause = Duration::from_millis(500);
+    loop {
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(30));
+        let answer = task.state("").await;
+        let Some(cri) = cri.upgrade() else { return };
+        if pod.state.borrow().phase != PodPhase::Unknown {
+            return;
+        }
+        match answer {
+            Ok(state) if matches!(state.phase, TaskPhase::Running | TaskPhase::Paused) => {
+                pod.state.send_modify(|pod| {
+                    pod.phase = PodPhase::Ready;
+                    pod.pid = state.pid;
+                });
+                cri.watch_pod(&pod, task);
+                return;
+            }
+            Err(error) if error.kind() != Kind::NotFound => {}
+            _ => {
+                cri.pod_ended(&pod, None);
+                return;
+            }
+        }
+    }
+}
+
+/// Gives back networks that belong to no pod.
+async fn sweep_network(cri: std::sync::Weak<Cri>) {
+    if let Some(cri) = cri.upgrade() {
+        cri.sweep_networks().await;
     }
 }

@@ -22,10 +22,18 @@ mod time;
 use std::collections::HashMap;
 use std::time::SystemTime;
 
-use spec::Labels;
 use spec::label::{GC_EXPIRE, GC_FLAT};
+use spec::{Error, Labels};
+
+use crate::Cx;
 
 pub use time::rfc3339;
+
+/// Collects garbage when it is asked to.
+pub trait Collector: Send + Sync {
+    /// Waits for a collection that begins now.
+    fn collect(&self, cx: &Cx<'_>) -> Result<(), Error>;
+}
 
 /// What a record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

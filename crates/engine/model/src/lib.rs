@@ -19,6 +19,7 @@ pub mod manifest;
 pub mod mask;
 pub mod namespace;
 pub mod pull;
+pub mod sandbox;
 pub mod snapshot;
 pub mod task;
 pub mod undo;

@@ -1,5 +1,6 @@
 //! Pulls: an image from its registry into the stores, as whoever wants the image asks for it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -8,28 +9,35 @@ use spec::{Descriptor, Labels, Platform, Reference, Result};
 use crate::Ctx;
 
 /// A pull to be done.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Pull {
     /// What to pull; also the name that is recorded.
     pub reference: Reference,
     /// Labels of the record.
     pub labels: Labels,
-    /// The platform whose image is fetched and unpacked.
-    pub platform: Platform,
-    /// The driver that the image is unpacked with.
-    pub snapshotter: String,
-    /// Whether that driver is told of which image each layer is.
-    pub annotate_snapshots: bool,
+    /// How to unpack it.
+    pub unpack: Unpack,
     /// Whether the layers' blobs are held by nobody once they are unpacked.
     pub discard_layers: bool,
-    /// Whether file systems are flushed after each layer.
-    pub sync_fs: bool,
     /// How many blobs move at once; 0 for the usual number.
     pub concurrent: usize,
     /// Given up when nothing moves for so long; zero for never.
     pub stall_timeout: Duration,
-    /// Who asks; without it the configuration says who.
-    pub login: Option<Login>,
+    /// Who we are at a host that asks.
+    pub login: LoginFor,
+}
+
+/// How to unpack an image.
+#[derive(Clone, Debug)]
+pub struct Unpack {
+    /// The platform whose image it is.
+    pub platform: Platform,
+    /// The driver.
+    pub snapshotter: String,
+    /// Whether that driver is told of which image each layer is.
+    pub annotate: bool,
+    /// Whether file systems are flushed after each layer.
+    pub sync_fs: bool,
 }
 
 /// Who somebody is at a registry.
@@ -46,6 +54,9 @@ pub enum Login {
     Token(String),
 }
 
+/// Who we are at a `host[:port]`; nobody in particular when `None`.
+pub type LoginFor = Arc<dyn Fn(&str) -> Result<Option<Login>> + Send + Sync>;
+
 impl std::fmt::Debug for Login {
     /// Says what kind it is, never what it is.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -56,9 +67,12 @@ impl std::fmt::Debug for Login {
     }
 }
 
-/// Pulls images.
+/// Pulls and unpacks images. What was begun is undone when a future is dropped.
 #[async_trait]
 pub trait Puller: Send + Sync {
-    /// Pulls; answers what the reference names. What was begun is undone when this future is dropped.
+    /// Pulls; answers what the reference names.
     async fn pull(&self, ctx: &Ctx, pull: Pull) -> Result<Descriptor>;
+
+    /// Unpacks the image `target`, whose content is in the store. `NotFound` when part of it is not.
+    async fn unpack(&self, ctx: &Ctx, target: Descriptor, unpack: Unpack) -> Result<()>;
 }

@@ -9,10 +9,10 @@ use model::container::{Container, Containers, Runtime};
 use model::filter::Filters;
 use model::mask::{self, Mask};
 use model::{Cx, Result};
-use spec::{Error, HasKind, Kind};
+use spec::{Error, HasKind, Kind, Namespace};
 
 use crate::core::{Change, Core};
-use crate::db::Rows;
+use crate::db::{Rows, WriteTx};
 use crate::{namespace, record, table};
 
 /// Why a container's record is not as asked. Clients match on these texts.
@@ -98,29 +98,12 @@ impl Containers for ContainerStore {
 
     fn create(&self, cx: &Cx<'_>, container: &Container) -> Result<Container> {
         let namespace = cx.namespace()?;
-        check(container).map_err(|error| error.context("create container failed validation"))?;
-        let now = SystemTime::now();
-        let labels = mask::without_empty(&container.labels);
-        let container = Container { created_at: now, updated_at: now, labels, ..container.clone() };
-        let key = table::key(&[namespace.as_str(), &container.id])?;
+        let container = fresh(container)?;
         self.core.write(Change::Adds, |tx| {
             namespace::ensure(tx, namespace)?;
-            if tx.has(table::CONTAINERS, &key)? {
-                return Err(ContainerError::Exists(container.id.clone()).into());
-            }
-            Ok(record::put(tx, table::CONTAINERS, &key, &to_row(&container))?)
+            insert(tx, namespace.as_str(), &container)
         })?;
-        let runtime = &container.runtime;
-        let options = runtime.options.clone();
-        let event = ContainerCreate {
-            id: container.id.clone(),
-            image: container.image.clone(),
-            runtime: Some(container_create::Runtime {
-                name: runtime.name.clone(),
-                options: options.map(|any| api::Any { type_url: any.type_url, value: any.value }),
-            }),
-        };
-        self.core.publish(namespace, "/containers/create", &event);
+        tell_created(&self.core, namespace, &container);
         Ok(container)
     }
 
@@ -163,6 +146,38 @@ impl Containers for ContainerStore {
         self.core.publish(namespace, "/containers/delete", &ContainerDelete { id: id.to_owned() });
         Ok(())
     }
+}
+
+/// A container as it is when it is made.
+pub(crate) fn fresh(container: &Container) -> Result<Container, Error> {
+    check(container).map_err(|error| error.context("create container failed validation"))?;
+    let now = SystemTime::now();
+    let labels = mask::without_empty(&container.labels);
+    Ok(Container { created_at: now, updated_at: now, labels, ..container.clone() })
+}
+
+/// Writes the row of a new container.
+pub(crate) fn insert(tx: &WriteTx<'_>, namespace: &str, container: &Container) -> Result<(), Error> {
+    let key = table::key(&[namespace, &container.id])?;
+    if tx.has(table::CONTAINERS, &key)? {
+        return Err(ContainerError::Exists(container.id.clone()).into());
+    }
+    Ok(record::put(tx, table::CONTAINERS, &key, &to_row(container))?)
+}
+
+/// Tells that `container` was made.
+pub(crate) fn tell_created(core: &Core, namespace: &Namespace, container: &Container) {
+    let runtime = &container.runtime;
+    let options = runtime.options.clone();
+    let event = ContainerCreate {
+        id: container.id.clone(),
+        image: container.image.clone(),
+        runtime: Some(container_create::Runtime {
+            name: runtime.name.clone(),
+            options: options.map(|any| api::Any { type_url: any.type_url, value: any.value }),
+        }),
+    };
+    core.publish(namespace, "/containers/create", &event);
 }
 
 fn missing(namespace: &str, id: &str) -> ContainerError {

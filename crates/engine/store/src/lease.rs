@@ -99,6 +99,22 @@ pub(crate) fn check(rows: &dyn Rows, cx: &Cx<'_>) -> Result<(), Error> {
     }
 }
 
+/// Writes the row of a new lease.
+pub(crate) fn insert(
+    tx: &WriteTx<'_>,
+    namespace: &str,
+    id: &str,
+    created_at: SystemTime,
+    labels: &Labels,
+) -> Result<(), Error> {
+    let key = table::key(&[namespace, id])?;
+    if tx.has(table::LEASES, &key)? {
+        return Err(LeaseError::Exists(id.to_owned()).into());
+    }
+    let row = record::Lease { created: created_at.into(), labels: labels.clone() };
+    Ok(record::put(tx, table::LEASES, &key, &row)?)
+}
+
 /// Removes a lease with all it holds; whether there was one.
 pub(crate) fn remove(tx: &WriteTx<'_>, namespace: &str, id: &str) -> Result<bool, Error> {
     tx.remove_all(table::HELD, &table::prefix(&[namespace, id])?)?;
@@ -133,15 +149,10 @@ impl Leases for LeaseStore {
             None => random_id()?,
         };
         spec::label::check_all(labels).map_err(|error| error.context("lease.Labels"))?;
-        let key = table::key(&[namespace.as_str(), &id])?;
         let lease = Lease { id, created_at: SystemTime::now(), labels: mask::without_empty(labels) };
         self.core.write(Change::Adds, |tx| {
             namespace::ensure(tx, namespace)?;
-            if tx.has(table::LEASES, &key)? {
-                return Err(LeaseError::Exists(lease.id.clone()).into());
-            }
-            let row = record::Lease { created: lease.created_at.into(), labels: lease.labels.clone() };
-            Ok(record::put(tx, table::LEASES, &key, &row)?)
+            insert(tx, namespace.as_str(), &lease.id, lease.created_at, &lease.labels)
         })?;
         Ok(lease)
     }

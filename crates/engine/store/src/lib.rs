@@ -31,6 +31,7 @@ mod lease;
 mod namespace;
 mod number;
 mod record;
+mod sandbox;
 mod snapshot;
 mod table;
 
@@ -44,6 +45,7 @@ use model::event::Exchange;
 use model::image::Images;
 use model::lease::Leases;
 use model::namespace::Namespaces;
+use model::sandbox::Sandboxes;
 use model::snapshot::Snapshotter;
 use model::{Ctx, Cx, Result};
 use spec::{Error, HasKind, Kind};
@@ -54,6 +56,7 @@ pub use content::{ContentError, FileError};
 pub use image::ImageError;
 pub use lease::LeaseError;
 pub use namespace::NamespaceError;
+pub use sandbox::SandboxError;
 pub use snapshot::SnapshotError;
 
 use crate::core::Core;
@@ -133,6 +136,11 @@ impl Store {
         Arc::new(container::ContainerStore::new(Arc::clone(&self.core)))
     }
 
+    /// Sandboxes.
+    pub fn sandboxes(&self) -> Arc<dyn Sandboxes> {
+        Arc::new(sandbox::SandboxStore::new(Arc::clone(&self.core)))
+    }
+
     /// Leases.
     pub fn leases(&self) -> Arc<dyn Leases> {
         Arc::new(lease::LeaseStore::new(Arc::clone(&self.core)))
@@ -189,5 +197,11 @@ impl Store {
     /// The database or a directory cannot be read.
     pub fn check(&self) -> Result<Vec<Problem>> {
         check::check(&self.core, &self.content, &self.snapshotters)
+    }
+}
+
+impl model::gc::Collector for Store {
+    fn collect(&self, cx: &model::Cx<'_>) -> Result<()> {
+        self.wait_for_gc(cx).map(drop)
     }
 }

@@ -86,6 +86,27 @@ pub(crate) struct Container {
     pub(crate) extensions: BTreeMap<String, Any>,
 }
 
+/// Of [`table::SANDBOXES`].
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct Sandbox {
+    #[prost(message, required, tag = "1")]
+    pub(crate) created: Time,
+    #[prost(message, required, tag = "2")]
+    pub(crate) updated: Time,
+    #[prost(btree_map = "string, string", tag = "3")]
+    pub(crate) labels: BTreeMap<String, String>,
+    #[prost(string, tag = "4")]
+    pub(crate) runtime: String,
+    #[prost(message, optional, tag = "5")]
+    pub(crate) runtime_options: Option<Any>,
+    #[prost(message, optional, tag = "6")]
+    pub(crate) spec: Option<Any>,
+    #[prost(string, tag = "7")]
+    pub(crate) sandboxer: String,
+    #[prost(btree_map = "string, message", tag = "8")]
+    pub(crate) extensions: BTreeMap<String, Any>,
+}
+
 /// Of [`table::LEASES`].
 #[derive(Clone, PartialEq, Eq, Message)]
 pub(crate) struct Lease {

@@ -5,6 +5,7 @@
 //! namespaces   namespace                             record::Namespace
 //! images       namespace, name                       record::Image
 //! containers   namespace, id                         record::Container
+//! sandboxes    namespace, id                         record::Sandbox
 //! leases       namespace, id                         record::Lease
 //! held         namespace, lease, kind, key           nothing: the lease holds it
 //! blobs        namespace, digest                     record::Blob
@@ -28,6 +29,7 @@ pub(crate) struct Table(pub(crate) &'static str);
 pub(crate) const NAMESPACES: Table = Table("namespaces");
 pub(crate) const IMAGES: Table = Table("images");
 pub(crate) const CONTAINERS: Table = Table("containers");
+pub(crate) const SANDBOXES: Table = Table("sandboxes");
 pub(crate) const LEASES: Table = Table("leases");
 pub(crate) const HELD: Table = Table("held");
 pub(crate) const BLOBS: Table = Table("blobs");
@@ -37,8 +39,8 @@ pub(crate) const CHILDREN: Table = Table("children");
 pub(crate) const SEQUENCES: Table = Table("sequences");
 
 /// Every table; all are made when the database is.
-pub(crate) const ALL: [Table; 10] =
-    [NAMESPACES, IMAGES, CONTAINERS, LEASES, HELD, BLOBS, INGESTS, SNAPSHOTS, CHILDREN, SEQUENCES];
+pub(crate) const ALL: [Table; 11] =
+    [NAMESPACES, IMAGES, CONTAINERS, SANDBOXES, LEASES, HELD, BLOBS, INGESTS, SNAPSHOTS, CHILDREN, SEQUENCES];
 
 /// The longest key, in bytes, as in Go's bolt.
 const MAX_KEY: usize = 32 * 1024;

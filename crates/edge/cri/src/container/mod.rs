@@ -10,17 +10,14 @@
 //! Invariant: every verb is bounded whatever the shim does, but an `ExecSync` without a timeout whose caller waits.
 //! Invariant: a failed `CreateContainer` leaves nothing; a failed `StartContainer` leaves a container that has ended.
 
-mod capture;
 mod checkpoint;
 mod create;
 mod exec_sync;
 mod exit;
-mod image_mount;
 mod kill;
 mod list;
 mod log;
 mod log_path;
-mod logger;
 mod pod;
 mod process;
 mod record;
@@ -39,9 +36,14 @@ use std::path::PathBuf;
 use ::spec::{Error, Kind};
 use model::Result;
 
-pub(crate) use logger::Logger;
+pub(crate) use recover::names;
 
 use crate::Cri;
+
+/// Whether a record is of a container that is no pod's sandbox.
+pub(crate) fn is_container(stored: &model::container::Container) -> bool {
+    stored.labels.get(record::KIND).is_some_and(|kind| kind == record::CONTAINER)
+}
 
 impl Cri {
     /// What of a container survives a reboot: how it stands, and volumes of its image.

@@ -53,7 +53,8 @@ impl Cri {
             process.env.retain(|line| !line.starts_with("TERM="));
             process.env.push("TERM=xterm".into());
         }
-        serde_json::to_vec(&process).map_err(|error| Error::internal(format!("cannot write a process: {error}")))
+        serde_json::to_vec(&process)
+            .map_err(|error| Error::internal(format!("cannot write a process: {error}")))
     }
 
     /// What the init of `container` runs as; read from its record the first time.

@@ -38,7 +38,8 @@ pub(super) fn labels(config: &v1::ContainerConfig, image: &Labels) -> Result<Lab
 /// Writes our JSON.
 pub(super) fn extension(record: &ContainerRecord) -> Result<(String, Any)> {
     let value = serde_json::to_vec(record);
-    let value = value.map_err(|error| Error::internal(format!("cannot write a container's record: {error}")))?;
+    let value =
+        value.map_err(|error| Error::internal(format!("cannot write a container's record: {error}")))?;
     Ok((EXTENSION.into(), Any { type_url: RECORD_TYPE.into(), value }))
 }
 
@@ -49,8 +50,9 @@ pub(super) fn extension(record: &ContainerRecord) -> Result<(String, Any)> {
 pub(super) fn read(stored: &Stored) -> Result<ContainerRecord> {
     let any = stored.extensions.get(EXTENSION).filter(|any| any.type_url == RECORD_TYPE);
     let any = any.ok_or_else(|| Error::not_found(format_args!("metadata extension {EXTENSION:?}")))?;
-    let record: ContainerRecord = serde_json::from_slice(&any.value)
-        .map_err(|error| Error::internal(format!("container {}: cannot read its record: {error}", stored.id)))?;
+    let record: ContainerRecord = serde_json::from_slice(&any.value).map_err(|error| {
+        Error::internal(format!("container {}: cannot read its record: {error}", stored.id))
+    })?;
     if record.id != stored.id {
         return Err(Error::internal(format!("container {}: its record is of {:?}", stored.id, record.id)));
     }
@@ -64,12 +66,20 @@ pub(super) fn spec_any(spec: &Spec) -> Result<Any> {
     Ok(Any { type_url: SPEC_TYPE.into(), value })
 }
 
+/// The spec of a record, as it was written.
+pub(super) fn spec_json(stored: &Stored) -> Result<Vec<u8>> {
+    let any = stored.spec.as_ref();
+    let any = any.ok_or_else(|| Error::internal(format!("container {} has no runtime spec", stored.id)))?;
+    Ok(any.value.clone())
+}
+
 /// The spec of a record.
 pub(super) fn spec(stored: &Stored) -> Result<Spec> {
     let any = stored.spec.as_ref();
     let any = any.ok_or_else(|| Error::internal(format!("container {} has no runtime spec", stored.id)))?;
-    serde_json::from_slice(&any.value)
-        .map_err(|error| Error::internal(format!("container {}: cannot read its runtime spec: {error}", stored.id)))
+    serde_json::from_slice(&any.value).map_err(|error| {
+        Error::internal(format!("container {}: cannot read its runtime spec: {error}", stored.id))
+    })
 }
 
 #[cfg(test)]

@@ -1,28 +1,149 @@
 //! Takes up containers that an earlier daemon left.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use model::Result;
+use ::spec::{Error, Kind};
 use model::container::Container as Stored;
+use model::task::{Phase as TaskPhase, Task};
+use model::{Lane, Result};
 
+use super::{record, save};
 use crate::Cri;
+use crate::state::{Container, ContainerState, Phase};
 
 impl Cri {
     /// Knows again the container of a record, with its name; asks its task, and waits for the answer until `deadline`.
+    ///
+    /// # Errors
+    /// The record is damaged.
     pub(crate) async fn recover_container(self: &Arc<Self>, stored: Stored, deadline: Instant) -> Result<()> {
-        let _both = (stored, deadline);
+        let known = record::read(&stored)?;
+        let dir = self.container_root(&known.id);
+        let state = self.ctx().blocking(Lane::Disk, move |_| Ok(save::load(&dir))).await?;
+        // Without its file nobody knows whether it ever ran.
+        let lost = state.is_none();
+        let state = state.unwrap_or_else(|| ContainerState {
+            created_at: crate::nanos(stored.created_at),
+            unknown: true,
+            ..ContainerState::default()
+        });
+        self.container_names.reserve(&known.name, &known.id)?.keep();
+        let container = Arc::new(Container::new(known, state));
+        self.containers.add(Arc::clone(&container));
+        match container.phase() {
+            Phase::Exited => self.clean_up_task(&container).await,
+            Phase::Created | Phase::Running | Phase::Unknown => {
+                self.ask_task(&container, lost, deadline).await
+            }
+        }
         Ok(())
+    }
+
+    /// A container that has ended has no task: one that is left was not deleted in time.
+    async fn clean_up_task(self: &Arc<Self>, container: &Arc<Container>) {
+        if let Ok(task) = self.engine.tasks.get(&self.namespace, &container.record.id)
+            && let Err(error) = crate::pod::end_task(&*task).await
+        {
+            tracing::warn!(id = %container.record.id, %error, "a task of a container that has ended stays behind");
+        }
+    }
+
+    async fn ask_task(self: &Arc<Self>, container: &Arc<Container>, lost: bool, deadline: Instant) {
+        let task = match self.engine.tasks.get(&self.namespace, &container.record.id) {
+            Ok(task) => task,
+            Err(_) => {
+                if container.phase() != Phase::Created || lost {
+                    // Lost: told once, as ended with 255.
+                    self.tell_end(container, None, false).await;
+                }
+                return;
+            }
+        };
+        let asked = tokio::time::timeout_at(deadline.into(), task.state("")).await;
+        match asked {
+            Ok(Ok(state)) => self.take_up(container, task, state).await,
+            Ok(Err(error)) if error.kind() == Kind::NotFound => self.tell_end(container, None, false).await,
+            // It may answer later: its end is waited for all the same, and tells.
+            _ => {
+                container.state.send_modify(|state| state.unknown = true);
+                self.watch(container, task);
+            }
+        }
+    }
+
+    async fn take_up(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        task: Arc<dyn Task>,
+        state: model::task::State,
+    ) {
+        let pid = state.pid;
+        match state.phase {
+            TaskPhase::Running | TaskPhase::Paused | TaskPhase::Stopped | TaskPhase::Unknown => {
+                self.change(container, save::Durable::No, move |state| {
+                    state.unknown = false;
+                    state.pid = pid;
+                    if state.started_at == 0 {
+                        state.started_at = crate::now_nanos();
+                    }
+                })
+                .await;
+                self.watch(container, task);
+            }
+            // The daemon died between making and starting it: it never ran, and can be started still.
+            TaskPhase::Created => {
+                if let Err(error) = crate::pod::end_task(&*task).await {
+                    tracing::warn!(id = %container.record.id, %error, "a task that was never started stays behind");
+                }
+                container.state.send_modify(|state| state.unknown = false);
+            }
+        }
     }
 
     /// Removes a container whose pod nobody knows: its task, its snapshot, its directories and its record.
+    ///
+    /// # Errors
+    /// Part of it resists.
     pub(crate) async fn remove_orphan_container(self: &Arc<Self>, stored: Stored) -> Result<()> {
-        let _stored = stored;
-        Ok(())
+        if let Ok(task) = self.engine.tasks.get(&self.namespace, &stored.id) {
+            crate::pod::end_task(&*task).await?;
+        }
+        self.remove_parts(&stored.id, &stored.snapshotter).await
     }
 
     /// Removes directories that no container has: call it once everything is known.
+    ///
+    /// # Errors
+    /// The directories cannot be listed, or one resists.
     pub(crate) async fn sweep_container_dirs(self: &Arc<Self>) -> Result<()> {
-        Ok(())
+        let known: BTreeSet<String> =
+            self.containers.list().iter().map(|container| container.record.id.clone()).collect();
+        let parents = [self.root_dir().join("containers"), self.state_dir().join("containers")];
+        self.ctx()
+            .blocking(Lane::Disk, move |_| {
+                for parent in parents {
+                    for name in names(&parent)? {
+                        if !known.contains(&name) {
+                            super::remove::remove_dir(&parent.join(&name))?;
+                        }
+                    }
+                }
+                Ok(())
+            })
+            .await
+    }
+}
+
+/// The names in a directory; none when it is missing.
+pub(crate) fn names(dir: &std::path::Path) -> Result<Vec<String>> {
+    let failed = |error| Error::internal(format!("cannot list {}: {error}", dir.display()));
+    match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        entries => entries
+            .map_err(failed)?
+            .map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()).map_err(failed))
+            .collect(),
     }
 }

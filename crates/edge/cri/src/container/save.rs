@@ -30,40 +30,45 @@ pub(super) enum Durable {
 }
 
 impl Cri {
-    /// Changes how `container` stands; what was changed before it is on disk before it.
+    /// Changes how `container` stands, and answers what `change` does; what was changed before it is on disk before it.
     ///
     /// A disk that takes no file stops no container from ending: the change holds in memory, and the log tells.
-    pub(super) async fn change(
+    pub(super) async fn change<T: Default + Send + 'static>(
         &self,
         container: &Arc<Container>,
         durable: Durable,
-        change: impl FnOnce(&mut ContainerState) + Send + 'static,
-    ) {
+        change: impl FnOnce(&mut ContainerState) -> T + Send + 'static,
+    ) -> T {
         let changing = Arc::clone(container);
         let dir = self.container_root(&container.record.id);
         let ctx = self.ctx();
         let changed = ctx.blocking(Lane::Disk, move |_| {
             let _saving = changing.saving.lock().unwrap_or_else(PoisonError::into_inner);
             let mut state = changing.now();
-            change(&mut state);
-            let saved = save(&dir, &state, durable);
+            let answer = change(&mut state);
+            if let Err(error) = save(&dir, &state, durable) {
+                tracing::error!(id = %changing.record.id, %error, "failed to save the container's status");
+            }
             changing.state.send_replace(state);
-            saved
+            Ok(answer)
         });
-        if let Err(error) = changed.await {
-            tracing::error!(id = %container.record.id, %error, "failed to save the container's status");
-        }
+        changed.await.unwrap_or_else(|error| {
+            tracing::error!(id = %container.record.id, %error, "failed to change the container's status");
+            T::default()
+        })
     }
 }
 
 /// Writes the file.
 pub(super) fn save(dir: &Path, state: &ContainerState, durable: Durable) -> Result<()> {
-    let failed = |error: std::io::Error| io_failed(format_args!("cannot write {}/{FILE}", dir.display()), &error);
+    let failed =
+        |error: std::io::Error| io_failed(format_args!("cannot write {}/{FILE}", dir.display()), &error);
     let state = ContainerState { version: VERSION.into(), ..state.clone() };
     let text = serde_json::to_vec(&state).map_err(|error| failed(error.into()))?;
     let fresh = dir.join(".status");
     let mut options = std::fs::OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&fresh).map_err(failed)?;
+    let mut file =
+        options.write(true).create(true).truncate(true).mode(0o600).open(&fresh).map_err(failed)?;
     file.write_all(&text).map_err(failed)?;
     if durable == Durable::Yes {
         file.sync_data().map_err(failed)?;

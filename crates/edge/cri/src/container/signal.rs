@@ -6,9 +6,9 @@ use model::Result;
 
 /// Names of the signals 1 to 31, in order.
 const NAMES: [&str; 31] = [
-    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM",
-    "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF",
-    "WINCH", "IO", "PWR", "SYS",
+    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
+    "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ",
+    "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
 ];
 /// The first real-time signal that the C library leaves to programs.
 const RTMIN: u32 = 34;
@@ -97,7 +97,8 @@ mod tests {
         ] {
             assert_eq!(parse(text).unwrap(), number, "{text}");
         }
-        for text in ["", "0", "65", "NOPE", "RTMIN+99", "RTMAX-99", "-1", "RTMIN+4294967295", "SIG9x", "９"] {
+        for text in ["", "0", "65", "NOPE", "RTMIN+99", "RTMAX-99", "-1", "RTMIN+4294967295", "SIG9x", "９"]
+        {
             assert!(parse(text).is_err(), "{text}");
         }
     }

@@ -101,7 +101,8 @@ impl Cri {
             "config": container.record.config,
             "runtimeSpec": record::spec(&stored)?,
         });
-        serde_json::to_string(&info).map_err(|error| Error::internal(format!("failed to marshal info: {error}")))
+        serde_json::to_string(&info)
+            .map_err(|error| Error::internal(format!("failed to marshal info: {error}")))
     }
 }
 

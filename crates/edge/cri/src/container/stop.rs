@@ -1,13 +1,44 @@
-//! Stops a container.
+//! Stops a container: its signal and some grace, SIGKILL to all, and at last our own hand.
+//!
+//! Calls for the same container join: the signal goes once, and all wait for the one end.
+//!
+//! Invariant: bounded whatever the shim does; a container is told as ended only when its init was seen gone.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
+use ::spec::{Error, Kind};
 use api::runtime::v1;
-use model::Result;
+use model::task::Task;
+use model::{Lane, Result};
+use tokio::io::unix::AsyncFd;
 
+use super::exit::killed_by_hand;
+use super::kill;
+use super::signal::{self, SIGKILL, SIGTERM};
 use crate::Cri;
-use crate::state::Container;
+use crate::state::{Container, Phase};
+
+/// How long a start under way may hold up a stop.
+const START: Duration = Duration::from_secs(10);
+/// How long a container may take to end once everything in it was killed.
+const DEATH: Duration = Duration::from_secs(10);
+/// How long a shim may take to tell an end that we have seen; then it is asked whether it answers at all.
+const TELL: Duration = Duration::from_secs(2);
+/// How long a shim that answers may take to clean up.
+const CLEAN_UP: Duration = Duration::from_secs(40);
+
+/// What came of waiting for a container's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seen {
+    /// It is told.
+    Ended,
+    /// Its init is gone, but the shim does not say so.
+    Gone,
+    /// It goes on.
+    Nothing,
+}
 
 impl Cri {
     /// Stops a container, with a signal and some time if the caller grants it.
@@ -15,13 +46,154 @@ impl Cri {
         self: &Arc<Self>,
         request: v1::StopContainerRequest,
     ) -> Result<v1::StopContainerResponse> {
-        let _request = request;
+        let Some(container) = self.containers.find(&request.container_id)? else {
+            return Ok(v1::StopContainerResponse {});
+        };
+        let grace = Duration::from_secs(u64::try_from(request.timeout).unwrap_or(0));
+        let cri = Arc::clone(self);
+        Self::whole(async move { cri.stop(&container, grace).await }).await?;
         Ok(v1::StopContainerResponse {})
     }
 
-    /// Stops `container`.
+    /// Stops `container`. One that does not run is stopped.
     pub(super) async fn stop(self: &Arc<Self>, container: &Arc<Container>, grace: Duration) -> Result<()> {
-        let _both = (container, grace);
+        if container.phase() == Phase::Created
+            && let Ok(_started) = tokio::time::timeout(START, container.turn.lock()).await
+            && container.phase() == Phase::Created
+        {
+            return Ok(());
+        }
+        if container.phase() == Phase::Exited {
+            return Ok(());
+        }
+        let id = &container.record.id;
+        let task = match self.engine.tasks.get(&self.namespace, id) {
+            Ok(task) => task,
+            Err(error) if error.kind() == Kind::NotFound => return self.stop_without_task(container).await,
+            Err(error) => return Err(error.context(format_args!("failed to get task for container {id:?}"))),
+        };
+        if container.phase() == Phase::Unknown {
+            self.watch(container, Arc::clone(&task));
+        }
+        let pid = [container.now().pid, task.pid()].into_iter().find(|&pid| pid != 0).unwrap_or(0);
+        if grace > Duration::ZERO {
+            self.signal_once(container, &*task, pid).await?;
+            match self.wait(container, &*task, pid, grace).await {
+                Seen::Ended => return Ok(()),
+                Seen::Gone => return self.end_by_hand(container, pid).await,
+                Seen::Nothing => {}
+            }
+        }
+        self.kill(container, &*task, pid).await
+    }
+
+    /// Sends the stop signal, unless an earlier call has.
+    async fn signal_once(&self, container: &Container, task: &dyn Task, pid: u32) -> Result<()> {
+        if container.signaled.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let id = &container.record.id;
+        let signal = match container.record.stop_signal.as_str() {
+            "" => SIGTERM,
+            text => signal::parse(text)
+                .map_err(|error| error.context(format_args!("failed to parse stop signal {text:?}")))?,
+        };
+        match task.kill("", signal, false).await {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == Kind::NotFound => Ok(()),
+            Err(error) => {
+                tracing::warn!(%id, %error, "the shim does not signal the container; signalling its init by hand");
+                let id = id.clone();
+                self.ctx().blocking(Lane::Wait, move |_| kill::init(pid, &id, signal)).await.map(drop)
+            }
+        }
+    }
+
+    /// Kills everything in `container`, by its shim or by hand.
+    async fn kill(self: &Arc<Self>, container: &Arc<Container>, task: &dyn Task, pid: u32) -> Result<()> {
+        let id = &container.record.id;
+        let patience = match task.kill("", SIGKILL, true).await {
+            Ok(()) => DEATH,
+            Err(error) if error.kind() == Kind::NotFound => DEATH,
+            Err(error) => {
+                tracing::warn!(%id, %error, "the shim does not kill the container");
+                Duration::ZERO
+            }
+        };
+        match self.wait(container, task, pid, patience).await {
+            Seen::Ended => Ok(()),
+            Seen::Gone => self.end_by_hand(container, pid).await,
+            Seen::Nothing => {
+                tracing::warn!(%id, pid, "killing the container's processes by hand");
+                self.end_by_hand(container, pid).await
+            }
+        }
+    }
+
+    /// Stops a container that has no task: its end was not told, or its task is lost.
+    async fn stop_without_task(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
+        if container.watched.load(Ordering::Acquire) && ended_within(container, CLEAN_UP).await {
+            return Ok(());
+        }
+        self.end_by_hand(container, container.now().pid).await
+    }
+
+    /// Kills what is left of `container` and keeps that it has ended.
+    ///
+    /// # Errors
+    /// `DeadlineExceeded`: its init does not go even so, as one that waits for a dead disk.
+    async fn end_by_hand(&self, container: &Arc<Container>, pid: u32) -> Result<()> {
+        let id = container.record.id.clone();
+        let gone = self.ctx().blocking(Lane::Wait, move |_| kill::all(pid, &id)).await?;
+        // A shim that lives tells it better than we can.
+        if ended_within(container, TELL).await {
+            return Ok(());
+        }
+        if !gone {
+            let id = &container.record.id;
+            let text = format!("failed to kill container {id:?}: process {pid} does not end");
+            return Err(Error::new(Kind::DeadlineExceeded, text));
+        }
+        let exit = (pid != 0).then(|| killed_by_hand(pid));
+        self.tell_end(container, exit, false).await;
         Ok(())
     }
+
+    /// Waits for the end of `container`.
+    async fn wait(&self, container: &Container, task: &dyn Task, pid: u32, within: Duration) -> Seen {
+        let deadline = Instant::now() + within;
+        let Some(init) = kill::open_init(pid, &container.record.id) else {
+            return self.wait_for_word(container, task).await;
+        };
+        let Ok(init) = AsyncFd::new(init) else { return Seen::Nothing };
+        // Both arms are cancel-safe: a state that changed stays changed, a process that ended stays ended.
+        tokio::select! {
+            ended = ended_within(container, deadline.saturating_duration_since(Instant::now())) => {
+                if ended { Seen::Ended } else { Seen::Nothing }
+            }
+            _gone = init.readable() => self.wait_for_word(container, task).await,
+        }
+    }
+
+    /// Waits until the end of `container`, whose init is gone, is told; for as long as its shim answers.
+    async fn wait_for_word(&self, container: &Container, task: &dyn Task) -> Seen {
+        let deadline = Instant::now() + CLEAN_UP;
+        while Instant::now() < deadline {
+            if ended_within(container, TELL).await {
+                return Seen::Ended;
+            }
+            match task.state("").await {
+                Err(error) if error.kind() != Kind::NotFound => return Seen::Gone,
+                _ => {}
+            }
+        }
+        Seen::Gone
+    }
+}
+
+/// Whether `container` is told as ended, now or within some time.
+async fn ended_within(container: &Container, within: Duration) -> bool {
+    let mut state = container.state.subscribe();
+    let ended = state.wait_for(|state| state.phase() == Phase::Exited);
+    matches!(tokio::time::timeout(within, ended).await, Ok(Ok(_)))
 }

@@ -3,6 +3,8 @@
 mod files;
 mod handler;
 mod list;
+mod network;
+pub mod record;
 mod remove;
 mod run;
 mod status;
@@ -10,3 +12,6 @@ mod stop;
 mod update;
 
 pub use files::Files;
+pub use network::Networks;
+pub(crate) use network::restore as restore_network;
+pub(crate) use run::end_task;

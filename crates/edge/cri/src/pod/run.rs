@@ -1,12 +1,41 @@
 //! Makes a pod and starts it: its network, its namespaces, its cgroup.
+//!
+//! ```text
+//! name ─► lease ─► files ∥ network ─► record ─► task (created, started) ─► ready ─► events, exit watch
+//! ```
+//!
+//! Invariant: every step registers its own undo; a pod that could not be made whole leaves nothing, and one whose undo
+//! fails stays as not ready, so that the kubelet's removal tries again.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
-use ::spec::Error;
+use ::spec::{ContainerId, Error, Kind, Labels, LeaseId};
 use api::runtime::v1;
-use model::Result;
+use model::snapshot::Mount;
+use model::task::{Create, Exit, Stdio, Task};
+use model::undo::Undo;
+use model::{Ctx, Lane, Result};
 
-use crate::Cri;
+use super::record::{self, Rootfs};
+use super::{files, network};
+use crate::spec::pod::{self as builder, PodInput};
+use crate::spec::user::Accounts;
+use crate::spec::{Host, PodFiles};
+use crate::state::{Pod, PodPhase, PodRecord, PodState, Reserved};
+use crate::{Cri, container, nanos, now_nanos};
+
+/// The most bytes of a part of a pod's name.
+const MAX_NAME: usize = 512;
+
+/// What the sandbox runs on.
+struct Root {
+    rootfs: Rootfs,
+    path: String,
+    mounts: Vec<Mount>,
+    process: ::spec::image::ProcessConfig,
+    accounts: Accounts,
+}
 
 impl Cri {
     /// Makes a pod and starts it: its network, its namespaces, its cgroup.
@@ -14,7 +43,307 @@ impl Cri {
         self: &Arc<Self>,
         request: v1::RunPodSandboxRequest,
     ) -> Result<v1::RunPodSandboxResponse> {
-        let _request = request;
-        Err(Error::unimplemented("RunPodSandbox"))
+        let config = request.config.ok_or_else(|| Error::invalid("sandbox config must not be empty"))?;
+        let name = name_of(&config)?;
+        let handler = self.choose_handler(&config, &request.runtime_handler)?;
+        let id = container::new_id()?;
+        let reserved = self.pod_names.reserve(&name, &id)?;
+        let on_host = crate::state::namespaces(&config).network == v1::NamespaceMode::Node as i32;
+        let netns = if on_host { None } else { Some(self.fresh_netns().await?) };
+        let record = PodRecord {
+            id: id.clone(),
+            name,
+            runtime_handler: request.runtime_handler,
+            handler,
+            created_at: now_nanos(),
+            netns,
+            config,
+            ..PodRecord::default()
+        };
+        let cri = Arc::clone(self);
+        Self::whole(async move { cri.make_pod(record, reserved).await }).await?;
+        Ok(v1::RunPodSandboxResponse { pod_sandbox_id: id })
     }
+
+    async fn make_pod(self: &Arc<Self>, record: PodRecord, reserved: Reserved) -> Result<()> {
+        let pod = Arc::new(Pod::new(record, PodState::default()));
+        let _turn = pod.turn.lock().await;
+        let mut undo = Undo::default();
+        match self.make_steps(&pod, &mut undo).await {
+            Ok(task) => {
+                undo.commit();
+                reserved.keep();
+                let created = v1::ContainerEventType::ContainerCreatedEvent;
+                self.tell(created, &pod.record.id, &pod.record.id);
+                self.tell(v1::ContainerEventType::ContainerStartedEvent, &pod.record.id, &pod.record.id);
+                self.watch_pod(&pod, task);
+                Ok(())
+            }
+            Err(error) => {
+                let undone = tokio::time::timeout(self.config.cleanup_timeout, undo.roll_back(error)).await;
+                self.pods.remove(&pod.record.id);
+                let late =
+                    |_| Error::new(Kind::DeadlineExceeded, "undoing a failed RunPodSandbox took too long");
+                Err(undone.unwrap_or_else(late))
+            }
+        }
+    }
+
+    async fn make_steps(self: &Arc<Self>, pod: &Arc<Pod>, undo: &mut Undo) -> Result<Arc<dyn Task>> {
+        let id = &pod.record.id;
+        let handler = self.handler(pod)?.clone();
+        self.take_lease(id, undo).await?;
+        let made = self.pod_root(pod, undo).await?;
+        self.make_files(pod, undo).await?;
+        let setup = match &pod.record.netns {
+            Some(netns) => Some(self.join_network(pod, netns, undo).await?),
+            None => None,
+        };
+        pod.state.send_modify(|state| network::note(state, setup, self.config.runtime.cni.ip_pref));
+        let spec = self.pod_spec(pod, &handler, &made).await?;
+        let kept = record::stored(&pod.record, &handler, &made.rootfs, &spec)?;
+        let runtime = kept.runtime.clone();
+        let spec_json = kept.spec.as_ref().map(|any| any.value.clone()).unwrap_or_default();
+        self.keep_record(kept, undo).await?;
+        let create = Create {
+            namespace: self.namespace.clone(),
+            id: id.parse::<ContainerId>()?,
+            runtime: runtime.name,
+            runtime_options: runtime.options,
+            task_options: None,
+            spec: spec_json,
+            rootfs: made.mounts,
+            stdio: Stdio::default(),
+            beside: None,
+        };
+        self.engine
+            .tasks
+            .create(create)
+            .await
+            .map_err(|error| error.context("failed to create containerd task"))?;
+        let task = self.engine.tasks.get(&self.namespace, id)?;
+        let gone = Arc::clone(&task);
+        undo.push("remove the sandbox's task", move || async move { end_task(&*gone).await.map(drop) });
+        let pid = task.start("").await.map_err(|error| error.context("failed to start sandbox task"))?;
+        pod.state.send_modify(|state| state.pid = pid);
+        self.nri.run_pod(pod).await.map_err(|error| error.context("NRI RunPodSandbox failed"))?;
+        pod.state.send_modify(|state| state.phase = PodPhase::Ready);
+        self.pods.add(Arc::clone(pod));
+        Ok(task)
+    }
+
+    /// A lease with the pod's id holds what its containers are made of.
+    async fn take_lease(self: &Arc<Self>, id: &str, undo: &mut Undo) -> Result<()> {
+        let lease: LeaseId = id.parse()?;
+        self.on_disk(&self.ctx(), move |engine, cx| {
+            engine.leases.create(cx, Some(&lease), &Labels::default()).map(drop)
+        })
+        .await
+        .map_err(|error| error.context("failed to create lease for sandbox"))?;
+        let (cri, id) = (Arc::clone(self), id.to_owned());
+        undo.push("delete the lease", move || async move { cri.drop_lease(&id).await });
+        Ok(())
+    }
+
+    /// Ends a pod's lease. May be repeated.
+    pub(crate) async fn drop_lease(&self, id: &str) -> Result<()> {
+        let id = id.to_owned();
+        gone(self.on_disk(&self.ctx(), move |engine, cx| engine.leases.delete(cx, &id)).await)
+    }
+
+    /// What the sandbox runs on: the built-in pause, or the configured image's snapshot.
+    async fn pod_root(self: &Arc<Self>, pod: &Pod, undo: &mut Undo) -> Result<Root> {
+        let name = self.config.images.sandbox_image.clone();
+        if name.is_empty() {
+            let (rootfs, program) = (self.pause_rootfs(), self.config.pause_program.clone());
+            let path = rootfs.display().to_string();
+            self.ctx().blocking(Lane::Disk, move |_| files::make_pause_rootfs(&rootfs, &program)).await?;
+            return Ok(Root {
+                rootfs: Rootfs::default(),
+                path,
+                mounts: Vec::new(),
+                process: builder::builtin(),
+                accounts: Accounts::default(),
+            });
+        }
+        let image = self.ensure_image(&name, &pod.record.handler).await;
+        let image =
+            image.map_err(|error| error.context(format_args!("failed to get sandbox image {name:?}")))?;
+        let snapshotter = self.snapshotter_of(&pod.record.handler);
+        self.ensure_unpacked(&image, &snapshotter).await?;
+        let (driver, id, chain_id) =
+            (self.engine.snapshotter(&snapshotter)?, pod.record.id.clone(), image.chain_id.clone());
+        let lease: LeaseId = id.parse()?;
+        let (making, key) = (Arc::clone(&driver), id.clone());
+        let ctx = self.ctx().with_lease(lease);
+        let (mounts, accounts) = self
+            .on_disk(&ctx, move |_, cx| {
+                let mounts = making.prepare(cx, &key, &chain_id, &Labels::default())?;
+                let accounts = Accounts::of_snapshot(&mounts)?;
+                Ok((mounts, accounts))
+            })
+            .await?;
+        let ctx = self.ctx();
+        undo.push("remove the sandbox's snapshot", move || async move {
+            gone(ctx.blocking(Lane::Disk, move |cx| driver.remove(cx, &id)).await)
+        });
+        let process = image.config.config.clone();
+        Ok(Root {
+            rootfs: Rootfs { image: name, snapshotter },
+            path: "rootfs".into(),
+            mounts,
+            process,
+            accounts,
+        })
+    }
+
+    async fn make_files(self: &Arc<Self>, pod: &Pod, undo: &mut Undo) -> Result<()> {
+        let files = self.pod_files(&pod.record.id);
+        let removing = files.clone();
+        undo.push("remove the pod's files", move || async move {
+            Ctx::background().blocking(Lane::Disk, move |_| removing.remove()).await
+        });
+        let config = pod.record.config.clone();
+        self.ctx().blocking(Lane::Disk, move |_| files.make(&config)).await
+    }
+
+    async fn pod_spec(
+        &self,
+        pod: &Pod,
+        handler: &crate::config::Handler,
+        made: &Root,
+    ) -> Result<::spec::runtime::Spec> {
+        let files = self.pod_files(&pod.record.id);
+        let seen = PodFiles {
+            hostname: files.hostname(),
+            hosts: files.hosts(),
+            resolv_conf: files.resolv_conf(),
+            shm: files.shm(),
+        };
+        let input = PodInput {
+            id: &pod.record.id,
+            config: &pod.record.config,
+            handler,
+            runtime: &self.config.runtime,
+            host: &self.host,
+            image: &made.process,
+            image_name: &made.rootfs.image,
+            root: &made.path,
+            accounts: &made.accounts,
+            netns: pod.record.netns.as_deref(),
+            userns: None,
+            files: &seen,
+        };
+        let facts = builder::facts(&input, &|_| false)?;
+        builder::build(&input, &facts)
+            .map_err(|error| error.context("failed to generate sandbox container spec"))
+    }
+
+    async fn keep_record(self: &Arc<Self>, kept: model::container::Container, undo: &mut Undo) -> Result<()> {
+        let id = kept.id.clone();
+        self.on_disk(&self.ctx(), move |engine, cx| engine.containers.create(cx, &kept).map(drop))
+            .await
+            .map_err(|error| error.context("failed to create containerd container"))?;
+        let cri = Arc::clone(self);
+        undo.push("delete the sandbox's record", move || async move { cri.drop_record(&id).await });
+        Ok(())
+    }
+
+    /// Deletes the record of a sandbox or a container. May be repeated.
+    pub(crate) async fn drop_record(&self, id: &str) -> Result<()> {
+        let id = id.to_owned();
+        gone(self.on_disk(&self.ctx(), move |engine, cx| engine.containers.delete(cx, &id)).await)
+    }
+
+    /// Waits for the end of a pod's sandbox from now on.
+    pub(crate) fn watch_pod(self: &Arc<Self>, pod: &Arc<Pod>, task: Arc<dyn Task>) {
+        self.in_background(watch(Arc::downgrade(self), Arc::clone(pod), task));
+    }
+}
+
+/// Waits for the sandbox's end, and tells it.
+async fn watch(cri: Weak<Cri>, pod: Arc<Pod>, task: Arc<dyn Task>) {
+    let exit = loop {
+        match task.wait("").await {
+            Ok(exit) => break Some(exit),
+            Err(error) if error.kind() == Kind::NotFound => break None,
+            Err(error) => tracing::warn!(id = %pod.record.id, %error, "cannot wait for the sandbox's end"),
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let Some(cri) = cri.upgrade() else { return };
+        if cri.engine.tasks.get(&cri.namespace, &pod.record.id).is_err() {
+            break None;
+        }
+    };
+    let Some(cri) = cri.upgrade() else { return };
+    if let Err(error) = gone(task.delete().await.map(drop)) {
+        tracing::warn!(id = %pod.record.id, %error, "the sandbox's task stays behind");
+    }
+    cri.pod_ended(&pod, exit);
+}
+
+impl Cri {
+    /// Notes that a pod's sandbox has ended, and tells it once.
+    pub(crate) fn pod_ended(self: &Arc<Self>, pod: &Pod, exit: Option<Exit>) {
+        let news = pod.state.send_if_modified(|state| {
+            let news = state.exit.is_none();
+            state.phase = PodPhase::NotReady;
+            state.pid = 0;
+            if news {
+                state.exit =
+                    Some(exit.as_ref().map_or((255, now_nanos()), |exit| (exit.status, nanos(exit.at))));
+            }
+            news
+        });
+        if news {
+            self.tell(v1::ContainerEventType::ContainerStoppedEvent, &pod.record.id, &pod.record.id);
+        }
+    }
+}
+
+/// How long a sandbox may take to end once it is killed.
+const DEATH: Duration = Duration::from_secs(10);
+
+/// SIGKILL.
+const SIGKILL: u32 = 9;
+
+/// Kills and deletes a sandbox's task. May be repeated.
+///
+/// # Errors
+/// The shim does not do it in time.
+pub(crate) async fn end_task(task: &dyn Task) -> Result<Option<Exit>> {
+    gone(task.kill("", SIGKILL, true).await)?;
+    match tokio::time::timeout(DEATH, task.wait("")).await {
+        Err(_) => {
+            return Err(Error::new(Kind::DeadlineExceeded, "the sandbox does not end although it was killed"));
+        }
+        Ok(Err(error)) if error.kind() != Kind::NotFound => return Err(error),
+        Ok(_) => {}
+    }
+    match task.delete().await {
+        Ok(exit) => Ok(Some(exit)),
+        Err(error) if error.kind() == Kind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Success also when there is nothing any more.
+pub(super) fn gone(outcome: Result<()>) -> Result<()> {
+    match outcome {
+        Err(error) if error.kind() == Kind::NotFound => Ok(()),
+        outcome => outcome,
+    }
+}
+
+/// `name_namespace_uid_attempt`, which is unique on a node.
+fn name_of(config: &v1::PodSandboxConfig) -> Result<String> {
+    let metadata = config.metadata.as_ref();
+    let metadata = metadata.ok_or_else(|| Error::invalid("sandbox config must include metadata"))?;
+    for part in [&metadata.name, &metadata.namespace, &metadata.uid] {
+        if part.len() > MAX_NAME || part.contains(|c: char| c.is_control()) {
+            return Err(Error::invalid(format!("{part:?} cannot be part of a pod's name")));
+        }
+    }
+    let v1::PodSandboxMetadata { name, uid, namespace, attempt } = metadata;
+    Ok(format!("{name}_{namespace}_{uid}_{attempt}"))
 }

@@ -5,18 +5,16 @@ use std::sync::Arc;
 use ::spec::Error;
 use api::runtime::v1;
 use model::Result;
+use serde_json::json;
 
+use super::list::state_of;
 use crate::Cri;
-use crate::state::{Pod, PodPhase};
+use crate::state::Pod;
 
 impl Cri {
     /// How `pod` stands.
     pub(crate) fn status_of_pod(&self, pod: &Pod) -> v1::PodSandboxStatus {
         let (record, state) = (&pod.record, pod.now());
-        let phase = match state.phase {
-            PodPhase::Ready => v1::PodSandboxState::SandboxReady,
-            PodPhase::Making | PodPhase::NotReady | PodPhase::Unknown => v1::PodSandboxState::SandboxNotready,
-        };
         let address = |address: &std::net::IpAddr| v1::PodIp { ip: address.to_string() };
         let network = (!pod.on_host_network()).then(|| v1::PodSandboxNetworkStatus {
             ip: state.addresses.first().map(ToString::to_string).unwrap_or_default(),
@@ -25,7 +23,7 @@ impl Cri {
         v1::PodSandboxStatus {
             id: record.id.clone(),
             metadata: record.config.metadata.clone(),
-            state: phase.into(),
+            state: state_of(state.phase).into(),
             created_at: record.created_at,
             network: Some(network.unwrap_or_default()),
             linux: Some(v1::LinuxPodSandboxStatus {
@@ -42,7 +40,47 @@ impl Cri {
         self: &Arc<Self>,
         request: v1::PodSandboxStatusRequest,
     ) -> Result<v1::PodSandboxStatusResponse> {
-        let _request = request;
-        Err(Error::unimplemented("PodSandboxStatus"))
+        let pod = self
+            .pods
+            .get(&request.pod_sandbox_id)
+            .map_err(|error| error.context("an error occurred when try to find sandbox"))?;
+        let containers = self.containers_of(&pod.record.id);
+        let info = match request.verbose {
+            true => [("info".to_owned(), self.verbose_pod(&pod).await?)].into(),
+            false => std::collections::BTreeMap::new(),
+        };
+        Ok(v1::PodSandboxStatusResponse {
+            status: Some(self.status_of_pod(&pod)),
+            info,
+            containers_statuses: containers.iter().map(|container| self.status_of(container)).collect(),
+            timestamp: crate::now_nanos(),
+        })
+    }
+
+    /// What `crictl inspectp` shows beside the status, as containerd's JSON.
+    async fn verbose_pod(&self, pod: &Pod) -> Result<String> {
+        let id = pod.record.id.clone();
+        let kept = self.on_disk(&self.ctx(), move |engine, cx| engine.containers.get(cx, &id)).await?;
+        let state = pod.now();
+        let spec: serde_json::Value =
+            kept.spec.as_ref().and_then(|any| serde_json::from_slice(&any.value).ok()).unwrap_or_default();
+        let process = if state.pid == 0 { "deleted" } else { "running" };
+        let closed = pod.record.netns.as_ref().is_some_and(|path| !net::netns::exists(path));
+        let info = json!({
+            "pid": state.pid,
+            "processStatus": process,
+            "netNamespaceClosed": closed,
+            "image": kept.image,
+            "snapshotKey": kept.snapshot_key,
+            "snapshotter": kept.snapshotter,
+            "runtimeHandler": pod.record.runtime_handler,
+            "runtimeType": kept.runtime.name,
+            "runtimeOptions": kept.runtime.options.as_ref().map(|options| &options.type_url),
+            "config": pod.record.config,
+            "runtimeSpec": spec,
+            "cniResult": state.network,
+        });
+        serde_json::to_string(&info)
+            .map_err(|error| Error::internal(format!("failed to marshal info: {error}")))
     }
 }

@@ -1,12 +1,16 @@
-//! Ends every process of a pod and gives its network back. May be repeated; an unknown pod is no error.
+//! Ends every process of a pod and gives its network back.
+//!
+//! Invariant: one step that fails keeps no other from being tried, and every step can be repeated.
 
 use std::sync::Arc;
 
-use ::spec::Error;
+use ::spec::{Error, Kind};
 use api::runtime::v1;
-use model::Result;
+use model::{Lane, Result};
 
+use super::run::{end_task, gone};
 use crate::Cri;
+use crate::state::{Pod, PodPhase};
 
 impl Cri {
     /// Ends every process of a pod and gives its network back. May be repeated; an unknown pod is no error.
@@ -14,7 +18,63 @@ impl Cri {
         self: &Arc<Self>,
         request: v1::StopPodSandboxRequest,
     ) -> Result<v1::StopPodSandboxResponse> {
-        let _request = request;
-        Err(Error::unimplemented("StopPodSandbox"))
+        if let Some(pod) = self.pods.find(&request.pod_sandbox_id)? {
+            let cri = Arc::clone(self);
+            Self::whole(async move {
+                let _turn = pod.turn.lock().await;
+                cri.stop_pod(&pod).await
+            })
+            .await?;
+        }
+        Ok(v1::StopPodSandboxResponse {})
     }
+
+    /// Stops `pod`, whose turn the caller holds.
+    pub(super) async fn stop_pod(self: &Arc<Self>, pod: &Arc<Pod>) -> Result<()> {
+        let mut failures = Vec::new();
+        let mut note = |what: &str, outcome: Result<()>| {
+            if let Err(error) = outcome {
+                failures.push(error.context(what));
+            }
+        };
+        let was_ready = pod.state.borrow().phase == PodPhase::Ready;
+        note("failed to stop containers", self.stop_pod_containers(pod).await);
+        note("failed to stop sandbox container", self.end_sandbox(pod).await);
+        note("failed to destroy network for sandbox", self.leave_network(pod).await);
+        let files = self.pod_files(&pod.record.id);
+        note(
+            "failed to unmount sandbox files",
+            self.ctx().blocking(Lane::Disk, move |_| files.unmount()).await,
+        );
+        if was_ready {
+            note("NRI failed to stop sandbox", self.nri.stop_pod(pod).await);
+        }
+        all_of(failures)
+    }
+
+    async fn end_sandbox(self: &Arc<Self>, pod: &Arc<Pod>) -> Result<()> {
+        match self.engine.tasks.get(&self.namespace, &pod.record.id) {
+            Ok(task) => {
+                let exit = end_task(&*task).await?;
+                self.pod_ended(pod, exit);
+            }
+            Err(error) => {
+                gone(Err(error))?;
+                self.pod_ended(pod, None);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Success when nothing failed; else the first kind with every text.
+pub(super) fn all_of(failures: Vec<Error>) -> Result<()> {
+    let Some(first) = failures.first() else { return Ok(()) };
+    let kind = match first.kind() {
+        // The kubelet takes this for success.
+        Kind::NotFound => Kind::Internal,
+        kind => kind,
+    };
+    let texts: Vec<&str> = failures.iter().map(Error::text).collect();
+    Err(Error::new(kind, texts.join("; ")))
 }

@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, watch};
 
 use super::Registered;
-use crate::container::Logger;
 
 /// What a container was made of; kept as JSON with its record in the store.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -113,8 +112,6 @@ pub struct Container {
     pub watched: AtomicBool,
     /// What its init runs as, once somebody asked.
     pub process: OnceLock<Arc<Process>>,
-    /// Writes its log, when its shim does not.
-    pub logger: std::sync::Mutex<Option<Arc<Logger>>>,
 }
 
 impl Container {
@@ -128,7 +125,6 @@ impl Container {
             signaled: AtomicBool::new(false),
             watched: AtomicBool::new(false),
             process: OnceLock::new(),
-            logger: std::sync::Mutex::default(),
         }
     }
 

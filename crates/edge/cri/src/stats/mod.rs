@@ -1,5 +1,27 @@
 //! What pods and containers use.
 
 mod container;
+mod disk;
 mod metrics;
 mod pod;
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+pub(crate) use disk::{Disk, DiskUse};
+
+use crate::Cri;
+
+impl Cri {
+    /// Begins to measure in the background.
+    pub(crate) fn start_stats(self: &Arc<Self>) {
+        let period = self.config.images.stats_collect_period;
+        self.in_background(disk::watch(Arc::downgrade(self), period));
+    }
+}
+
+/// The time, in nanoseconds since 1970.
+pub(crate) fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}

@@ -1,17 +1,106 @@
-//! Answers a URL at which a running container's streams are joined.
+//! A running container's own streams, joined by a client.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use ::spec::Error;
 use api::runtime::v1;
 use model::Result;
+use model::task::{Attach, Task};
+use tokio::net::unix::pipe;
 
+use super::channel::{Channels, Incoming, Wanted};
+use super::fifo::{self, Fifos, Streams};
+use super::status::Outcome;
+use super::{Agreed, copy, exec};
 use crate::Cri;
 
 impl Cri {
     /// Answers a URL at which a running container's streams are joined.
     pub(crate) async fn attach(self: &Arc<Self>, request: v1::AttachRequest) -> Result<v1::AttachResponse> {
-        let _request = request;
-        Err(Error::unimplemented("Attach"))
+        if request.container_id.is_empty() {
+            return Err(Error::invalid("missing required container_id"));
+        }
+        let wanted =
+            Wanted { stdin: request.stdin, stdout: request.stdout, stderr: request.stderr, tty: request.tty };
+        exec::check(wanted)?;
+        let container = self.containers.get(&request.container_id)?;
+        self.running_task(&container)?;
+        let agreed = Agreed::Attach { container: container.record.id.clone(), wanted };
+        Ok(v1::AttachResponse { url: self.streaming.url(agreed)? })
+    }
+}
+
+/// Joins until the container has ended, or the client has gone.
+pub async fn run(cri: &Arc<Cri>, id: &str, wanted: Wanted, channels: &mut Channels) -> Outcome {
+    match steps(cri, id, wanted, channels).await {
+        Ok(()) => Outcome::Exited(0),
+        Err(error) => Outcome::Failed(error.text().to_owned()),
+    }
+}
+
+async fn steps(cri: &Arc<Cri>, id: &str, wanted: Wanted, channels: &mut Channels) -> Result<()> {
+    let container = cri.containers.get(id)?;
+    let task = cri.running_task(&container)?;
+    let dir = cri
+        .state_dir()
+        .join("containers")
+        .join(&container.record.id)
+        .join("io")
+        .join(crate::container::new_id()?);
+    let tty = container.record.config.tty;
+    let streams =
+        Streams { stdin: false, stdout: wanted.stdout, stderr: wanted.stderr && !tty, terminal: false };
+    let ctx = cri.ctx();
+    let mut fifos = Fifos::make(&ctx, dir.clone(), streams).await?;
+    let path = |name: &str| (!name.is_empty()).then(|| name.into());
+    let joined = Attach { stdin: None, stdout: path(&fifos.stdio.stdout), stderr: path(&fifos.stdio.stderr) };
+    let attached = cri.attach_output(&container, joined).await;
+    let outcome = match attached {
+        Ok(()) => {
+            let once = container.record.config.stdin_once;
+            let feeding = feed(&*task, fifos.stdin.take(), once, channels.stdin.take());
+            let sizing = exec::follow_size(&*task, "", channels.resize.take());
+            let error = channels.error.clone();
+            // The first end of an output, the container's end or the client's going ends it; what is behind is dropped.
+            tokio::select! {
+                () = copy::output_while_there(fifos.stdout.take(), channels.stdout.clone()) => {}
+                () = copy::output_while_there(fifos.stderr.take(), channels.stderr.clone()) => {}
+                () = error.gone() => {}
+                _ended = task.wait("") => {}
+                never = async {
+                    tokio::join!(feeding, sizing);
+                    std::future::pending::<Infallible>().await
+                } => match never {},
+            }
+            Ok(())
+        }
+        Err(error) => Err(error),
+    };
+    fifo::remove(&ctx, &dir).await;
+    outcome
+}
+
+/// Feeds the container's input; closes it behind the first client when the container asked for that.
+async fn feed(task: &dyn Task, fifo: Option<pipe::Sender>, once: bool, client: Option<Incoming>) {
+    let (Some(mut fifo), Some(mut client)) = (fifo, client) else { return };
+    copy::input(&mut client, &mut fifo).await;
+    drop(fifo);
+    if once && let Err(error) = task.close_stdin("").await {
+        tracing::debug!(%error, "cannot close the standard input");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_are_asked_for_as_containerd_wants_them() {
+        let wanted = |stdin, stdout, stderr, tty| exec::check(Wanted { stdin, stdout, stderr, tty });
+        assert!(wanted(true, false, false, false).is_ok());
+        let error: Error = wanted(false, false, false, true).unwrap_err();
+        assert!(error.text().starts_with("one of stdin, stdout, or stderr must be set"), "{error}");
+        assert!(wanted(true, true, true, true).unwrap_err().text().starts_with("tty and stderr"));
     }
 }

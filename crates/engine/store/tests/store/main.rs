@@ -12,4 +12,5 @@ mod images;
 mod leases;
 mod namespaces;
 mod races;
+mod sandboxes;
 mod snapshots;

@@ -1,0 +1,174 @@
+//! The HTTP server of streams.
+
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use ::spec::Error;
+use http::{Method, Request, StatusCode};
+use hyper::body::Incoming as Body;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use model::{Ctx, Lane, Result};
+use net::netlink::{Connection, Protocol, address, link};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
+
+use super::session::{self, Answer, Session, refuse};
+use super::tls;
+use crate::Cri;
+
+/// How many clients are served at once; more wait to be accepted.
+const MAX_CLIENTS: usize = 4096;
+
+/// How long a client may take to say what it wants.
+const HEADERS: Duration = Duration::from_secs(30);
+
+/// How long to wait when no connection can be accepted.
+const RETRY: Duration = Duration::from_millis(50);
+
+/// The running server; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Server(JoinHandle<()>);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Server {
+    /// Listens and serves what `cri` agrees to from now on.
+    ///
+    /// # Errors
+    /// The address cannot be listened on, or the certificate cannot be used.
+    pub async fn start(cri: &Arc<Cri>) -> Result<Self> {
+        let config = &cri.config.stream;
+        let acceptor = tls::acceptor(&config.tls).await?;
+        let address = match config.address.as_str() {
+            "" => first_address().await?,
+            text => text
+                .parse()
+                .map_err(|_| Error::invalid(format!("stream_server_address {text:?} is no address")))?,
+        };
+        let address = SocketAddr::new(address, config.port);
+        let failed = |error| Error::unavailable(format!("cannot listen on {address} for streams: {error}"));
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let local = listener.local_addr().map_err(failed)?;
+        let scheme = if acceptor.is_some() { "https" } else { "http" };
+        // Only one server is started for one `Cri`.
+        let _first = cri.streaming.base.set(format!("{scheme}://{local}"));
+        tracing::info!(address = %local, "streaming server listens");
+        Ok(Self(tokio::spawn(accept(Arc::downgrade(cri), listener, acceptor))))
+    }
+}
+
+/// The first address of this host that is not loopback, as containerd takes it; IPv4 before IPv6.
+async fn first_address() -> Result<IpAddr> {
+    let addresses = addresses().await?;
+    let found = addresses.iter().find(|address| address.is_ipv4()).or(addresses.first()).copied();
+    found.ok_or_else(|| Error::unavailable("this host has no address to listen on for streams"))
+}
+
+/// The addresses by which others may reach this host.
+pub async fn addresses() -> Result<Vec<IpAddr>> {
+    let list = |_: &model::Cx<'_>| {
+        let mut connection = Connection::open(Protocol::Route)?;
+        let mut found = Vec::new();
+        for link in link::list(&mut connection)? {
+            found.extend(address::list(&mut connection, link.index)?);
+        }
+        Ok(found)
+    };
+    let failed =
+        |error: net::netlink::Error| Error::internal(format!("cannot list this host's addresses: {error}"));
+    let found = Ctx::background().blocking(Lane::Disk, move |cx| list(cx).map_err(failed)).await?;
+    let reachable = |address: &IpAddr| match address {
+        IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
+        IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
+    };
+    Ok(found.into_iter().map(|found| found.net.address).filter(reachable).collect())
+}
+
+/// Accepts clients until the daemon ends; every client's task ends with this one.
+async fn accept(cri: Weak<Cri>, listener: TcpListener, acceptor: Option<TlsAcceptor>) {
+    let mut clients = JoinSet::new();
+    loop {
+        while clients.try_join_next().is_some() {}
+        if clients.len() >= MAX_CLIENTS {
+            clients.join_next().await;
+            continue;
+        }
+        let (socket, acceptor, cri) = match listener.accept().await {
+            Ok((socket, _)) => (socket, acceptor.clone(), cri.clone()),
+            Err(error) => {
+                tracing::error!(%error, "cannot accept a connection for streams");
+                tokio::time::sleep(RETRY).await;
+                continue;
+            }
+        };
+        clients.spawn(async move { client(cri, socket, acceptor).await });
+    }
+}
+
+async fn client(cri: Weak<Cri>, socket: TcpStream, acceptor: Option<TlsAcceptor>) {
+    // Small pieces of a terminal shall not wait for each other.
+    let _slower = socket.set_nodelay(true);
+    match acceptor {
+        None => serve(cri, socket).await,
+        Some(acceptor) => match tokio::time::timeout(HEADERS, acceptor.accept(socket)).await {
+            Ok(Ok(socket)) => serve(cri, socket).await,
+            Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake for a stream failed"),
+            Err(_) => tracing::debug!("a TLS handshake for a stream took too long"),
+        },
+    }
+}
+
+/// Serves one client: requests, until one becomes a session, and then that to its end.
+async fn serve<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(cri: Weak<Cri>, socket: T) {
+    let begun: Arc<Mutex<Option<Session>>> = Arc::default();
+    let service = service_fn(|request| {
+        let (answer, session) = answer(&cri, request);
+        if session.is_some() {
+            *begun.lock().unwrap_or_else(PoisonError::into_inner) = session;
+        }
+        std::future::ready(Ok::<Answer, Infallible>(answer))
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADERS)
+        .serve_connection(TokioIo::new(socket), service)
+        .with_upgrades()
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "a client of streams left");
+    }
+    let session = begun.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(session) = session {
+        session.await;
+    }
+}
+
+/// Answers one request: `/exec/TOKEN`, `/attach/TOKEN`, `/portforward/TOKEN`.
+fn answer(cri: &Weak<Cri>, request: Request<Body>) -> (Answer, Option<Session>) {
+    let not_found = || (refuse(StatusCode::NOT_FOUND, "404 page not found"), None);
+    let Some(cri) = cri.upgrade() else {
+        return (refuse(StatusCode::SERVICE_UNAVAILABLE, "stopping"), None);
+    };
+    if !matches!(*request.method(), Method::GET | Method::POST) {
+        return (refuse(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed"), None);
+    }
+    let mut parts = request.uri().path().trim_start_matches('/').split('/');
+    let (Some(kind), Some(token), None) = (parts.next(), parts.next(), parts.next()) else {
+        return not_found();
+    };
+    // A token that is tried at the wrong path is used up too.
+    match cri.streaming.tokens.take(token) {
+        Some(agreed) if agreed.path() == kind => session::begin(&cri, agreed, request),
+        _ => not_found(),
+    }
+}
