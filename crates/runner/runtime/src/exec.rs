@@ -8,7 +8,7 @@ use spec::runtime::{NamespaceKind, Process, Status};
 use spec::{HasKind, Kind};
 use sys::process::{self, Clone3, Fork};
 
-use crate::cgroup::{CgroupError, Joiner};
+use crate::cgroup::{Below, CgroupError, Joiner};
 use crate::container::{Container, ContainerError};
 use crate::create::plan::{self, PlanError};
 use crate::create::{self, CreateError, Stdio};
@@ -39,8 +39,8 @@ pub struct Exec<'a> {
     pub ignore_paused: bool,
     /// Keep the caller's session keyring.
     pub no_new_keyring: bool,
-    /// A cgroup below the container's, to run in.
-    pub cgroup: Option<&'a Path>,
+    /// Cgroups below the container's, to run in.
+    pub cgroup: Option<Below>,
 }
 
 /// What [`Exec::run`] started.
@@ -139,7 +139,7 @@ impl<'a> Exec<'a> {
         let spec = record.spec.as_deref().cloned().unwrap_or_default();
         let process = plan::plan_exec(&spec, &self.process)?;
         let init = self.container.init()?.ok_or(ExecError::Stopped)?;
-        let joiner = match self.cgroup {
+        let joiner = match &self.cgroup {
             Some(below) => self.container.cgroup().joiner_below(below)?,
             None => self.container.cgroup().joiner_beside(record.init_process_pid)?,
         };

@@ -125,7 +125,7 @@ pub fn features() -> Features {
             cgroup: Some(Cgroup {
                 v1: Some(true),
                 v2: Some(true),
-                systemd: Some(false),
+                systemd: Some(true),
                 systemd_user: Some(false),
                 rdma: Some(true),
             }),

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use spec::error::{HasKind, Kind};
 use spec::runtime::{Hook, Hooks, NamespaceKind, Spec, State, Status, VERSION};
 
+use crate::cgroup::systemd::Unit;
 use crate::cgroup::{Cgroup, FreezerState};
 
 /// Name of the state file in a container's directory.
@@ -129,6 +130,15 @@ pub struct ConfigCgroups {
     /// `linux.cgroupsPath`.
     #[serde(default)]
     pub path: String,
+    /// The scope's name without prefix, where systemd made it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// The scope's slice, where systemd made it; empty for the default.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub parent: String,
+    /// The scope's prefix, where systemd made it.
+    #[serde(default)]
+    pub scope_prefix: String,
     /// Whether systemd made it.
     #[serde(default, rename = "Systemd")]
     pub systemd: bool,
@@ -171,7 +181,7 @@ impl From<&Hook> for ConfigHook {
 }
 
 impl Config {
-    fn new(spec: &Spec, bundle: &Path, rootfs: &Path) -> Self {
+    fn new(spec: &Spec, bundle: &Path, rootfs: &Path, unit: Option<&Unit>) -> Self {
         let bundle = format!("bundle={}", bundle.display());
         let annotations = spec.annotations.iter().map(|(key, value)| format!("{key}={value}"));
         let linux = spec.linux.as_ref();
@@ -192,9 +202,18 @@ impl Config {
                     path: namespace.path.clone(),
                 })
                 .collect(),
-            cgroups: ConfigCgroups {
-                path: linux.map(|linux| linux.cgroups_path.clone()).unwrap_or_default(),
-                ..ConfigCgroups::default()
+            cgroups: match unit.map(Unit::parts) {
+                Some((parent, prefix, name)) => ConfigCgroups {
+                    name: name.to_owned(),
+                    parent: parent.to_owned(),
+                    scope_prefix: prefix.to_owned(),
+                    systemd: true,
+                    ..ConfigCgroups::default()
+                },
+                None => ConfigCgroups {
+                    path: linux.map(|linux| linux.cgroups_path.clone()).unwrap_or_default(),
+                    ..ConfigCgroups::default()
+                },
             },
             version: spec.oci_version.clone(),
             hooks,
@@ -226,7 +245,7 @@ impl Record {
             init_process_pid: pid,
             init_process_start: Process::read(pid).map_or(0, |process| process.start),
             created: rfc3339(SystemTime::now()),
-            config: Config::new(spec, bundle, rootfs),
+            config: Config::new(spec, bundle, rootfs, cgroup.unit()),
             rootless: false,
             cgroup_paths: cgroup.paths().clone(),
             namespace_paths: namespaces
@@ -272,7 +291,12 @@ impl Record {
 
     /// The cgroup.
     pub fn cgroup(&self) -> Cgroup {
-        Cgroup::open(self.cgroup_paths.clone())
+        let ConfigCgroups { name, parent, scope_prefix, systemd, .. } = &self.config.cgroups;
+        let paths = self.cgroup_paths.clone();
+        match Unit::of(parent, scope_prefix, name) {
+            Ok(unit) if *systemd => Cgroup::open_unit(paths, unit),
+            _ => Cgroup::open(paths),
+        }
     }
 
     /// The bundle directory; empty if the record names none.
@@ -406,7 +430,11 @@ mod tests {
         record.save(dir.path()).unwrap();
         let mut read = Record::load(dir.path()).unwrap();
         assert_eq!(read, record);
-        assert_eq!((read.bundle(), read.cgroup()), ("/b", cgroup));
+        assert_eq!((read.bundle(), read.cgroup()), ("/b", cgroup.clone()));
+        let unit = Unit::of("a.slice", "cri-containerd", "one").unwrap();
+        let scope = Cgroup::open_unit(cgroup.paths().clone(), unit);
+        let record = Record::new("one", 1, &spec, Path::new("/b"), Path::new("/b/rootfs"), &scope);
+        assert_eq!(record.cgroup(), scope);
         read.spec = None;
         assert_eq!(read.annotations(), spec.annotations);
         std::fs::write(dir.path().join(FILE), "{").unwrap();

@@ -18,6 +18,17 @@ pub(super) struct Rule {
     access: Access,
 }
 
+/// What rules allow, in systemd's words.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Allowed {
+    /// Every device.
+    All,
+    /// These alone: `/dev/char/1:3`, `block-8`, `char-*`, each with letters of `rwm`.
+    List(Vec<(String, String)>),
+    /// What systemd has no words for.
+    Otherwise,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DeviceKind {
     Any,
@@ -128,10 +139,35 @@ fn line(rule: &Rule) -> String {
         DeviceKind::Char => 'c',
         DeviceKind::Block => 'b',
     };
+    format!("{kind} {}:{} {}", number(rule.major), number(rule.minor), letters(rule.access))
+}
+
+fn letters(access: Access) -> String {
     let letters = [(Access::READ, 'r'), (Access::WRITE, 'w'), (Access::MKNOD, 'm')];
-    let access: String =
-        letters.iter().filter(|(bit, _)| rule.access.0 & bit.0 != 0).map(|(_, letter)| letter).collect();
-    format!("{kind} {}:{} {access}", number(rule.major), number(rule.minor))
+    letters.iter().filter(|(bit, _)| access.0 & bit.0 != 0).map(|(_, letter)| letter).collect()
+}
+
+/// The checked rules as a list of what is allowed, which is all that systemd knows.
+pub(super) fn allowed(rules: &[Rule]) -> Allowed {
+    let Some((first, rest)) = rules.split_first() else { return Allowed::Otherwise };
+    if first.allow {
+        return if rest.iter().all(|rule| rule.allow) { Allowed::All } else { Allowed::Otherwise };
+    }
+    let entry = |rule: &Rule| {
+        let kind = match rule.kind {
+            DeviceKind::Char => "char",
+            DeviceKind::Block => "block",
+            DeviceKind::Any => return None,
+        };
+        let path = match (rule.major, rule.minor) {
+            (Some(major), Some(minor)) => format!("/dev/{kind}/{major}:{minor}"),
+            (Some(major), None) => format!("{kind}-{major}"),
+            (None, None) => format!("{kind}-*"),
+            (None, Some(_)) => return None,
+        };
+        rule.allow.then(|| (path, letters(rule.access)))
+    };
+    rest.iter().map(entry).collect::<Option<_>>().map_or(Allowed::Otherwise, Allowed::List)
 }
 
 /// Makes the rules those of the v2 directory.

@@ -1,4 +1,5 @@
-//! Cgroups of containers, through the cgroup file systems themselves (what runc calls the cgroupfs driver).
+//! Cgroups of containers: through the cgroup file systems themselves (what runc calls the cgroupfs driver), or as
+//! scopes of [`systemd`], which then makes and removes the directories.
 //!
 //! A container has one directory in every hierarchy: on cgroup v1 and hybrid hosts one a mounted controller, the named
 //! `systemd` hierarchy and the v2 tree beside them; on v2 hosts a single one.
@@ -27,9 +28,11 @@ mod place;
 mod processes;
 mod remove;
 pub mod stats;
+pub mod systemd;
 mod v1;
 mod v2;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -38,7 +41,7 @@ use spec::runtime::LinuxResources;
 
 pub use freeze::FreezerState;
 pub use hierarchy::{Layout, Mode, layout};
-pub use join::Joiner;
+pub use join::{Below, Joiner};
 pub use oom::{OomEvent, OomWatch};
 pub use stats::Stats;
 
@@ -55,10 +58,13 @@ pub enum CgroupError {
     #[error("invalid cgroup path {0:?}")]
     Path(String),
     /// The systemd form of a path.
-    #[error(
-        "cgroup path {0:?} is for the systemd driver (slice:prefix:name); only cgroupfs paths are supported"
-    )]
+    #[error("cgroup path {0:?} is for the systemd cgroup driver, which was not asked for")]
     SystemdPath(String),
+    /// Any other form of a path, where systemd is to make it.
+    #[error(
+        "expected cgroupsPath to be of format \"slice:prefix:name\" for systemd cgroups, got {0:?} instead"
+    )]
+    NotSystemdPath(String),
     /// Somebody else's container is in there.
     #[error("container's cgroup is not empty: {0} process(es) found")]
     NotEmpty(usize),
@@ -82,6 +88,9 @@ pub enum CgroupError {
         /// What it should have done.
         what: &'static str,
     },
+    /// Systemd would not.
+    #[error(transparent)]
+    Systemd(#[from] systemd::SystemdError),
     /// A system call failed.
     #[error(transparent)]
     System(#[from] sys::Error),
@@ -90,10 +99,13 @@ pub enum CgroupError {
 impl HasKind for CgroupError {
     fn kind(&self) -> Kind {
         match self {
-            Self::NoHierarchy | Self::NoController { .. } | Self::SystemdPath(_) => Kind::Unimplemented,
-            Self::Path(_) | Self::Value(_) => Kind::InvalidArgument,
+            Self::NoHierarchy | Self::NoController { .. } => Kind::Unimplemented,
+            Self::Path(_) | Self::Value(_) | Self::SystemdPath(_) | Self::NotSystemdPath(_) => {
+                Kind::InvalidArgument
+            }
             Self::NotEmpty(_) | Self::Frozen => Kind::FailedPrecondition,
             Self::Timeout { .. } => Kind::DeadlineExceeded,
+            Self::Systemd(source) => source.kind(),
             Self::System(source) => Kind::from_errno(source.errno()),
         }
     }
@@ -104,6 +116,8 @@ impl HasKind for CgroupError {
 pub struct Cgroup {
     /// By controller name, `name=systemd` and [`UNIFIED`], as runc's state file has them.
     paths: BTreeMap<String, PathBuf>,
+    /// The scope that it is the cgroup of, where systemd made it.
+    unit: Option<systemd::Unit>,
 }
 
 impl Cgroup {
@@ -114,7 +128,7 @@ impl Cgroup {
     pub fn create(path: &str, id: &str) -> Result<Self, CgroupError> {
         let layout = layout()?;
         let place = place::parse(path, id)?;
-        let cgroup = Self { paths: place::directories(layout, &place)? };
+        let cgroup = Self { paths: place::directories(layout, &place)?, unit: None };
         let mut made = Vec::new();
         let result = if layout.mode == Mode::V2 {
             v2::make(&cgroup, layout, &mut made)
@@ -131,7 +145,17 @@ impl Cgroup {
 
     /// The cgroup whose directories a state file recorded.
     pub fn open(paths: BTreeMap<String, PathBuf>) -> Self {
-        Self { paths }
+        Self { paths, unit: None }
+    }
+
+    /// The same, as the cgroup of the scope `unit`.
+    pub fn open_unit(paths: BTreeMap<String, PathBuf>, unit: systemd::Unit) -> Self {
+        Self { paths, unit: Some(unit) }
+    }
+
+    /// The scope that it is the cgroup of, where systemd made it.
+    pub fn unit(&self) -> Option<&systemd::Unit> {
+        self.unit.as_ref()
     }
 
     /// The cgroup that the process `pid` is in, whichever runtime put it there.
@@ -143,7 +167,7 @@ impl Cgroup {
             // A path that climbs out of our cgroup namespace cannot be reached from here.
             (!path.starts_with("..")).then(|| (name.clone(), mount.join(path)))
         };
-        Ok(Self { paths: layout()?.mounts.iter().filter_map(directory).collect() })
+        Ok(Self::open(layout()?.mounts.iter().filter_map(directory).collect()))
     }
 
     /// The directories by controller name, `name=systemd` and [`UNIFIED`].
@@ -170,11 +194,25 @@ impl Cgroup {
     /// Sets every limit of a new container, device rules included.
     pub fn apply(&self, resources: &LinuxResources) -> Result<(), CgroupError> {
         self.apply_devices(resources)?;
-        self.update(resources)
+        self.write(resources)
     }
 
     /// Changes limits of a running container; device rules stay as they are.
     pub fn update(&self, resources: &LinuxResources) -> Result<(), CgroupError> {
+        if let Some(unit) = &self.unit {
+            if let Some(path) = self.path(UNIFIED).filter(|_| self.is_v2()) {
+                v2::check_update(path, resources)?;
+            }
+            systemd::update(unit, resources)?;
+        }
+        self.write(resources)
+    }
+
+    fn write(&self, resources: &LinuxResources) -> Result<(), CgroupError> {
+        let resources = &match self.unit {
+            Some(_) => Cow::Owned(systemd::rounded(resources)),
+            None => Cow::Borrowed(resources),
+        };
         match self.is_v2() {
             true => v2::apply(self.path(UNIFIED).ok_or(CgroupError::NoHierarchy)?, resources),
             false => v1::apply(self, resources),

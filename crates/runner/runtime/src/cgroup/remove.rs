@@ -5,7 +5,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use super::processes::children;
-use super::{Cgroup, CgroupError, file};
+use super::{Cgroup, CgroupError, file, systemd};
 
 /// Pauses between tries: a zombie that is being reaped keeps its cgroup busy for a moment. 1.3 s in all.
 const PAUSES_MS: [u64; 9] = [1, 2, 5, 10, 25, 60, 150, 350, 700];
@@ -14,13 +14,18 @@ impl Cgroup {
     /// Removes its directories, whatever the container made below them included. All are tried; the first failure is
     /// reported. Directories that are gone are no failure.
     pub fn destroy(&self) -> Result<(), CgroupError> {
+        let stopped = self.unit().map_or(Ok(()), systemd::stop);
         let mut failure = None;
         for directory in self.directories() {
             if let Err(error) = remove_patiently(directory) {
                 failure.get_or_insert(error);
             }
         }
-        failure.map_or(Ok(()), |error| Err(error.into()))
+        match failure {
+            // Without its directories a scope is gone, whether or not systemd could be told.
+            None => Ok(()),
+            Some(error) => Err(stopped.err().unwrap_or_else(|| error.into())),
+        }
     }
 }
 

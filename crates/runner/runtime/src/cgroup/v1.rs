@@ -8,6 +8,20 @@ use super::{Cgroup, CgroupError, FreezerState, file, v2};
 
 /// Makes every directory and notes in `made` those that were not there.
 pub(super) fn make(cgroup: &Cgroup, made: &mut Vec<PathBuf>) -> Result<(), CgroupError> {
+    if make_all(cgroup, made)? { check_unused(cgroup) } else { Ok(()) }
+}
+
+/// Makes the directories that systemd did not make around the process `pid` of its own.
+pub(super) fn make_around(cgroup: &Cgroup, pid: i32) -> Result<(), CgroupError> {
+    make_all(cgroup, &mut Vec::new())?;
+    match cgroup.processes()?.iter().filter(|&&other| other != pid).count() {
+        0 => Ok(()),
+        count => Err(CgroupError::NotEmpty(count)),
+    }
+}
+
+/// Whether any directory was there before.
+fn make_all(cgroup: &Cgroup, made: &mut Vec<PathBuf>) -> Result<bool, CgroupError> {
     let mut found = false;
     for directory in cgroup.directories() {
         match file::make(directory)? {
@@ -18,7 +32,7 @@ pub(super) fn make(cgroup: &Cgroup, made: &mut Vec<PathBuf>) -> Result<(), Cgrou
     if let Some(cpuset) = cgroup.path("cpuset") {
         inherit_cpuset(cpuset)?;
     }
-    if found { check_unused(cgroup) } else { Ok(()) }
+    Ok(found)
 }
 
 /// A directory that was there may be another container's.

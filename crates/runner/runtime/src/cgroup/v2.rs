@@ -10,6 +10,13 @@ use super::{Cgroup, CgroupError, Layout, UNIFIED, convert, file, v1};
 
 /// Makes the directory, with every controller of the root passed down to it, and notes it in `made` if it is new.
 pub(super) fn make(cgroup: &Cgroup, layout: &Layout, made: &mut Vec<PathBuf>) -> Result<(), CgroupError> {
+    let is_new = make_path(cgroup, layout)?;
+    made.extend(cgroup.path(UNIFIED).filter(|_| is_new).map(Path::to_owned));
+    if is_new { Ok(()) } else { v1::check_unused(cgroup) }
+}
+
+/// Makes what is missing of the directory and its parents, and passes controllers down; whether it is new.
+pub(super) fn make_path(cgroup: &Cgroup, layout: &Layout) -> Result<bool, CgroupError> {
     let mount = layout.mounts.iter().find(|(name, _)| name == UNIFIED).map(|(_, path)| path);
     let (Some(mount), Some(leaf)) = (mount, cgroup.path(UNIFIED)) else {
         return Err(CgroupError::NoHierarchy);
@@ -22,15 +29,16 @@ pub(super) fn make(cgroup: &Cgroup, layout: &Layout, made: &mut Vec<PathBuf>) ->
         directory.push(component);
         is_new = file::make(&directory)?;
     }
-    made.extend(is_new.then(|| leaf.to_owned()));
     match file::read_optional(leaf, "cgroup.type")?.as_deref().map(str::trim) {
-        None | Some("domain") => {}
+        None | Some("domain") => Ok(is_new),
         Some(other) => {
+            if is_new {
+                let _ = std::fs::remove_dir(leaf);
+            }
             let leaf = leaf.display();
-            return Err(CgroupError::Value(format!("cannot enter cgroup {leaf}: it is in {other:?} mode")));
+            Err(CgroupError::Value(format!("cannot enter cgroup {leaf}: it is in {other:?} mode")))
         }
     }
-    if is_new { Ok(()) } else { v1::check_unused(cgroup) }
 }
 
 /// Gives children of `directory` every controller that it has. One that cannot be passed on (a real-time task stands
@@ -51,8 +59,19 @@ fn pass_controllers(directory: &Path) -> Result<(), CgroupError> {
     Ok(())
 }
 
+/// Refuses what a caller asked to be refused: v2 takes any limit and then kills.
+pub(super) fn check_update(directory: &Path, resources: &LinuxResources) -> Result<(), CgroupError> {
+    match &resources.memory {
+        Some(memory) if memory.check_before_update == Some(true) => {
+            check_usage(directory, memory.limit.unwrap_or(0))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Sets what `resources` names.
 pub(super) fn apply(directory: &Path, resources: &LinuxResources) -> Result<(), CgroupError> {
+    check_update(directory, resources)?;
     if let Some(limit) = resources.pids.as_ref().and_then(|pids| pids.limit) {
         file::write(directory, "pids.max", &pids_max(limit))?;
     }
@@ -86,9 +105,6 @@ pub(super) fn pids_max(limit: i64) -> String {
 fn set_memory(directory: &Path, memory: &LinuxMemory) -> Result<(), CgroupError> {
     let limit = memory.limit.unwrap_or(0);
     let value_error = |text: &str| CgroupError::Value(text.to_owned());
-    if memory.check_before_update == Some(true) {
-        check_usage(directory, limit)?;
-    }
     if let Some(swap) = convert::swap(memory.swap.unwrap_or(0), limit).map_err(value_error)? {
         match file::write(directory, "memory.swap.max", &or_max(swap)) {
             // Without swap there is nothing to limit.
@@ -105,7 +121,6 @@ fn set_memory(directory: &Path, memory: &LinuxMemory) -> Result<(), CgroupError>
     Ok(())
 }
 
-/// v2 takes any limit and then kills: a caller may ask that one below the present usage be refused.
 fn check_usage(directory: &Path, limit: i64) -> Result<(), CgroupError> {
     let usage = file::read_number(directory, "memory.current")?;
     match u64::try_from(limit) {

@@ -17,10 +17,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use spec::runtime::{MAX_CONFIG_BYTES, Spec, State, Status, VERSION};
+use spec::runtime::{LinuxResources, MAX_CONFIG_BYTES, Spec, State, Status, VERSION};
 use sys::process::{self, Fork};
 
 use crate::cgroup::Cgroup;
+use crate::cgroup::systemd::{self, Scope};
 use crate::container::Container;
 use crate::init::{self, Init};
 use crate::state::{GATE, Record};
@@ -62,6 +63,8 @@ pub struct Create<'a> {
     pub no_pivot: bool,
     /// Keep the caller's session keyring.
     pub no_new_keyring: bool,
+    /// Have systemd make the cgroup; its path is then `slice:prefix:name`.
+    pub systemd_cgroup: bool,
     /// How many descriptors after the standard three the process keeps.
     pub preserve_fds: u32,
 }
@@ -92,6 +95,7 @@ impl<'a> Create<'a> {
             pid_file: None,
             no_pivot: false,
             no_new_keyring: false,
+            systemd_cgroup: false,
             preserve_fds: 0,
         }
     }
@@ -105,9 +109,13 @@ impl<'a> Create<'a> {
             None => read_spec(&bundle)?,
         };
         let plan = plan::plan(&spec, &bundle)?;
+        let scope = match self.systemd_cgroup {
+            true => Some(Scope::plan(&plan.cgroups_path, self.id, &spec.annotations)?),
+            false => None,
+        };
         let dir = self.root.join(self.id);
         reserve(self.root, &dir, self.id)?;
-        let made = self.make(&spec, &plan, &bundle, &dir);
+        let made = self.make(&spec, &plan, &bundle, &dir, scope);
         if made.is_err() {
             // Best effort: the error that matters is the one that led here.
             let _ = std::fs::remove_dir_all(&dir);
@@ -115,14 +123,35 @@ impl<'a> Create<'a> {
         made
     }
 
-    fn make(&self, spec: &Spec, plan: &Plan, bundle: &Path, dir: &Path) -> Result<Created, CreateError> {
-        let cgroup = Cgroup::create(&plan.cgroups_path, self.id)?;
-        let made = self.make_in(spec, plan, bundle, dir, &cgroup);
-        if made.is_err() {
-            let _ = cgroup.kill(SIGKILL);
-            let _ = cgroup.destroy();
-        }
-        made
+    fn make(
+        &self,
+        spec: &Spec,
+        plan: &Plan,
+        bundle: &Path,
+        dir: &Path,
+        scope: Option<Scope>,
+    ) -> Result<Created, CreateError> {
+        let Some(scope) = scope else {
+            let cgroup = Cgroup::create(&plan.cgroups_path, self.id)?;
+            let made = self.make_in(spec, plan, bundle, dir, (&cgroup, &plan.resources));
+            return made.inspect_err(|_| undo_cgroup(&cgroup));
+        };
+        let wider = systemd::beside_placeholder(&plan.resources);
+        let limits = wider.as_ref().unwrap_or(&plan.resources);
+        let (cgroup, placeholder) = scope.start(limits)?;
+        let made = self.make_in(spec, plan, bundle, dir, (&cgroup, limits));
+        placeholder.release();
+        let made = made.and_then(|created| match wider {
+            Some(_) => match cgroup.update(&plan.resources) {
+                Ok(()) => Ok(created),
+                Err(error) => {
+                    Child::new(created.pid, created.pidfd, false).end();
+                    Err(error.into())
+                }
+            },
+            None => Ok(created),
+        });
+        made.inspect_err(|_| undo_cgroup(&cgroup))
     }
 
     fn make_in(
@@ -131,9 +160,9 @@ impl<'a> Create<'a> {
         plan: &Plan,
         bundle: &Path,
         dir: &Path,
-        cgroup: &Cgroup,
+        (cgroup, limits): (&Cgroup, &LinuxResources),
     ) -> Result<Created, CreateError> {
-        cgroup.apply(&plan.resources)?;
+        cgroup.apply(limits)?;
         let gate = make_gate(dir)?;
         let console_socket = self.console_socket.map(sys::socket::connect).transpose();
         let console_socket = console_socket.map_err(CreateError::at("connect to the console socket"))?;
@@ -224,6 +253,12 @@ impl<'a> Create<'a> {
 }
 
 const SIGKILL: i32 = 9;
+
+/// Best effort: the error that matters is the one that led here.
+fn undo_cgroup(cgroup: &Cgroup) {
+    let _ = cgroup.kill(SIGKILL);
+    let _ = cgroup.destroy();
+}
 
 /// Sends the terminal's master to the console socket, when there are both.
 pub(crate) fn hand_over(

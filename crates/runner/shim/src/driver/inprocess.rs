@@ -46,17 +46,13 @@ impl InProcess {
     }
 
     fn create(&mut self, stdio: Option<ChildStdio>) -> Result<Outcome, DriverError> {
-        if self.systemd_cgroup {
-            let text =
-                "runc create failed: the systemd cgroup driver is not supported by this runtime".into();
-            return Err(DriverError::Runtime { text, kind: Kind::Unimplemented });
-        }
         let pid_file = self.bundle.join(PID_FILE);
         let mut create = Create::new(&self.root, &self.id, &self.bundle);
         create.stdio = streams(stdio);
         create.pid_file = Some(&pid_file);
         create.no_pivot = self.no_pivot;
         create.no_new_keyring = self.no_new_keyring;
+        create.systemd_cgroup = self.systemd_cgroup;
         let created = create.run().map_err(failed)?;
         self.created = Some(created.container);
         Ok(Outcome { pid: created.pid.cast_unsigned(), console: created.console, processes: Vec::new() })

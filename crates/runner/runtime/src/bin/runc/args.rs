@@ -45,7 +45,7 @@ pub struct Global {
     /// root directory for storage of container state (this should be located in tmpfs)
     #[arg(long, value_name = "value")]
     pub root: Option<PathBuf>,
-    /// not supported: cgroups are made through the cgroup filesystem
+    /// enable systemd cgroup support, expects cgroupsPath to be of form "slice:prefix:name" for e.g. "system.slice:runc:434234"
     #[arg(long)]
     pub systemd_cgroup: bool,
     /// ignored: this runtime needs root

@@ -69,15 +69,11 @@ struct OpenBundle {
     path: PathBuf,
     spec: Spec,
     preserve_fds: u32,
+    systemd_cgroup: bool,
 }
 
 impl OpenBundle {
     fn open(global: &Global, args: &Bundle) -> Result<Self> {
-        if global.systemd_cgroup {
-            return Err(Error::unimplemented(
-                "--systemd-cgroup: cgroups are made through the cgroup filesystem",
-            ));
-        }
         let path =
             args.bundle.clone().filter(|path| !path.as_os_str().is_empty()).unwrap_or_else(|| ".".into());
         let path = std::fs::canonicalize(&path).map_err(|error| io_error("chdir", &path, &error))?;
@@ -89,7 +85,8 @@ impl OpenBundle {
         let mut spec =
             Spec::from_slice(&text).map_err(|error| invalid(format!("{}: {error}", config.display())))?;
         let passed = socket_activation(&mut spec);
-        Ok(Self { path, spec, preserve_fds: args.preserve_fds + passed })
+        let preserve_fds = args.preserve_fds + passed;
+        Ok(Self { path, spec, preserve_fds, systemd_cgroup: global.systemd_cgroup })
     }
 
     fn has_terminal(&self) -> bool {
@@ -113,6 +110,7 @@ impl OpenBundle {
             pid_file: args.pid_file.as_deref(),
             no_pivot: args.no_pivot,
             no_new_keyring: args.no_new_keyring,
+            systemd_cgroup: self.systemd_cgroup,
             preserve_fds: self.preserve_fds,
         };
         Ok(created.run()?)

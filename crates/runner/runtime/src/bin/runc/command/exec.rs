@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use runtime::Exec;
+use runtime::cgroup::Below;
 use runtime::state::Record;
 use spec::runtime::{Process, Spec, Status};
 use spec::{Error, Result};
@@ -23,7 +24,10 @@ pub fn exec(global: &Global, args: args::Exec) -> Result<u8> {
         }
         _ => {}
     }
-    let cgroup = sub_cgroup(&args.cgroup)?;
+    let cgroup = match args.cgroup.as_slice() {
+        [] => None,
+        arguments => Some(Below::parse(arguments)?),
+    };
     let process = process(&args, &record(global, &id)?)?;
     if args.detach && process.terminal && args.console_socket.is_none() {
         return Err(invalid("cannot allocate tty if runc will detach without setting console socket"));
@@ -45,15 +49,6 @@ pub fn exec(global: &Global, args: args::Exec) -> Result<u8> {
     match foreground {
         Some(foreground) => foreground.wait(started.pid, started.console),
         None => Ok(0),
-    }
-}
-
-/// The cgroup of `--cgroup`: one path below the container's, the same in every hierarchy.
-fn sub_cgroup(args: &[String]) -> Result<Option<&Path>> {
-    match args {
-        [] => Ok(None),
-        [path] if !path.contains(':') => Ok(Some(Path::new(path))),
-        _ => Err(Error::unimplemented("exec --cgroup with a controller")),
     }
 }
 
