@@ -4,6 +4,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -61,9 +62,28 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<(usize, Vec<
 ///
 /// The directory is opened first and the socket named through `/proc/self/fd`, because an address holds 107 bytes.
 pub fn connect(path: &Path) -> Result<OwnedFd> {
-    let socket =
-        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
-            .map_err(call!("socket", "AF_UNIX"))?;
+    let socket = stream()?;
+    connect_to(&socket, path)?;
+    Ok(socket)
+}
+
+/// The same for a peer that may be too busy to take the connection: waits at most `within`, then fails with `EAGAIN`.
+pub fn connect_within(path: &Path, within: Duration) -> Result<OwnedFd> {
+    let socket = stream()?;
+    // The time to send is also the one to connect: unix(7), socket(7).
+    let within = within.max(Duration::from_millis(1));
+    rustix::net::sockopt::set_socket_timeout(&socket, rustix::net::sockopt::Timeout::Send, Some(within))
+        .map_err(call!("setsockopt", socket, "SO_SNDTIMEO"))?;
+    connect_to(&socket, path)?;
+    Ok(socket)
+}
+
+fn stream() -> Result<OwnedFd> {
+    rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+        .map_err(call!("socket", "AF_UNIX"))
+}
+
+fn connect_to(socket: &OwnedFd, path: &Path) -> Result<()> {
     let short = match (path.parent(), path.file_name()) {
         (Some(parent), Some(name)) if path.as_os_str().len() > 107 => Some((Root::open_dir(parent)?, name)),
         _ => None,
@@ -73,8 +93,7 @@ pub fn connect(path: &Path) -> Result<OwnedFd> {
         None => path.to_owned(),
     };
     let address = SocketAddrUnix::new(&name).map_err(call!("connect", path))?;
-    rustix::net::connect(&socket, &address).map_err(call!("connect", path))?;
-    Ok(socket)
+    rustix::net::connect(socket, &address).map_err(call!("connect", path))
 }
 
 #[cfg(test)]
