@@ -110,7 +110,12 @@ fn a_pod_is_attached_remembered_checked_and_detached() {
     fs::remove_file(place.dir.path().join("net.d/10-net.conflist")).unwrap();
     assert!(place.network.reload().is_err());
     for _ in 0..2 {
-        place.run(|network, deadline| network.teardown(&pod, deadline)).unwrap();
+        let took = place.run(|network, deadline| {
+            let begun = Instant::now();
+            network.teardown(&pod, deadline).unwrap();
+            begun.elapsed()
+        });
+        println!("teardown: {took:?}");
     }
     assert_eq!(place.left(), [""; 0]);
 }

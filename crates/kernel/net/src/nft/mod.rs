@@ -12,4 +12,6 @@ mod table;
 
 pub use batch::{Base, Batch};
 pub use rule::{Op, Rule, Verdict};
-pub use table::{Comments, Family, Listed, Table, chain_exists, delete_rules, is_supported, rules};
+pub use table::{
+    Comments, Family, Listed, Table, chain_exists, close_with_thread, delete_rules, is_supported, rules,
+};

@@ -1,5 +1,6 @@
 //! What is there: rules with their comments, chains.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use super::{Batch, Rule};
@@ -137,6 +138,19 @@ pub(super) fn chains(connection: &mut Connection, table: Table) -> Result<BTreeS
 
 /// Which rules are meant, by their comments.
 pub type Comments<'a> = dyn Fn(&str) -> bool + 'a;
+
+thread_local! {
+    /// Connections whose end is put off to the thread's.
+    static CLOSING: RefCell<Vec<Connection>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Closes a connection by which something was deleted, when the thread ends.
+///
+/// The kernel makes whoever closes a socket of nf_tables wait, for tens of milliseconds, until what was deleted is
+/// freed. A plugin's thread ends after it has answered, and nobody waits for it.
+pub fn close_with_thread(connection: Connection) {
+    CLOSING.with_borrow_mut(|closing| closing.push(connection));
+}
 
 /// Deletes the rules of `chains` whose comment is `meant`; those that are gone already are deleted. Says how many.
 pub fn delete_rules(

@@ -34,17 +34,23 @@ impl Backend {
         match asked {
             Some("nftables") => Ok(Self::Nftables),
             Some("iptables") => Ok(Self::Iptables),
-            None | Some("") => Ok(if nftables().is_some() { Self::Nftables } else { Self::Iptables }),
+            None | Some("") => Ok(if has_nftables() { Self::Nftables } else { Self::Iptables }),
             Some(other) => Err(Error::config(format!("unknown {key} {other:?}"))),
         }
     }
 }
 
+/// Whether the kernel has nf_tables. It is asked once: what it has it keeps, and every socket costs a close.
+fn has_nftables() -> bool {
+    static SUPPORTED: OnceLock<bool> = OnceLock::new();
+    *SUPPORTED.get_or_init(|| {
+        Connection::open(Protocol::Netfilter).is_ok_and(|mut connection| nft::is_supported(&mut connection))
+    })
+}
+
 /// A connection to nf_tables, when the kernel has them.
 pub fn nftables() -> Option<Connection> {
-    static SUPPORTED: OnceLock<bool> = OnceLock::new();
-    let mut connection = Connection::open(Protocol::Netfilter).ok()?;
-    SUPPORTED.get_or_init(|| nft::is_supported(&mut connection)).then_some(connection)
+    if has_nftables() { Connection::open(Protocol::Netfilter).ok() } else { None }
 }
 
 /// Masquerades what the addresses `nets` send out of their networks.
@@ -117,8 +123,11 @@ pub fn teardown(call: &Call) -> Result<(), Error> {
     let mut connection = nftables();
     let chain = hash::chain(CHAIN_PREFIX, &call.config.name, &call.container_id);
     let removed = iptables::remove_chain(&mut connection, "nat", &chain, &["POSTROUTING"], call.deadline);
-    if let Some(connection) = &mut connection {
-        nft::delete_rules(connection, TABLE, &[CHAIN], &|comment| comment.starts_with(&instance))?;
+    if let Some(mut connection) = connection {
+        let deleted =
+            nft::delete_rules(&mut connection, TABLE, &[CHAIN], &|comment| comment.starts_with(&instance));
+        nft::close_with_thread(connection);
+        deleted?;
     }
     removed
 }

@@ -100,7 +100,10 @@ pub fn check(call: &Call, nets: &[IpNet]) -> Result<(), Error> {
 pub fn remove(call: &Call) -> Result<(), Error> {
     let Some(mut connection) = nftables() else { return Ok(()) };
     let instance = instance(&call.config.name, &call.ifname, &call.container_id);
-    nft::delete_rules(&mut connection, TABLE, &[PODS], &|comment| comment.starts_with(&instance))?;
+    let deleted =
+        nft::delete_rules(&mut connection, TABLE, &[PODS], &|comment| comment.starts_with(&instance));
+    nft::close_with_thread(connection);
+    deleted?;
     Ok(())
 }
 

@@ -18,6 +18,7 @@ use super::masquerade::{Backend, nftables};
 use super::{Commands, config as common, sysctl};
 use crate::cni::{Call, CniResult, Error, IpNet, Version};
 use crate::netlink::{Connection, Protocol, conntrack, link, route};
+use crate::nft;
 
 /// The plugin.
 pub(super) struct Portmap;
@@ -92,6 +93,7 @@ fn remove(call: &Call, config: &Config) -> Result<(), Error> {
     let mut connection = nftables();
     let of_iptables = iptables::remove(call, &mut connection);
     let of_nftables = connection.as_mut().map_or(Ok(()), |connection| nftables::remove(call, connection));
+    connection.into_iter().for_each(nft::close_with_thread);
     let removed = of_iptables.and(of_nftables);
     if !config.mappings.is_empty() {
         for ipv4 in [true, false] {
