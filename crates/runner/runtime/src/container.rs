@@ -10,8 +10,9 @@ use spec::runtime::{LinuxResources, State, Status};
 use spec::{HasKind, Kind};
 use sys::process;
 
-use crate::cgroup::{Cgroup, CgroupError, Stats};
+use crate::cgroup::{Cgroup, CgroupError, Stats, layout};
 use crate::hooks::{self, HookError, Point};
+use crate::salvage::Salvage;
 use crate::state::{GATE, Record, RecordError};
 use crate::talk::{Talk, Word};
 
@@ -154,6 +155,29 @@ impl Container {
         if let Ok(cgroup) = Cgroup::create(&path, id) {
             cgroup.destroy()?;
         }
+        remove_dir(&dir)
+    }
+
+    /// Removes a container whose state file is damaged: what can still be told of it is killed and removed, then its
+    /// directory. Waits at most `within` for its first process to end.
+    ///
+    /// Its poststop hooks are not run: what the document said of them is not to be trusted.
+    pub fn remove_damaged(root: &Path, id: &str, within: Duration) -> Result<(), ContainerError> {
+        let dir = root.join(id);
+        match Self::load(root, id) {
+            Err(error) if error.kind() == Kind::DataLoss => {}
+            Err(error) => return Err(error),
+            Ok(_) => return Err(ContainerError::State { verb: "forget", status: Status::Created }),
+        }
+        let text = Record::text(&dir).map_err(ContainerError::Record)?;
+        let found = Salvage::read(&String::from_utf8_lossy(&text), layout()?);
+        if let Some(pid) = found.init {
+            end_process(pid, id, within)?;
+        }
+        if found.cgroup.exists() {
+            found.cgroup.kill(SIGKILL)?;
+        }
+        found.cgroup.destroy()?;
         remove_dir(&dir)
     }
 
@@ -353,6 +377,22 @@ impl Container {
     /// Every process of the container, in the caller's pid namespace.
     pub fn processes(&self) -> Result<Vec<i32>, ContainerError> {
         Ok(self.cgroup().processes()?)
+    }
+}
+
+/// Kills a process and waits until it has ended.
+fn end_process(pid: i32, id: &str, within: Duration) -> Result<(), ContainerError> {
+    let pidfd = match process::pidfd(pid) {
+        Err(error) if error.is(ESRCH) => return Ok(()),
+        done => done.map_err(ContainerError::at("open init"))?,
+    };
+    match process::signal(pidfd.as_fd(), SIGKILL) {
+        Err(error) if error.is(ESRCH) => return Ok(()),
+        done => done.map_err(ContainerError::at("signal init"))?,
+    }
+    match process::ended(pidfd.as_fd(), within).map_err(ContainerError::at("wait for init"))? {
+        true => Ok(()),
+        false => Err(ContainerError::Timeout { id: id.to_owned(), within }),
     }
 }
 

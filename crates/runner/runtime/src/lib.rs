@@ -14,6 +14,7 @@ pub mod exec;
 pub mod features;
 pub mod hooks;
 mod init;
+mod salvage;
 pub mod seccomp;
 pub mod state;
 mod talk;

@@ -260,16 +260,21 @@ impl Record {
 
     /// Reads the record in the container's directory `dir`.
     pub fn load(dir: &Path) -> Result<Self, RecordError> {
+        let (path, text) = (dir.join(FILE), Self::text(dir)?);
+        // Go writes null for an empty list, everywhere.
+        spec::runtime::from_slice(&text).map_err(|source| RecordError::Json { path, source })
+    }
+
+    /// The bytes of the record in the container's directory `dir`, whatever they are.
+    pub(crate) fn text(dir: &Path) -> Result<Vec<u8>, RecordError> {
         use std::io::Read;
         let path = dir.join(FILE);
         let mut text = Vec::new();
         match std::fs::File::open(&path).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut text)) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(RecordError::NotFound),
-            Err(error) => return Err(failed(&error, "read", &path).into()),
-            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(RecordError::NotFound),
+            Err(error) => Err(failed(&error, "read", &path).into()),
+            Ok(_) => Ok(text),
         }
-        // Go writes null for an empty list, everywhere.
-        spec::runtime::from_slice(&text).map_err(|source| RecordError::Json { path, source })
     }
 
     /// Writes the record into the container's directory `dir`.

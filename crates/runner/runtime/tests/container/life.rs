@@ -49,6 +49,22 @@ fn a_created_container_is_deleted_without_force() {
 }
 
 #[test]
+fn a_container_whose_state_is_damaged_is_deleted_by_force() {
+    for script in ["sleep 100", "true"] {
+        let Some(bundle) = bundle("damaged_state", script) else { return };
+        bundle.start();
+        let file = bundle.root().join(&bundle.id).join("state.json");
+        let text = std::fs::read_to_string(&file).unwrap();
+        // The tail is lost, with the document's own end.
+        std::fs::write(&file, &text[..text.len() - 40]).unwrap();
+        assert_ne!(bundle.runc(&["delete"]).code, 0);
+        let done = bundle.runc(&["delete", "--force"]);
+        assert_eq!(done.code, 0, "{done:?}");
+        bundle.assert_gone();
+    }
+}
+
+#[test]
 fn a_paused_container_dies_when_killed() {
     let Some(bundle) = bundle("kill_paused", "sleep 100") else { return };
     bundle.start();

@@ -9,4 +9,5 @@ mod joining;
 mod life;
 mod mounts;
 mod old_kernel;
+mod systemd;
 mod terminal;

@@ -80,6 +80,11 @@ impl InProcess {
                     Container::remove_remains(&self.root, &self.id, &self.bundle).map_err(failed)?;
                     return Ok(Outcome::default());
                 }
+                // Whoever deletes knows that it has ended, or wants it to: nothing in the file is needed for that.
+                Err(error) if error.kind() == Kind::DataLoss => {
+                    let removed = Container::remove_damaged(&self.root, &self.id, DELETE_LIMIT);
+                    return removed.map(|()| Outcome::default()).map_err(failed);
+                }
                 loaded => loaded.map_err(failed)?,
             },
         };

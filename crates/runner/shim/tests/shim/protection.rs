@@ -90,6 +90,26 @@ fn a_container_that_never_ran_can_be_deleted() {
 }
 
 #[test]
+fn a_container_whose_state_is_damaged_can_be_deleted() {
+    testkit::needs!(root, program "busybox");
+    if std::env::var_os("SHIM_TEST_RUNTIME").is_some() {
+        return println!("SKIP a_container_whose_state_is_damaged_can_be_deleted: the state is ours");
+    }
+    let place = Place::new();
+    place.bundle("a", "true");
+    let mut shim = Shim::start(place, "a");
+    shim.create(&shim.create_request("a"));
+    let dir = shim.place.path().join("runc").join(&shim.place.namespace).join("a");
+    shim.start_process("a", "");
+    assert_eq!(shim.wait("a", "").exit_status, 0);
+    let text = fs::read(dir.join("state.json")).unwrap();
+    fs::write(dir.join("state.json"), &text[..text.len() / 2]).unwrap();
+    shim.delete("a", "");
+    assert!(!dir.exists());
+    shim.shutdown();
+}
+
+#[test]
 fn limits_change_while_it_runs() {
     testkit::needs!(root, program "busybox");
     let place = Place::new();

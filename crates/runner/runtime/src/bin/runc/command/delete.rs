@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use runtime::Container;
 use spec::runtime::Status;
 use spec::{Error, Kind, Result};
 
@@ -17,6 +18,10 @@ pub fn delete(global: &Global, args: &args::Delete) -> Result<u8> {
     let container = match load(global, id) {
         Ok(container) => container,
         Err(error) if error.kind() == Kind::NotFound => return remains(global, id, args.force, error),
+        Err(error) if error.kind() == Kind::DataLoss && args.force => {
+            Container::remove_damaged(&root(global)?, id, REMOVAL)?;
+            return Ok(0);
+        }
         Err(error) => return Err(error),
     };
     if !args.force {
