@@ -66,7 +66,11 @@ pub async fn run(settings: Settings) -> Result<()> {
         // An error means that the other end is gone, which is a stop too.
         let _told = told.wait_for(|stop| *stop).await;
     };
-    let mut serving = tokio::spawn(server::grpc::serve(Arc::clone(&engine), grpc, limits, until));
+    let cri = crate::cri::open(&engine, &settings)?;
+    let mut serving = tokio::spawn(server::grpc::serve(Arc::clone(&engine), cri.clone(), grpc, limits, until));
+    if let Some(cri) = &cri {
+        cri.start().await?;
+    }
     tell("READY=1");
     tracing::info!("containerd successfully booted in {:.6}s", started.elapsed().as_secs_f64());
     // Neither arm is resumed: the first to end ends the daemon.
@@ -81,6 +85,7 @@ pub async fn run(settings: Settings) -> Result<()> {
         serving.abort();
     }
     events.abort();
+    drop(cri);
     for socket in [&settings.address, &settings.ttrpc_address] {
         // The next daemon replaces a socket that stays behind.
         let _gone = fs::remove_file(socket);

@@ -11,6 +11,7 @@
 pub mod cli;
 pub mod config;
 pub mod daemon;
+mod cri;
 mod engine;
 mod event;
 mod lock;

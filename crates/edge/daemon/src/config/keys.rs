@@ -93,6 +93,57 @@ pub const KEYS: &[Key] = keys! {
         "io.containerd.timeout.shim.shutdown": Duration = "'3s'",
         "io.containerd.timeout.task.state": Duration = "'2s'",
     }
+    "plugins/io.containerd.cri.v1.images" {
+        "snapshotter": Text = "'overlayfs'",
+        "disable_snapshot_annotations": Boolean = "true",
+        "discard_unpacked_layers": Boolean = "false",
+        "max_concurrent_downloads": Integer = "3",
+        "concurrent_layer_fetch_buffer": Integer = "0",
+        "image_pull_progress_timeout": Duration = "'5m0s'",
+        "image_pull_with_sync_fs": Boolean = "false",
+        "stats_collect_period": Integer = "10",
+        "use_local_image_pull": Boolean = "false",
+    }
+    "plugins/io.containerd.cri.v1.images/pinned_images" { "sandbox": Text = "''" }
+    "plugins/io.containerd.cri.v1.images/registry" { "config_path": Text = "''" }
+    "plugins/io.containerd.cri.v1.images/image_decryption" { "key_model": Text = "'node'" }
+    "plugins/io.containerd.cri.v1.runtime" {
+        "enable_selinux": Boolean = "false",
+        "selinux_category_range": Integer = "1024",
+        "max_container_log_line_size": Integer = "16384",
+        "disable_apparmor": Boolean = "false",
+        "restrict_oom_score_adj": Boolean = "false",
+        "disable_proc_mount": Boolean = "false",
+        "unset_seccomp_profile": Text = "''",
+        "tolerate_missing_hugetlb_controller": Boolean = "true",
+        "disable_hugetlb_controller": Boolean = "true",
+        "device_ownership_from_security_context": Boolean = "false",
+        "ignore_image_defined_volumes": Boolean = "false",
+        "netns_mounts_under_state_dir": Boolean = "false",
+        "enable_unprivileged_ports": Boolean = "true",
+        "enable_unprivileged_icmp": Boolean = "true",
+        "enable_cdi": Boolean = "true",
+        "cdi_spec_dirs": Texts = "['/etc/cdi', '/var/run/cdi']",
+        "drain_exec_sync_io_timeout": Duration = "'0s'",
+        "ignore_deprecation_warnings": Texts = "[]",
+        "stats_collect_period": Duration = "''",
+        "stats_retention_period": Duration = "''",
+        "enable_criu": Boolean = "true",
+    }
+    "plugins/io.containerd.cri.v1.runtime/containerd" {
+        "default_runtime_name": Text = "'runc'",
+        "ignore_blockio_not_enabled_errors": Boolean = "false",
+        "ignore_rdt_not_enabled_errors": Boolean = "false",
+    }
+    "plugins/io.containerd.cri.v1.runtime/cni" {
+        "bin_dirs": Texts = "['/opt/cni/bin']",
+        "conf_dir": Text = "'/etc/cni/net.d'",
+        "max_conf_num": Integer = "1",
+        "setup_serially": Boolean = "false",
+        "conf_template": Text = "''",
+        "ip_pref": Text = "''",
+        "use_internal_loopback": Boolean = "false",
+    }
     "plugins/io.containerd.differ.v1.erofs" {
         "mkfs_options": Texts = "[]", "enable_tar_index": Boolean = "false", "enable_dmverity": Boolean = "false",
     }
@@ -102,6 +153,16 @@ pub const KEYS: &[Key] = keys! {
         "mutation_threshold": Integer = "100",
         "schedule_delay": Duration = "'0s'",
         "startup_delay": Duration = "'100ms'",
+    }
+    "plugins/io.containerd.grpc.v1.cri" {
+        "disable_tcp_service": Boolean = "true",
+        "stream_server_address": Text = "'127.0.0.1'",
+        "stream_server_port": Text = "'0'",
+        "stream_idle_timeout": Duration = "'4h0m0s'",
+        "enable_tls_streaming": Boolean = "false",
+    }
+    "plugins/io.containerd.grpc.v1.cri/x509_key_pair_streaming" {
+        "tls_cert_file": Text = "''", "tls_key_file": Text = "''",
     }
     "plugins/io.containerd.image-verifier.v1.bindir" {
         "bin_dir": Text = "'/opt/containerd/image-verifier/bin'",

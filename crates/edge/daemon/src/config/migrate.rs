@@ -1,6 +1,7 @@
 //! Older versions, entry by entry: where each key of versions 1 to 3 is at version 4.
 
 use super::read::Entry;
+use super::value::Value;
 
 /// Plugins that version 1 names without their type.
 const SHORT: &[(&str, &str)] = &[
@@ -53,6 +54,53 @@ fn lookup(table: &[(&str, &'static str)], name: &str) -> Option<&'static str> {
     table.iter().find(|(from, _)| *from == name).map(|(_, to)| *to)
 }
 
+/// CRI's one table of versions 1 and 2, and the tables that it became.
+const CRI: &str = "io.containerd.grpc.v1.cri";
+const CRI_IMAGES: &str = "io.containerd.cri.v1.images";
+const CRI_RUNTIME: &str = "io.containerd.cri.v1.runtime";
+
+/// Keys of CRI's one table that are about images.
+const CRI_IMAGE_KEYS: &[&str] = &[
+    "max_concurrent_downloads",
+    "image_pull_progress_timeout",
+    "image_pull_with_sync_fs",
+    "stats_collect_period",
+];
+
+/// Keys of its table `containerd` that are about images.
+const CRI_SNAPSHOT_KEYS: &[&str] = &["snapshotter", "disable_snapshot_annotations", "discard_unpacked_layers"];
+
+/// Keys of its own that stay where they were: how streams are served.
+const CRI_STREAM_KEYS: &[&str] = &[
+    "disable_tcp_service",
+    "stream_server_address",
+    "stream_server_port",
+    "stream_idle_timeout",
+    "enable_tls_streaming",
+];
+
+/// Where an entry of CRI's one table is since version 3.
+fn cri(entry: &mut Entry) {
+    let below: Vec<String> = entry.table[2..].to_vec();
+    let mut to = |plugin: &str, below: &[String]| {
+        entry.table = ["plugins".to_owned(), plugin.to_owned()].into_iter().chain(below.iter().cloned()).collect();
+    };
+    match below.first().map(String::as_str) {
+        None if entry.key == "sandbox_image" => {
+            to(CRI_IMAGES, &["pinned_images".to_owned()]);
+            entry.key = "sandbox".into();
+        }
+        None if CRI_IMAGE_KEYS.contains(&entry.key.as_str()) => to(CRI_IMAGES, &[]),
+        None if CRI_STREAM_KEYS.contains(&entry.key.as_str()) => {}
+        Some("x509_key_pair_streaming") => {}
+        Some("registry" | "image_decryption") => to(CRI_IMAGES, &below),
+        Some("containerd") if below.len() == 1 && CRI_SNAPSHOT_KEYS.contains(&entry.key.as_str()) => {
+            to(CRI_IMAGES, &[]);
+        }
+        _ => to(CRI_RUNTIME, &below),
+    }
+}
+
 /// The entry at version 4, of a file at `version`.
 pub fn entry(mut entry: Entry, version: i64) -> Entry {
     if let [first, plugin, ..] = entry.table.as_mut_slice()
@@ -68,6 +116,17 @@ pub fn entry(mut entry: Entry, version: i64) -> Entry {
         {
             *plugin = now.to_owned();
         }
+    }
+    if version < 3 && entry.table.len() >= 2 && entry.table[0] == "plugins" && entry.table[1] == CRI {
+        cri(&mut entry);
+    }
+    // One directory of plugins has become several.
+    if entry.key == "bin_dir"
+        && entry.table.get(1).is_some_and(|plugin| plugin == CRI_RUNTIME)
+        && let Value::Text(_) = &entry.value
+    {
+        entry.key = "bin_dirs".into();
+        entry.value = Value::List(vec![entry.value]);
     }
     if version < 4
         && let [table] = entry.table.as_slice()

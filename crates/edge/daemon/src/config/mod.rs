@@ -11,6 +11,7 @@
 //! Invariant: a key that means nothing here is never an error, only a warning that names file, line and key; a value of
 //! the wrong type always is one.
 
+mod cri;
 pub mod keys;
 mod load;
 mod migrate;

@@ -54,6 +54,8 @@ pub struct Settings {
     pub downloads: usize,
     /// How many layers of an image are pushed at once.
     pub uploads: usize,
+    /// Kubernetes' interface; none when it is disabled.
+    pub cri: Option<cri::Config>,
 }
 
 /// When garbage is collected.
@@ -85,21 +87,21 @@ pub struct Overlay {
 }
 
 /// Reads values of one table; every key is checked and has a default, so nothing is missing.
-struct Table<'a>(&'a Values, &'static str);
+pub(super) struct Table<'a>(pub &'a Values, pub &'static str);
 
 impl Table<'_> {
-    fn text(&self, key: &str) -> String {
+    pub fn text(&self, key: &str) -> String {
         match self.0.get(self.1, key) {
             Some(Value::Text(text)) => text.clone(),
             _ => String::new(),
         }
     }
 
-    fn path(&self, key: &str) -> Option<PathBuf> {
+    pub fn path(&self, key: &str) -> Option<PathBuf> {
         Some(PathBuf::from(self.text(key))).filter(|path| path.is_absolute())
     }
 
-    fn integer(&self, key: &str) -> i64 {
+    pub fn integer(&self, key: &str) -> i64 {
         match self.0.get(self.1, key) {
             Some(Value::Integer(number)) => *number,
             _ => 0,
@@ -107,7 +109,7 @@ impl Table<'_> {
     }
 
     /// A number that may not be negative.
-    fn count<T: TryFrom<i64>>(&self, key: &str) -> Result<T, ConfigError> {
+    pub fn count<T: TryFrom<i64>>(&self, key: &str) -> Result<T, ConfigError> {
         let number = self.integer(key);
         T::try_from(number).map_err(|_| ConfigError::Value {
             key: format!("{}.{key}", self.1.replace('/', ".")),
@@ -115,15 +117,15 @@ impl Table<'_> {
         })
     }
 
-    fn truth(&self, key: &str) -> bool {
+    pub fn truth(&self, key: &str) -> bool {
         matches!(self.0.get(self.1, key), Some(Value::Boolean(true)))
     }
 
-    fn duration(&self, key: &str) -> Duration {
+    pub fn duration(&self, key: &str) -> Duration {
         duration(&self.text(key)).unwrap_or_default()
     }
 
-    fn texts(&self, key: &str) -> Vec<String> {
+    pub fn texts(&self, key: &str) -> Vec<String> {
         let Some(Value::List(list)) = self.0.get(self.1, key) else { return Vec::new() };
         let text = |item: &Value| match item {
             Value::Text(text) => Some(text.clone()),
@@ -172,6 +174,7 @@ impl Settings {
             hosts_dir: transfer.text("config_path"),
             downloads: transfer.count("max_concurrent_downloads")?,
             uploads: transfer.count("max_concurrent_uploaded_layers")?,
+            cri: super::cri::config(values)?,
         })
     }
 

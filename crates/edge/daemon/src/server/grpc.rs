@@ -3,10 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::cri::Cri;
+use ::cri::service::{ImageStore, Runtime};
 use ::grpc::containerd::services as stub;
+use ::grpc::runtime::v1::image_service_server::ImageServiceServer;
+use ::grpc::runtime::v1::runtime_service_server::RuntimeServiceServer;
+use ::grpc::status::to_status;
 use futures_util::stream::{self, Stream};
 use tokio::net::{UnixListener, UnixStream};
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
+use tonic::{Request, Status};
 
 use crate::engine::Engine;
 use crate::service;
@@ -32,6 +39,7 @@ pub struct Limits {
 /// The listener fails.
 pub async fn serve(
     engine: Arc<Engine>,
+    cri: Option<Arc<Cri>>,
     listener: UnixListener,
     limits: Limits,
     stop: impl Future<Output = ()>,
@@ -51,6 +59,19 @@ pub async fn serve(
         }};
     }
     let router = Server::builder().http2_keepalive_interval(Some(KEEPALIVE)).add_service(health);
+    let runtime = cri.clone().map(|cri| {
+        let server = RuntimeServiceServer::new(Runtime(Arc::clone(&cri)))
+            .max_decoding_message_size(limits.receive)
+            .max_encoding_message_size(limits.send);
+        InterceptedService::new(server, when_ready(cri))
+    });
+    let images = cri.map(|cri| {
+        let server = ImageServiceServer::new(ImageStore(Arc::clone(&cri)))
+            .max_decoding_message_size(limits.receive)
+            .max_encoding_message_size(limits.send);
+        InterceptedService::new(server, when_ready(cri))
+    });
+    let router = router.add_optional_service(runtime).add_optional_service(images);
     let e = || Arc::clone(&engine);
     add! { router;
         containers::containers_server::ContainersServer(service::Containers(e()));
@@ -69,6 +90,14 @@ pub async fn serve(
     }
     .serve_with_incoming_shutdown(accept(listener), stop)
     .await
+}
+
+/// Refuses requests of Kubernetes' interface until what an earlier daemon left is taken up.
+fn when_ready(cri: Arc<Cri>) -> impl Fn(Request<()>) -> Result<Request<()>, Status> + Clone + Send + Sync + 'static {
+    move |request| match cri.check_ready() {
+        Ok(()) => Ok(request),
+        Err(error) => Err(to_status(&error)),
+    }
 }
 
 /// The connections of a listener. When none can be accepted (no descriptor is left), it tries again a little later.

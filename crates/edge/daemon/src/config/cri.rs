@@ -1,0 +1,375 @@
+//! What Kubernetes' interface takes from the configuration.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use api::Message as _;
+use api::containerd::runc::v1::Options;
+use cri::config::{
+    Cni, Config, Handler, Images, IpPreference, Registry, RegistryHost, Runtime, RuntimePlatform, Stream, Tls,
+};
+use model::Any;
+
+use super::read::ConfigError;
+use super::settings::Table;
+use super::value::{Value, Values};
+
+const IMAGES: &str = "plugins/io.containerd.cri.v1.images";
+const RUNTIME: &str = "plugins/io.containerd.cri.v1.runtime";
+const STREAM: &str = "plugins/io.containerd.grpc.v1.cri";
+
+/// Plugins without which there is no CRI.
+const PLUGINS: &[&str] =
+    &["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime", "io.containerd.cri.v1.images"];
+
+/// Takes Kubernetes' interface out of `values`; none when one of its plugins is disabled.
+///
+/// # Errors
+/// A value is out of range, or contradicts another.
+pub fn config(values: &Values) -> Result<Option<Config>, ConfigError> {
+    let disabled = Table(values, "").texts("disabled_plugins");
+    if disabled.iter().any(|uri| PLUGINS.contains(&uri.as_str())) {
+        return Ok(None);
+    }
+    Ok(Some(Config {
+        runtime: runtime(values)?,
+        images: images(values)?,
+        stream: stream(values)?,
+        cleanup_timeout: Table(values, "timeouts").duration("io.containerd.timeout.cri.defercleanup"),
+        ..Config::default()
+    }))
+}
+
+fn wrong(key: impl Into<String>, reason: impl Into<String>) -> ConfigError {
+    ConfigError::Value { key: key.into(), reason: reason.into() }
+}
+
+fn or(duration: Duration, usual: Duration) -> Duration {
+    if duration.is_zero() { usual } else { duration }
+}
+
+fn runtime(values: &Values) -> Result<Runtime, ConfigError> {
+    let table = Table(values, RUNTIME);
+    let containerd = Table(values, "plugins/io.containerd.cri.v1.runtime/containerd");
+    let usual = Runtime::default();
+    let mut runtimes = usual.runtimes;
+    runtimes.extend(handlers(values));
+    let default_runtime_name = containerd.text("default_runtime_name");
+    if !runtimes.contains_key(&default_runtime_name) {
+        return Err(wrong(
+            "plugins.io.containerd.cri.v1.runtime.containerd.default_runtime_name",
+            format!("there is no runtime {default_runtime_name:?}"),
+        ));
+    }
+    Ok(Runtime {
+        enable_selinux: table.truth("enable_selinux"),
+        selinux_category_range: table.count("selinux_category_range")?,
+        max_container_log_line_size: usize::try_from(table.integer("max_container_log_line_size"))
+            .ok()
+            .filter(|&size| size > 0),
+        disable_apparmor: table.truth("disable_apparmor"),
+        restrict_oom_score_adj: table.truth("restrict_oom_score_adj"),
+        disable_proc_mount: table.truth("disable_proc_mount"),
+        unset_seccomp_profile: table.text("unset_seccomp_profile"),
+        tolerate_missing_hugetlb_controller: table.truth("tolerate_missing_hugetlb_controller"),
+        disable_hugetlb_controller: table.truth("disable_hugetlb_controller"),
+        device_ownership_from_security_context: table.truth("device_ownership_from_security_context"),
+        ignore_image_defined_volumes: table.truth("ignore_image_defined_volumes"),
+        netns_mounts_under_state_dir: table.truth("netns_mounts_under_state_dir"),
+        enable_unprivileged_ports: table.truth("enable_unprivileged_ports"),
+        enable_unprivileged_icmp: table.truth("enable_unprivileged_icmp"),
+        enable_cdi: table.truth("enable_cdi"),
+        cdi_spec_dirs: paths(table.texts("cdi_spec_dirs")),
+        drain_exec_sync_io_timeout: table.duration("drain_exec_sync_io_timeout"),
+        stats_collect_period: or(table.duration("stats_collect_period"), usual.stats_collect_period),
+        stats_retention_period: or(table.duration("stats_retention_period"), usual.stats_retention_period),
+        ignore_blockio_not_enabled_errors: containerd.truth("ignore_blockio_not_enabled_errors"),
+        ignore_rdt_not_enabled_errors: containerd.truth("ignore_rdt_not_enabled_errors"),
+        default_runtime_name,
+        runtimes,
+        cni: cni(values)?,
+    })
+}
+
+fn paths(texts: Vec<String>) -> Vec<PathBuf> {
+    texts.into_iter().map(PathBuf::from).collect()
+}
+
+fn cni(values: &Values) -> Result<Cni, ConfigError> {
+    let table = Table(values, "plugins/io.containerd.cri.v1.runtime/cni");
+    let ip_pref = match table.text("ip_pref").as_str() {
+        "" | "ipv4" => IpPreference::V4,
+        "ipv6" => IpPreference::V6,
+        "cni" => IpPreference::Cni,
+        other => {
+            return Err(wrong("plugins.io.containerd.cri.v1.runtime.cni.ip_pref", format!("{other:?} is none")));
+        }
+    };
+    Ok(Cni {
+        bin_dirs: paths(table.texts("bin_dirs")),
+        conf_dir: table.text("conf_dir").into(),
+        max_conf_num: table.count("max_conf_num")?,
+        setup_serially: table.truth("setup_serially"),
+        conf_template: table.path("conf_template"),
+        ip_pref,
+        use_internal_loopback: table.truth("use_internal_loopback"),
+    })
+}
+
+/// One table whose name holds a part of the user's choice, with readers for its keys.
+struct Named<'a>(BTreeMap<&'a str, &'a Value>);
+
+impl Named<'_> {
+    fn text(&self, key: &str) -> String {
+        match self.0.get(key) {
+            Some(Value::Text(text)) => text.clone(),
+            _ => String::new(),
+        }
+    }
+
+    fn truth(&self, key: &str) -> bool {
+        matches!(self.0.get(key), Some(Value::Boolean(true)))
+    }
+
+    fn number(&self, key: &str) -> i64 {
+        match self.0.get(key) {
+            Some(Value::Integer(number)) => *number,
+            _ => 0,
+        }
+    }
+
+    fn texts(&self, key: &str) -> Vec<String> {
+        let Some(Value::List(list)) = self.0.get(key) else { return Vec::new() };
+        let text = |item: &Value| match item {
+            Value::Text(text) => Some(text.clone()),
+            _ => None,
+        };
+        list.iter().filter_map(text).collect()
+    }
+}
+
+/// The tables below `prefix`, by the part behind it.
+fn named<'a>(values: &'a Values, prefix: &str) -> Vec<(&'a str, Named<'a>)> {
+    let tables = values.tables().into_iter();
+    tables
+        .filter_map(|(table, keys)| Some((table.strip_prefix(prefix)?.strip_prefix('/')?, Named(keys))))
+        .collect()
+}
+
+fn handlers(values: &Values) -> BTreeMap<String, Handler> {
+    let mut handlers: BTreeMap<String, Handler> = BTreeMap::new();
+    let prefix = format!("{RUNTIME}/containerd/runtimes");
+    for (name, table) in named(values, &prefix) {
+        match name.strip_suffix("/options") {
+            None if !name.contains('/') => fill(handlers.entry(name.to_owned()).or_default(), &table),
+            Some(name) => options(handlers.entry(name.to_owned()).or_default(), &table),
+            None => {}
+        }
+    }
+    for handler in handlers.values_mut() {
+        if handler.runtime_type.is_empty() {
+            handler.runtime_type = "io.containerd.runc.v2".into();
+        }
+        if handler.sandboxer.is_empty() {
+            handler.sandboxer = "podsandbox".into();
+        }
+    }
+    handlers
+}
+
+fn fill(handler: &mut Handler, table: &Named<'_>) {
+    let file = |key: &str| Some(table.text(key)).filter(|text| !text.is_empty()).map(PathBuf::from);
+    // The runtime of containerd 1.0 is gone; its successor does the same.
+    handler.runtime_type = match table.text("runtime_type").as_str() {
+        "io.containerd.runtime.v1.linux" | "io.containerd.runc.v1" => "io.containerd.runc.v2".into(),
+        other => other.to_owned(),
+    };
+    handler.runtime_path = table.text("runtime_path");
+    handler.pod_annotations = table.texts("pod_annotations");
+    handler.container_annotations = table.texts("container_annotations");
+    handler.privileged_without_host_devices = table.truth("privileged_without_host_devices");
+    handler.privileged_without_host_devices_all_devices_allowed =
+        table.truth("privileged_without_host_devices_all_devices_allowed");
+    handler.cgroup_writable = table.truth("cgroup_writable");
+    handler.base_runtime_spec = file("base_runtime_spec");
+    handler.cni_conf_dir = file("cni_conf_dir");
+    handler.cni_max_conf_num = usize::try_from(table.number("cni_max_conf_num")).unwrap_or(0);
+    handler.snapshotter = table.text("snapshotter");
+    handler.sandboxer = table.text("sandboxer");
+    handler.io_type = table.text("io_type");
+}
+
+fn options(handler: &mut Handler, table: &Named<'_>) {
+    let id = |key: &str| u32::try_from(table.number(key)).unwrap_or(0);
+    let options = Options {
+        binary_name: table.text("BinaryName"),
+        root: table.text("Root"),
+        systemd_cgroup: table.truth("SystemdCgroup"),
+        no_new_keyring: table.truth("NoNewKeyring"),
+        shim_cgroup: table.text("ShimCgroup"),
+        criu_image_path: table.text("CriuImagePath"),
+        criu_work_path: table.text("CriuWorkPath"),
+        io_uid: id("IoUid"),
+        io_gid: id("IoGid"),
+        ..Options::default()
+    };
+    handler.systemd_cgroup = options.systemd_cgroup;
+    handler.options = Some(Any { type_url: "containerd.runc.v1.Options".into(), value: options.encode_to_vec() });
+}
+
+fn images(values: &Values) -> Result<Images, ConfigError> {
+    let table = Table(values, IMAGES);
+    let pinned = Table(values, "plugins/io.containerd.cri.v1.images/pinned_images");
+    let mut pinned_images = BTreeMap::new();
+    let prefix = format!("{IMAGES}/pinned_images");
+    if let Some(keys) = values.tables().remove(prefix.as_str()) {
+        let text = |value: &Value| match value {
+            Value::Text(text) if !text.is_empty() => Some(text.clone()),
+            _ => None,
+        };
+        pinned_images.extend(keys.into_iter().filter_map(|(key, value)| Some((key.to_owned(), text(value)?))));
+    }
+    let platforms = named(values, &format!("{IMAGES}/runtime_platforms")).into_iter();
+    Ok(Images {
+        snapshotter: table.text("snapshotter"),
+        disable_snapshot_annotations: table.truth("disable_snapshot_annotations"),
+        discard_unpacked_layers: table.truth("discard_unpacked_layers"),
+        max_concurrent_downloads: table.count("max_concurrent_downloads")?,
+        image_pull_progress_timeout: table.duration("image_pull_progress_timeout"),
+        image_pull_with_sync_fs: table.truth("image_pull_with_sync_fs"),
+        stats_collect_period: Duration::from_secs(table.count::<u64>("stats_collect_period")?.max(1)),
+        sandbox_image: pinned.text("sandbox"),
+        pinned_images,
+        registry: registry(values)?,
+        runtime_platforms: platforms
+            .map(|(name, table)| {
+                let platform =
+                    RuntimePlatform { platform: table.text("platform"), snapshotter: table.text("snapshotter") };
+                (name.to_owned(), platform)
+            })
+            .collect(),
+    })
+}
+
+fn registry(values: &Values) -> Result<Registry, ConfigError> {
+    let prefix = format!("{IMAGES}/registry");
+    let mut registry = Registry {
+        config_path: Table(values, "plugins/io.containerd.cri.v1.images/registry").text("config_path"),
+        ..Registry::default()
+    };
+    for (name, table) in named(values, &format!("{prefix}/mirrors")) {
+        registry.mirrors.insert(name.to_owned(), table.texts("endpoint"));
+    }
+    for (name, table) in named(values, &format!("{prefix}/configs")) {
+        let (host, part) = name.rsplit_once('/').unwrap_or((name, ""));
+        let known: &mut RegistryHost = registry.configs.entry(host.to_owned()).or_default();
+        match part {
+            "auth" => {
+                known.username = table.text("username");
+                known.password = table.text("password");
+                known.auth = table.text("auth");
+                known.identity_token = table.text("identitytoken");
+            }
+            "tls" => {
+                known.insecure_skip_verify = table.truth("insecure_skip_verify");
+                known.ca_file = table.text("ca_file");
+                known.cert_file = table.text("cert_file");
+                known.key_file = table.text("key_file");
+            }
+            _ => {}
+        }
+    }
+    if !registry.config_path.is_empty() && !registry.mirrors.is_empty() {
+        return Err(wrong(
+            "plugins.io.containerd.cri.v1.images.registry.mirrors",
+            "`mirrors` cannot be set when `config_path` is provided",
+        ));
+    }
+    Ok(registry)
+}
+
+fn stream(values: &Values) -> Result<Stream, ConfigError> {
+    let table = Table(values, STREAM);
+    let pair = Table(values, "plugins/io.containerd.grpc.v1.cri/x509_key_pair_streaming");
+    let (cert, key) = (pair.text("tls_cert_file"), pair.text("tls_key_file"));
+    let tls = match (table.truth("enable_tls_streaming"), cert.is_empty(), key.is_empty()) {
+        (false, true, true) => Tls::Off,
+        (true, true, true) => Tls::SelfSigned,
+        (true, false, false) => Tls::Files { cert: cert.into(), key: key.into() },
+        (false, ..) => {
+            return Err(wrong(
+                "plugins.io.containerd.grpc.v1.cri.x509_key_pair_streaming",
+                "X509KeyPairStreaming.TLSCertFile and/or X509KeyPairStreaming.TLSKeyFile are set but EnableTLSStreaming is not set",
+            ));
+        }
+        _ => {
+            return Err(wrong(
+                "plugins.io.containerd.grpc.v1.cri.x509_key_pair_streaming",
+                "must set both X509KeyPairStreaming.TLSCertFile and X509KeyPairStreaming.TLSKeyFile",
+            ));
+        }
+    };
+    let port = table.text("stream_server_port");
+    Ok(Stream {
+        address: table.text("stream_server_address"),
+        port: port.parse().map_err(|_| {
+            wrong("plugins.io.containerd.grpc.v1.cri.stream_server_port", format!("{port:?} is no port"))
+        })?,
+        idle_timeout: or(table.duration("stream_idle_timeout"), Duration::from_secs(4 * 3600)),
+        tls,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::load::load;
+    use super::*;
+
+    fn of(text: &str) -> Config {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
+        std::fs::write(&path, text).unwrap();
+        config(&load(Path::new(&path), true).unwrap().values).unwrap().unwrap()
+    }
+
+    #[test]
+    fn the_first_version_takes_effect() {
+        let config = of(concat!(
+            "[plugins.cri]\nstream_server_address = '127.0.0.2'\nstream_server_port = '10010'\n",
+            "enable_tls_streaming = true\n",
+            "[plugins.cri.cni]\nbin_dir = '/opt/bin'\nconf_dir = '/etc/net'\n"
+        ));
+        assert_eq!((config.stream.address.as_str(), config.stream.port), ("127.0.0.2", 10010));
+        assert_eq!(config.stream.tls, Tls::SelfSigned);
+        assert_eq!(config.runtime.cni.bin_dirs, [PathBuf::from("/opt/bin")]);
+        assert_eq!(config.runtime.cni.conf_dir, PathBuf::from("/etc/net"));
+    }
+
+    #[test]
+    fn the_second_version_is_split() {
+        let config = of(concat!(
+            "version = 2\n[plugins.'io.containerd.grpc.v1.cri']\nsandbox_image = 'k8s.gcr.io/pause:3.5'\n",
+            "max_container_log_line_size = -1\n",
+            "[plugins.'io.containerd.grpc.v1.cri'.registry.mirrors.'docker.io']\nendpoint = ['https://m.example']\n",
+            "[plugins.'io.containerd.grpc.v1.cri'.containerd]\nsnapshotter = 'native'\n",
+            "[plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.kata]\nruntime_type = 'io.containerd.kata.v2'\n",
+            "[plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.runc.options]\nSystemdCgroup = true\n",
+        ));
+        assert_eq!(config.images.sandbox_image, "k8s.gcr.io/pause:3.5");
+        assert_eq!(config.images.snapshotter, "native");
+        assert_eq!(config.images.registry.mirrors["docker.io"], ["https://m.example"]);
+        assert_eq!(config.runtime.max_container_log_line_size, None);
+        assert_eq!(config.runtime.runtimes["kata"].runtime_type, "io.containerd.kata.v2");
+        assert!(config.runtime.runtimes["runc"].systemd_cgroup);
+    }
+
+    #[test]
+    fn defaults_are_cris_own() {
+        let config = of("version = 4\n");
+        let usual = Config::default();
+        assert_eq!(config, Config { cleanup_timeout: Duration::from_secs(60), ..usual });
+    }
+}

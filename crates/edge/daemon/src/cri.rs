@@ -1,0 +1,180 @@
+//! Kubernetes' interface, joined to the engine.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use cri::config::RegistryHost;
+use cri::{Config, Cri};
+use image::names::Names;
+use image::registry::{self, Ask, Credential, Credentials};
+use image::{Services, Unpack, pull};
+use model::diff::Apply;
+use model::pull::{Login, LoginFor, Pull, Puller};
+use model::snapshot::Snapshotter;
+use model::{Ctx, Error, Result};
+use spec::{Descriptor, Platform};
+
+use crate::config::Settings;
+use crate::engine::Engine;
+
+/// Where `hosts.toml` files are when the configuration does not say.
+const HOSTS_DIR: &str = "/etc/containerd/certs.d:/etc/docker/certs.d";
+
+/// The server over `engine`; none when it is disabled.
+///
+/// # Errors
+/// The configuration names what is not there.
+pub fn open(engine: &Arc<Engine>, settings: &Settings) -> Result<Option<Arc<Cri>>> {
+    let Some(config) = &settings.cri else { return Ok(None) };
+    let store = &engine.store;
+    let mut snapshotters: BTreeMap<String, Arc<dyn Snapshotter>> = BTreeMap::new();
+    for name in store.snapshotter_names() {
+        snapshotters.insert(name.to_owned(), store.snapshotter(name)?);
+    }
+    let puller = Pulling { engine: Arc::clone(engine), registry: config.images.registry.clone() };
+    let directory = |name: &String| {
+        let own = match name.as_str() {
+            "overlayfs" => settings.overlay.root.clone(),
+            "native" => settings.native_root.clone(),
+            _ => None,
+        };
+        let usual = || settings.root.join(format!("io.containerd.snapshotter.v1.{name}"));
+        (name.clone(), own.unwrap_or_else(usual))
+    };
+    let snapshotter_roots: BTreeMap<String, PathBuf> = snapshotters.keys().map(directory).collect();
+    let engine = cri::Engine {
+        containers: store.containers(),
+        images: store.images(),
+        content: store.content(),
+        leases: store.leases(),
+        puller: Arc::new(puller),
+        collector: Arc::<store::Store>::clone(store),
+        snapshotters,
+        snapshotter_roots,
+        tasks: Arc::new(engine.tasks.clone()),
+        exchange: engine.exchange.clone(),
+        root: settings.root.clone(),
+        state: settings.state.clone(),
+        version: crate::VERSION,
+    };
+    let mut config: Config = config.clone();
+    if let Some(program) = engine_program(&settings.root, "containerd-pause") {
+        config.pause_program = program;
+    }
+    Cri::new(engine, config).map(Some)
+}
+
+/// A program of ours: beside this one, else on the search path.
+fn engine_program(_root: &std::path::Path, name: &str) -> Option<PathBuf> {
+    let own = std::env::current_exe().ok()?;
+    let beside = own.parent()?.join(name);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|dir| dir.join(name)).find(|program| program.is_file());
+    if beside.is_file() { Some(beside) } else { found }
+}
+
+/// Pulls for the kubelet, by the same code that serves everybody else.
+struct Pulling {
+    engine: Arc<Engine>,
+    registry: cri::config::Registry,
+}
+
+impl Pulling {
+    fn services(&self) -> Services {
+        let store = &self.engine.store;
+        Services {
+            content: store.content(),
+            images: store.images(),
+            leases: store.leases(),
+            differ: Arc::clone(&self.engine.differ),
+        }
+    }
+
+    fn unpack(&self, unpack: &model::pull::Unpack) -> Result<Unpack> {
+        Ok(Unpack {
+            platform: unpack.platform.clone(),
+            driver: self.engine.store.snapshotter(&unpack.snapshotter)?,
+            snapshotter: unpack.snapshotter.clone(),
+        })
+    }
+
+    fn registry(&self, pull: &Pull) -> registry::Config {
+        let configured = [&self.registry.config_path, &self.engine.transfer.config_path];
+        let hosts_dir = configured.into_iter().find(|path| !path.is_empty());
+        let mut config = registry::Config {
+            hosts_dir: Some(hosts_dir.cloned().unwrap_or_else(|| HOSTS_DIR.to_owned())),
+            headers: headers(&self.registry.headers),
+            tls: tls(self.registry.configs.get(pull.reference.host())),
+            credentials: Arc::new(Known(Arc::clone(&pull.login))),
+            ..registry::Config::default()
+        };
+        if pull.concurrent > 0 {
+            config.limits.concurrent = pull.concurrent;
+        }
+        if !pull.stall_timeout.is_zero() {
+            config.limits.idle = config.limits.idle.min(pull.stall_timeout);
+        }
+        config
+    }
+}
+
+fn headers(configured: &BTreeMap<String, Vec<String>>) -> Vec<(String, String)> {
+    let each = |(name, values): (&String, &Vec<String>)| {
+        values.iter().map(|value| (name.clone(), value.clone())).collect::<Vec<_>>()
+    };
+    configured.iter().flat_map(each).collect()
+}
+
+fn tls(host: Option<&RegistryHost>) -> registry::Tls {
+    let Some(host) = host else { return registry::Tls::default() };
+    let file = |text: &str| (!text.is_empty()).then(|| PathBuf::from(text));
+    registry::Tls {
+        skip_verify: host.insecure_skip_verify.then_some(true),
+        authorities: file(&host.ca_file).into_iter().collect(),
+        clients: file(&host.cert_file).map(|cert| (cert, file(&host.key_file))).into_iter().collect(),
+    }
+}
+
+/// The logins that a pull came with.
+struct Known(LoginFor);
+
+#[async_trait]
+impl Credentials for Known {
+    async fn get(&self, ask: &Ask) -> Result<Credential> {
+        Ok(match (self.0)(&ask.host)? {
+            None => Credential::None,
+            Some(Login::Password { user, secret }) => Credential::Password { user, secret },
+            Some(Login::Token(token)) => Credential::Refresh(token),
+        })
+    }
+}
+
+#[async_trait]
+impl Puller for Pulling {
+    async fn pull(&self, ctx: &Ctx, pull: Pull) -> Result<Descriptor> {
+        let wanted = pull::Pull {
+            names: Names { labels: pull.labels.clone(), ..Names::of(pull.reference.to_string()) },
+            platforms: vec![pull.unpack.platform.clone()],
+            unpack: vec![self.unpack(&pull.unpack)?],
+            apply: Apply { sync_fs: pull.unpack.sync_fs },
+            registry: self.registry(&pull),
+            ..pull::Pull::new(pull.reference.clone())
+        };
+        let pulled = pull::run(ctx, &self.services(), wanted, None).await;
+        sys::heap::trim();
+        Ok(pulled?.target)
+    }
+
+    async fn unpack(&self, ctx: &Ctx, target: Descriptor, unpack: model::pull::Unpack) -> Result<()> {
+        let stored = pull::UnpackStored {
+            target,
+            platforms: vec![Platform::clone(&unpack.platform)],
+            unpack: vec![self.unpack(&unpack)?],
+            apply: Apply { sync_fs: unpack.sync_fs },
+        };
+        let unpacked: Result<_, Error> = pull::unpack(ctx, &self.services(), stored, None).await;
+        unpacked.map(drop)
+    }
+}
