@@ -1,23 +1,41 @@
 //! Runs a command in a container and answers its output and exit code.
+//!
+//! ```text
+//! pipes ─► Exec ─► Start ─► output ∥ Wait ∥ timeout ∥ the caller's leaving ─► Delete
+//! ```
+//!
+//! Invariant: whatever ends the wait, the command and all that descends from it are killed before the answer, if the
+//! command itself has not ended; nothing of it stays in the shim.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use ::spec::{Error, Kind};
 use api::runtime::v1;
-use model::Result;
-use model::task::{Exec, Task};
-use tokio::io::AsyncReadExt as _;
-use tokio::net::unix::pipe;
+use model::task::{Exec, Exit, Task};
+use model::{Lane, Result};
+use tokio::sync::oneshot;
 
+use super::capture::{self, Capture};
+use super::kill;
 use super::signal::SIGKILL;
 use crate::Cri;
-use crate::stream::{Fifos, Streams, remove_fifos};
 
-/// How much of each output is answered; the rest is read and dropped.
-const MAX_OUTPUT: usize = 16 << 20;
 /// How long a killed command may take to end.
-const DEATH: Duration = Duration::from_secs(10);
+const DEATH: Duration = Duration::from_secs(5);
+/// How often its processes are looked for: some may be born while others are killed.
+const ROUNDS: usize = 3;
+
+/// A command under way.
+struct Command {
+    task: Arc<dyn Task>,
+    exec_id: String,
+    stdout: Capture,
+    stderr: Capture,
+    limit: Option<Duration>,
+    /// Resolves when the caller has left.
+    left: oneshot::Receiver<()>,
+}
 
 impl Cri {
     /// Runs a command in a container and answers its output and exit code.
@@ -33,39 +51,42 @@ impl Cri {
         let process = self.exec_process(&container, request.cmd, false).await?;
         let limit =
             u64::try_from(request.timeout).ok().filter(|&seconds| seconds > 0).map(Duration::from_secs);
-        let (cri, id) = (Arc::clone(self), container.record.id.clone());
-        // Whole: a probe whose caller left must not leave its process.
+        let (_stays, left) = oneshot::channel();
+        let mut command = Command {
+            task,
+            exec_id: super::new_id()?,
+            stdout: Capture::new()?,
+            stderr: Capture::new()?,
+            limit,
+            left,
+        };
+        let cri = Arc::clone(self);
         Self::whole(async move {
-            let exec_id = super::new_id()?;
-            let dir = cri.container_state(&id).join("io").join(&exec_id);
-            let streams = Streams { stdout: true, stderr: true, ..Streams::default() };
-            let ctx = cri.ctx();
-            let fifos = Fifos::make(&ctx, dir.clone(), streams).await?;
-            let outcome = cri.run_exec(&*task, &exec_id, process, fifos, limit).await;
-            remove_fifos(&ctx, &dir).await;
-            outcome.map_err(|error| error.context("failed to exec in container"))
+            let outcome = cri.run_command(&mut command, process).await;
+            let exit = outcome.map_err(|error| error.context("failed to exec in container"))?;
+            Ok(v1::ExecSyncResponse {
+                stdout: command.stdout.take(),
+                stderr: command.stderr.take(),
+                exit_code: i32::try_from(exit.status).unwrap_or(-1),
+            })
         })
         .await
     }
 
-    async fn run_exec(
-        &self,
-        task: &dyn Task,
-        exec_id: &str,
-        process: Vec<u8>,
-        fifos: Fifos,
-        limit: Option<Duration>,
-    ) -> Result<v1::ExecSyncResponse> {
-        let exec = Exec { id: exec_id.to_owned(), process, stdio: fifos.stdio.clone() };
-        task.exec(exec)
-            .await
-            .map_err(|error| error.context(format_args!("failed to create exec {exec_id:?}")))?;
-        let outcome = self.follow(task, exec_id, fifos, limit).await;
-        if outcome.is_err() {
-            // It may not have started, or be gone already.
-            let _gone = task.kill(exec_id, SIGKILL, true).await;
-        }
-        match task.delete_exec(exec_id).await {
+    async fn run_command(&self, command: &mut Command, process: Vec<u8>) -> Result<Exit> {
+        let (task, exec_id) = (Arc::clone(&command.task), command.exec_id.clone());
+        let stdio = capture::stdio(&command.stdout, &command.stderr);
+        let created = task.exec(Exec { id: exec_id.clone(), process, stdio }).await;
+        created.map_err(|error| error.context(format_args!("failed to create exec {exec_id:?}")))?;
+        let outcome = match task.start(&exec_id).await {
+            Ok(pid) => {
+                command.stdout.opened();
+                command.stderr.opened();
+                self.follow(command, pid).await
+            }
+            Err(error) => Err(error.context(format_args!("failed to start exec {exec_id:?}"))),
+        };
+        match task.delete_exec(&exec_id).await {
             Err(error) if error.kind() != Kind::NotFound => {
                 tracing::warn!(%error, exec_id, "an exec stays behind in its shim");
             }
@@ -74,89 +95,84 @@ impl Cri {
         outcome
     }
 
-    async fn follow(
-        &self,
-        task: &dyn Task,
-        exec_id: &str,
-        mut fifos: Fifos,
-        limit: Option<Duration>,
-    ) -> Result<v1::ExecSyncResponse> {
-        task.start(exec_id)
-            .await
-            .map_err(|error| error.context(format_args!("failed to start exec {exec_id:?}")))?;
-        let output = async { tokio::join!(read(fifos.stdout.take()), read(fifos.stderr.take())) };
+    /// Waits for the command's end and for that of its output.
+    async fn follow(&self, command: &mut Command, pid: u32) -> Result<Exit> {
+        let Command { task, exec_id, stdout, stderr, limit, left } = command;
+        let output = async { tokio::try_join!(stdout.read(), stderr.read()).map(drop) };
         let mut output = std::pin::pin!(output);
         let mut ending = std::pin::pin!(task.wait(exec_id));
-        let timer = async {
-            match limit {
-                Some(limit) => tokio::time::sleep(limit).await,
-                None => std::future::pending().await,
-            }
-        };
-        let mut timer = std::pin::pin!(timer);
-        let mut drained = None;
+        let mut timer = std::pin::pin!(sleep_or_for_ever(*limit));
+        let mut drained = false;
         let exit = loop {
             // Each is polled on until it is ready, and never again.
             tokio::select! {
                 exit = &mut ending => break exit?,
-                both = &mut output, if drained.is_none() => drained = Some(both),
-                () = &mut timer => return Err(self.time_out(task, exec_id, limit.unwrap_or_default()).await),
+                done = &mut output, if !drained => { done?; drained = true; }
+                () = &mut timer => {
+                    self.kill_command(&**task, exec_id, pid).await?;
+                    return Err(too_late(limit.unwrap_or_default()));
+                }
+                _gone = &mut *left => {
+                    self.kill_command(&**task, exec_id, pid).await?;
+                    return Err(Error::new(Kind::Canceled, "context canceled"));
+                }
             }
         };
+        if drained {
+            return Ok(exit);
+        }
+        // The command has ended; a process that it left behind may hold its output open.
         let patience = self.config.runtime.drain_exec_sync_io_timeout;
-        let (stdout, stderr) = match (drained, patience.is_zero(), limit) {
-            (Some(both), ..) => both,
-            (None, false, _) => {
-                tokio::time::timeout(patience, &mut output).await.map_err(|_| held(exec_id, patience))?
-            }
-            (None, true, None) => output.await,
-            // What a child of the command holds open is waited for as long as the caller wanted to wait.
-            (None, true, Some(limit)) => tokio::select! {
-                both = &mut output => both,
-                () = &mut timer => return Err(held(exec_id, limit)),
-            },
-        };
-        Ok(v1::ExecSyncResponse { stdout, stderr, exit_code: i32::try_from(exit.status).unwrap_or(-1) })
+        let mut patience_ends = std::pin::pin!(sleep_or_for_ever((!patience.is_zero()).then_some(patience)));
+        tokio::select! {
+            done = &mut output => done.map(|()| exit),
+            () = &mut patience_ends => Err(held(exec_id, patience)),
+            () = &mut timer => Err(held(exec_id, limit.unwrap_or_default())),
+            _gone = &mut *left => Err(Error::new(Kind::Canceled, "context canceled")),
+        }
     }
 
-    /// Kills the command, waits for its end, and says that it took too long.
-    async fn time_out(&self, task: &dyn Task, exec_id: &str, limit: Duration) -> Error {
-        if let Err(error) = task.kill(exec_id, SIGKILL, true).await
-            && error.kind() != Kind::NotFound
-        {
-            return error.context(format_args!("failed to kill exec {exec_id:?}"));
+    /// Kills the command with its session and its descendants, and waits for its end.
+    async fn kill_command(&self, task: &dyn Task, exec_id: &str, pid: u32) -> Result<()> {
+        for _ in 0..ROUNDS {
+            // A shim that does not answer leaves us the command itself.
+            let pids = task.pids().await.unwrap_or_default();
+            let id = task.id().to_owned();
+            let known = pids.is_empty();
+            self.ctx().blocking(Lane::Wait, move |_| kill::session(pid, &id, &pids)).await?;
+            if known || tokio::time::timeout(DEATH / 5, task.wait(exec_id)).await.is_ok() {
+                break;
+            }
+        }
+        match task.kill(exec_id, SIGKILL, false).await {
+            Err(error) if error.kind() != Kind::NotFound => {
+                tracing::warn!(%error, exec_id, "the shim does not kill the exec");
+            }
+            _ => {}
         }
         if tokio::time::timeout(DEATH, task.wait(exec_id)).await.is_err() {
             tracing::error!(exec_id, "an exec does not end although it was killed");
         }
-        Error::new(
-            Kind::DeadlineExceeded,
-            format!("timeout {}s exceeded: context deadline exceeded", limit.as_secs()),
-        )
+        Ok(())
     }
+}
+
+async fn sleep_or_for_ever(limit: Option<Duration>) {
+    match limit {
+        Some(limit) => tokio::time::sleep(limit).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn too_late(limit: Duration) -> Error {
+    let text = format!("timeout {}s exceeded: context deadline exceeded", limit.as_secs());
+    Error::new(Kind::DeadlineExceeded, text)
 }
 
 fn held(exec_id: &str, patience: Duration) -> Error {
-    Error::new(
-        Kind::DeadlineExceeded,
-        format!(
-            "failed to drain exec process {exec_id:?} io in {}s because io is still held by other processes",
-            patience.as_secs()
-        ),
-    )
-}
-
-/// Reads to the end; keeps the first [`MAX_OUTPUT`] bytes.
-async fn read(fifo: Option<pipe::Receiver>) -> Vec<u8> {
-    let mut kept = Vec::new();
-    let Some(mut fifo) = fifo else { return kept };
-    let mut piece = vec![0; 16 * 1024];
-    while let Ok(count) = fifo.read(&mut piece).await {
-        if count == 0 {
-            break;
-        }
-        let room = MAX_OUTPUT - kept.len();
-        kept.extend_from_slice(&piece[..count.min(room)]);
-    }
-    kept
+    let seconds = patience.as_secs_f64();
+    let text = format!(
+        "failed to drain exec process {exec_id:?} io in {seconds}s because io is still held by other processes"
+    );
+    Error::new(Kind::DeadlineExceeded, text)
 }

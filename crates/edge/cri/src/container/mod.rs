@@ -10,6 +10,7 @@
 //! Invariant: every verb is bounded whatever the shim does, but an `ExecSync` without a timeout whose caller waits.
 //! Invariant: a failed `CreateContainer` leaves nothing; a failed `StartContainer` leaves a container that has ended.
 
+mod capture;
 mod checkpoint;
 mod create;
 mod exec_sync;

@@ -1,8 +1,8 @@
 //! Takes up containers that an earlier daemon left.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use ::spec::{Error, Kind};
 use model::container::Container as Stored;
@@ -12,6 +12,9 @@ use model::{Lane, Result};
 use super::{record, save};
 use crate::Cri;
 use crate::state::{Container, ContainerState, Phase};
+
+/// How long to wait before a task is asked for again, at first and at most.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
 impl Cri {
     /// Knows again the container of a record, with its name; asks its task, and waits for the answer until `deadline`.
@@ -53,6 +56,12 @@ impl Cri {
     async fn ask_task(self: &Arc<Self>, container: &Arc<Container>, lost: bool, deadline: Instant) {
         let task = match self.engine.tasks.get(&self.namespace, &container.record.id) {
             Ok(task) => task,
+            // Its shim may only be slow to be taken up: while there is a bundle, nothing is lost.
+            Err(_) if self.has_bundle(&container.record.id) => {
+                container.state.send_modify(|state| state.unknown = true);
+                self.in_background(ask_later(Arc::downgrade(self), Arc::clone(container)));
+                return;
+            }
             Err(_) => {
                 if container.phase() != Phase::Created || lost {
                     // Lost: told once, as ended with 255.
@@ -71,6 +80,12 @@ impl Cri {
                 self.watch(container, task);
             }
         }
+    }
+
+    /// Whether the engine still has, or is about to take up, a task of this id.
+    fn has_bundle(&self, id: &str) -> bool {
+        let tasks = self.engine.state.join("io.containerd.runtime.v2.task");
+        tasks.join(self.namespace.as_str()).join(id).exists()
     }
 
     async fn take_up(
@@ -133,6 +148,30 @@ impl Cri {
                 Ok(())
             })
             .await
+    }
+}
+
+/// Asks for the task of a container again and again, until it is taken up, or is lost, or the container has ended.
+async fn ask_later(cri: Weak<Cri>, container: Arc<Container>) {
+    let mut pause = PAUSE.0;
+    loop {
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSE.1);
+        let Some(cri) = cri.upgrade() else { return };
+        let id = &container.record.id;
+        if container.phase() != Phase::Unknown {
+            return;
+        }
+        match cri.engine.tasks.get(&cri.namespace, id) {
+            Ok(task) => match task.state("").await {
+                Ok(state) => return cri.take_up(&container, task, state).await,
+                Err(error) if error.kind() == Kind::NotFound => {}
+                // A frozen shim: its end is waited for, and tells.
+                Err(_) => return cri.watch(&container, task),
+            },
+            Err(_) if cri.has_bundle(id) => {}
+            Err(_) => return cri.tell_end(&container, None, false).await,
+        }
     }
 }
 

@@ -1,13 +1,15 @@
 //! Removes a container.
 
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::sync::Arc;
 
 use ::spec::{Error, Kind};
 use api::runtime::v1;
 use model::Result;
+use sys::path::Root;
 
-use super::io_failed;
+use super::failed;
 use crate::Cri;
 use crate::state::{Container, Phase};
 
@@ -77,13 +79,35 @@ fn gone(outcome: Result<()>) -> Result<()> {
     }
 }
 
-/// Removes a directory with all that is in it. May be repeated.
+/// Removes a directory with all that is in it, but for what is mounted there. May be repeated.
 pub(super) fn remove_dir(dir: &Path) -> Result<()> {
-    match std::fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            let error: Error = io_failed(format_args!("cannot remove {}", dir.display()), &error);
-            Err(error)
-        }
-        _ => Ok(()),
+    let what = || format!("cannot remove {}", dir.display());
+    let (Some(parent), Some(name)) = (dir.parent(), dir.file_name()) else {
+        return Err(Error::internal(what()));
+    };
+    let parent = match Root::open_dir(parent) {
+        Ok(parent) => parent,
+        Err(error) if Kind::from_errno(error.errno()) == Kind::NotFound => return Ok(()),
+        Err(error) => return Err(failed(what(), &error)),
+    };
+    sys::path::remove_tree(parent.as_fd(), name).map_err(|error| failed(what(), &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_goes_with_all_in_it_and_may_be_gone_already() {
+        let dir = tempfile::tempdir().unwrap();
+        let victim = dir.path().join("containers").join("a");
+        remove_dir(&victim).unwrap();
+        std::fs::create_dir_all(victim.join("volumes/v")).unwrap();
+        let kept = dir.path().join("kept");
+        std::fs::write(&kept, "x").unwrap();
+        std::os::unix::fs::symlink(&kept, victim.join("link")).unwrap();
+        remove_dir(&victim).unwrap();
+        assert!(!victim.exists() && kept.exists());
+        remove_dir(&victim).unwrap();
     }
 }

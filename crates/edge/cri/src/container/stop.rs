@@ -4,6 +4,7 @@
 //!
 //! Invariant: bounded whatever the shim does; a container is told as ended only when its init was seen gone.
 
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -12,7 +13,6 @@ use ::spec::{Error, Kind};
 use api::runtime::v1;
 use model::task::Task;
 use model::{Lane, Result};
-use tokio::io::unix::AsyncFd;
 
 use super::exit::killed_by_hand;
 use super::kill;
@@ -26,6 +26,8 @@ const START: Duration = Duration::from_secs(10);
 const DEATH: Duration = Duration::from_secs(10);
 /// How long a shim may take to tell an end that we have seen; then it is asked whether it answers at all.
 const TELL: Duration = Duration::from_secs(2);
+/// How often a process is looked at whose shim is silent.
+const LOOK: Duration = Duration::from_millis(250);
 /// How long a shim that answers may take to clean up.
 const CLEAN_UP: Duration = Duration::from_secs(40);
 
@@ -161,17 +163,19 @@ impl Cri {
 
     /// Waits for the end of `container`.
     async fn wait(&self, container: &Container, task: &dyn Task, pid: u32, within: Duration) -> Seen {
-        let deadline = Instant::now() + within;
         let Some(init) = kill::open_init(pid, &container.record.id) else {
             return self.wait_for_word(container, task).await;
         };
-        let Ok(init) = AsyncFd::new(init) else { return Seen::Nothing };
+        // Only for a shim that is silent: one that works tells the end before this is asked again.
+        let gone = async {
+            while !sys::process::ended(init.as_fd(), Duration::ZERO).unwrap_or(true) {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
         // Both arms are cancel-safe: a state that changed stays changed, a process that ended stays ended.
         tokio::select! {
-            ended = ended_within(container, deadline.saturating_duration_since(Instant::now())) => {
-                if ended { Seen::Ended } else { Seen::Nothing }
-            }
-            _gone = init.readable() => self.wait_for_word(container, task).await,
+            ended = ended_within(container, within) => if ended { Seen::Ended } else { Seen::Nothing },
+            () = gone => self.wait_for_word(container, task).await,
         }
     }
 
