@@ -18,6 +18,28 @@ const LAST_WORDS: usize = 30;
 /// Lines that the reader may be ahead of the printer.
 const AHEAD: usize = 1024;
 
+/// Which hierarchies systemd mounts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Cgroups {
+    /// Only v2.
+    V2,
+    /// v1 with the controllers and v2 beside it.
+    Hybrid,
+    /// Only v1.
+    V1,
+}
+
+impl Cgroups {
+    /// Systemd's words on the kernel's command line.
+    fn words(self) -> &'static str {
+        match self {
+            Self::V2 => "systemd.unified_cgroup_hierarchy=1",
+            Self::Hybrid => "systemd.unified_cgroup_hierarchy=0 systemd.legacy_systemd_cgroup_controller=0",
+            Self::V1 => "systemd.unified_cgroup_hierarchy=0 systemd.legacy_systemd_cgroup_controller=1",
+        }
+    }
+}
+
 /// A machine to be emulated.
 pub struct Guest<'a> {
     /// Directory of `vmlinuz`, `initrd` and `root.img`.
@@ -26,6 +48,8 @@ pub struct Guest<'a> {
     pub work: PathBuf,
     /// Directory for the console's log and for what is written to the disks.
     pub scratch: &'a Path,
+    /// Its hierarchies.
+    pub cgroups: Cgroups,
 }
 
 /// How a guest ended.
@@ -66,10 +90,8 @@ impl Guest<'_> {
                 "-device",
                 "virtserialport,chardev=out,name=out",
             ])
-            .args([
-                "-append",
-                "console=ttyS0 panic=-1 rw quiet systemd.unified_cgroup_hierarchy=1 mitigations=off",
-            ])
+            .arg("-append")
+            .arg(format!("console=ttyS0 panic=-1 rw quiet mitigations=off {}", self.cgroups.words()))
             .arg("-serial")
             .arg(format!("file:{}", console.display()))
             .arg("-kernel")

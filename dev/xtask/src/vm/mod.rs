@@ -34,6 +34,9 @@ pub struct Args {
     /// A shell command to run in the guest in place of the tests
     #[arg(long)]
     command: Option<String>,
+    /// The hierarchies: v2 alone, v1 and v2, or v1 alone
+    #[arg(long, default_value = "v2")]
+    cgroups: guest::Cgroups,
     /// A package whose tests are brought
     #[arg(long = "package", short, default_values = ["runtime", "shim", "testkit"])]
     packages: Vec<String>,
@@ -52,7 +55,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     };
     let work = work::pack(&vm, &errand)?;
     println!("vm: booting");
-    let guest = guest::Guest { base: &base, work: work.image(), scratch: &vm };
+    let guest = guest::Guest { base: &base, work: work.image(), scratch: &vm, cgroups: args.cgroups };
     match guest.run(Duration::from_secs(args.deadline_s))? {
         guest::End::Exit(0) => Ok(()),
         guest::End::Exit(code) => bail!("the guest's work ended with exit code {code}"),
