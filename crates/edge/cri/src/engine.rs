@@ -102,6 +102,8 @@ pub struct Cri {
     pub(crate) images: image::Index,
     /// What snapshots take on disk.
     pub(crate) disk: stats::DiskUse,
+    /// How fast pods and containers use the CPU.
+    pub(crate) rates: stats::Rates,
     /// Tasks that end with the server; they hold no more than a weak handle of it.
     background: Mutex<JoinSet<()>>,
 }
@@ -131,6 +133,7 @@ impl Cri {
             server: std::sync::OnceLock::new(),
             images: image::Index::default(),
             disk: stats::DiskUse::default(),
+            rates: stats::Rates::default(),
             background: Mutex::default(),
         }))
     }

@@ -2,11 +2,16 @@
 
 use std::sync::Arc;
 
-use ::spec::Error;
 use api::runtime::v1;
+use futures_util::StreamExt as _;
 use model::Result;
 
+use super::usage::Usage;
 use crate::Cri;
+use crate::state::{Container, Phase};
+
+/// How many shims are asked at once.
+pub(super) const AT_ONCE: usize = 10;
 
 impl Cri {
     /// What one container uses.
@@ -14,16 +19,81 @@ impl Cri {
         self: &Arc<Self>,
         request: v1::ContainerStatsRequest,
     ) -> Result<v1::ContainerStatsResponse> {
-        let _request = request;
-        Err(Error::unimplemented("ContainerStats"))
+        let container = self.containers.get(&request.container_id)?;
+        let stats = self.stats_of(&container).await;
+        Ok(v1::ContainerStatsResponse { stats: Some(stats) })
     }
 
-    /// What the containers that pass the filter use.
+    /// What the containers that pass the filter use; of those that have ended nothing is told.
     pub(crate) async fn list_container_stats(
         self: &Arc<Self>,
         request: v1::ListContainerStatsRequest,
     ) -> Result<v1::ListContainerStatsResponse> {
-        let _request = request;
-        Err(Error::unimplemented("ListContainerStats"))
+        let filter = request.filter.unwrap_or_default();
+        let pod = match filter.pod_sandbox_id.as_str() {
+            "" => None,
+            id => Some(self.pods.find(id)?.map_or_else(|| id.to_owned(), |pod| pod.record.id.clone())),
+        };
+        let mut containers = self.containers.list();
+        containers.retain(|container| {
+            let labels = &container.record.config.labels;
+            container.phase() != Phase::Exited
+                && container.record.id.starts_with(&filter.id)
+                && pod.as_ref().is_none_or(|id| container.record.pod_id == *id)
+                && filter.label_selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+        });
+        Ok(v1::ListContainerStatsResponse { stats: self.stats_of_all(containers).await })
+    }
+
+    /// What each of `containers` uses, in their order.
+    pub(super) async fn stats_of_all(
+        self: &Arc<Self>,
+        containers: Vec<Arc<Container>>,
+    ) -> Vec<v1::ContainerStats> {
+        let each = containers.into_iter().map(|container| async move { self.stats_of(&container).await });
+        futures_util::stream::iter(each).buffered(AT_ONCE).collect().await
+    }
+
+    /// What one container uses; only who it is when it does not run.
+    async fn stats_of(self: &Arc<Self>, container: &Container) -> v1::ContainerStats {
+        let (record, config) = (&container.record, &container.record.config);
+        let attributes = v1::ContainerAttributes {
+            id: record.id.clone(),
+            metadata: config.metadata.clone(),
+            labels: config.labels.clone(),
+            annotations: config.annotations.clone(),
+        };
+        let disk = self.disk.of(&record.snapshotter, &record.id);
+        let mut stats = v1::ContainerStats {
+            attributes: Some(attributes),
+            writable_layer: disk.map(|disk| self.file_system(&record.snapshotter, disk)),
+            ..v1::ContainerStats::default()
+        };
+        if let Some(usage) = self.usage_of(&record.id, container.phase() == Phase::Running).await {
+            stats.cpu = Some(usage.cpu(self.cpu_rate(&record.id, &usage)));
+            stats.memory = Some(usage.memory());
+            stats.swap = Some(usage.swap());
+            stats.io = usage.io();
+        }
+        stats
+    }
+
+    /// What the task `id` uses, if it runs and its shim answers.
+    pub(super) async fn usage_of(&self, id: &str, runs: bool) -> Option<Usage> {
+        let task = runs.then(|| self.engine.tasks.get(&self.namespace, id).ok()).flatten()?;
+        match Usage::of(&task).await {
+            Ok(usage) => Some(usage),
+            Err(error) => {
+                tracing::debug!(id, %error, "cannot learn what a task uses");
+                None
+            }
+        }
+    }
+
+    /// How fast `id` uses the CPU, in billionths of a core.
+    pub(super) fn cpu_rate(&self, id: &str, usage: &Usage) -> Option<u64> {
+        let runtime = &self.config.runtime;
+        let sample = (usage.at, usage.cpu.total);
+        self.rates.note(id, sample, runtime.stats_collect_period, runtime.stats_retention_period)
     }
 }

@@ -3,12 +3,16 @@
 mod container;
 mod disk;
 mod metrics;
+mod network;
 mod pod;
+mod rate;
+mod usage;
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub(crate) use disk::{Disk, DiskUse};
+pub(crate) use rate::Rates;
 
 use crate::Cri;
 
