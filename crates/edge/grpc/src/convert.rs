@@ -5,6 +5,7 @@
 mod container;
 mod content;
 mod image;
+mod sandbox;
 mod snapshot;
 
 use api::FieldMask;

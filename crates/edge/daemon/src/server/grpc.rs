@@ -82,6 +82,7 @@ pub async fn serve(
         introspection::introspection_server::IntrospectionServer(service::Introspection(e()));
         leases::leases_server::LeasesServer(service::Leases(e()));
         namespaces::namespaces_server::NamespacesServer(service::Namespaces(e()));
+        sandbox::store_server::StoreServer(service::Sandboxes(e()));
         snapshots::snapshots_server::SnapshotsServer(service::Snapshots(e()));
         streaming::streaming_server::StreamingServer(service::Streaming(e()));
         tasks::tasks_server::TasksServer(service::Tasks(e()));

@@ -10,6 +10,7 @@ pub mod images;
 pub mod introspection;
 pub mod leases;
 pub mod namespaces;
+pub mod sandboxes;
 pub mod snapshots;
 pub mod streaming;
 pub mod tasks;
@@ -51,6 +52,8 @@ services! {
     Leases
     /// `containerd.services.namespaces.v1.Namespaces`
     Namespaces
+    /// `containerd.services.sandbox.v1.Store`
+    Sandboxes
     /// `containerd.services.snapshots.v1.Snapshots`
     Snapshots
     /// `containerd.services.streaming.v1.Streaming`
