@@ -18,7 +18,7 @@ FUZZ_TARGETS := tar manifest filter hosts
 DIST := target/dist
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 
-.PHONY: all setup programs demo test test-vm bench soak fuzz deny release docs install clean help
+.PHONY: all setup programs pause demo test test-vm bench soak fuzz deny release docs install clean help
 
 all: programs
 
@@ -28,9 +28,13 @@ help:
 setup:
 	./dev/setup.sh
 
-# Debug builds, as the tests use them.
-programs:
+# Debug builds, as the tests use them. A pod's pause runs where no shared library is, so it is never linked with any.
+programs: pause
 	$(CARGO) build --workspace --bins
+
+pause:
+	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --profile small --target $(HOST) --bin containerd-pause
+	install -D -m 755 target/$(HOST)/small/containerd-pause target/libexec/containerd-pause
 
 demo: setup programs
 	$(CARGO) xtask demo

@@ -48,6 +48,7 @@ pub fn open(engine: &Arc<Engine>, settings: &Settings) -> Result<Option<Arc<Cri>
         containers: store.containers(),
         images: store.images(),
         content: store.content(),
+        sandboxes: store.sandboxes(),
         leases: store.leases(),
         puller: Arc::new(puller),
         collector: Arc::<store::Store>::clone(store),
@@ -60,19 +61,21 @@ pub fn open(engine: &Arc<Engine>, settings: &Settings) -> Result<Option<Arc<Cri>
         version: crate::VERSION,
     };
     let mut config: Config = config.clone();
-    if let Some(program) = engine_program(&settings.root, "containerd-pause") {
+    if let Some(program) = pause_program() {
         config.pause_program = program;
     }
     Cri::new(engine, config).map(Some)
 }
 
-/// A program of ours: beside this one, else on the search path.
-fn engine_program(_root: &std::path::Path, name: &str) -> Option<PathBuf> {
+/// The program of pods without a pause image: in `libexec` next to this program's directory, beside this program, or on
+/// the search path.
+fn pause_program() -> Option<PathBuf> {
+    const NAME: &str = "containerd-pause";
     let own = std::env::current_exe().ok()?;
-    let beside = own.parent()?.join(name);
+    let dir = own.parent()?;
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|dir| dir.join(name)).find(|program| program.is_file());
-    if beside.is_file() { Some(beside) } else { found }
+    let dirs = [dir.join("../libexec"), dir.to_owned()].into_iter().chain(std::env::split_paths(&path));
+    dirs.map(|dir| dir.join(NAME)).find(|program| program.is_file())
 }
 
 /// Pulls for the kubelet, by the same code that serves everybody else.
