@@ -13,6 +13,7 @@ use model::gc::Collector;
 use model::image::Images;
 use model::lease::Leases;
 use model::pull::Puller;
+use model::sandbox::Sandboxes;
 use model::snapshot::Snapshotter;
 use model::task::Tasks;
 use model::{Ctx, Cx, Lane, Result};
@@ -35,6 +36,8 @@ pub struct Engine {
     pub images: Arc<dyn Images>,
     /// Blobs.
     pub content: Arc<dyn Content>,
+    /// Records of sandboxes.
+    pub sandboxes: Arc<dyn Sandboxes>,
     /// Leases.
     pub leases: Arc<dyn Leases>,
     /// Brings images from registries.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ::spec::Kind;
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use model::container::Container as Stored;
 use model::task::Phase as TaskPhase;
 use model::{Filters, Lane, Result};
@@ -36,9 +36,15 @@ impl Cri {
             self.on_disk(&self.ctx(), |engine, cx| engine.containers.list(cx, &Filters::default())).await?;
         let (sandboxes, others): (Vec<Stored>, Vec<Stored>) =
             stored.into_iter().partition(record::is_sandbox);
-        join_all(sandboxes.into_iter().map(|stored| self.recover_pod(stored, deadline))).await;
+        let pods: Vec<Arc<Pod>> =
+            sandboxes.into_iter().filter_map(|stored| self.know_pod(&stored)).collect();
         let containers = others.into_iter().filter(crate::container::is_container);
-        join_all(containers.map(|stored| self.recover_in_pod(stored, deadline))).await;
+        // Together: a pod whose shim does not answer takes no time from anybody else.
+        join(
+            join_all(pods.into_iter().map(|pod| self.ask_pod(pod, deadline))),
+            join_all(containers.map(|stored| self.recover_in_pod(stored, deadline))),
+        )
+        .await;
         if let Err(error) = self.sweep_container_dirs().await {
             tracing::warn!(%error, "directories of containers that are gone stay behind");
         }
@@ -49,12 +55,13 @@ impl Cri {
         Ok(())
     }
 
-    async fn recover_pod(self: &Arc<Self>, stored: Stored, deadline: Instant) {
-        let known = match record::read(&stored) {
+    /// Takes a pod into the registry, not ready until its shim says more.
+    fn know_pod(self: &Arc<Self>, stored: &Stored) -> Option<Arc<Pod>> {
+        let known = match record::read(stored) {
             Ok(known) => known,
             Err(error) => {
                 tracing::error!(id = %stored.id, %error, "a pod cannot be known again");
-                return;
+                return None;
             }
         };
         match self.pod_names.reserve(&known.name, &known.id) {
@@ -66,6 +73,10 @@ impl Cri {
         pod::restore_network(&files, &known, &mut state, preference);
         let pod = Arc::new(Pod::new(known, state));
         self.pods.add(Arc::clone(&pod));
+        Some(pod)
+    }
+
+    async fn ask_pod(self: &Arc<Self>, pod: Arc<Pod>, deadline: Instant) {
         let Ok(task) = self.engine.tasks.get(&self.namespace, &pod.record.id) else {
             self.pod_ended(&pod, None);
             return;

@@ -47,8 +47,8 @@ pub trait Sandboxes: Send + Sync {
     /// Deletes a record. `NotFound`.
     fn delete(&self, cx: &Cx<'_>, id: &str) -> Result<()>;
 
-    /// Makes a sandbox, the container that runs it and a lease for what is made in it, all of one id: all or none of
-    /// them. `AlreadyExists`.
+    /// Makes a sandbox, the container that runs it and, unless it is there, a lease for what is made in it, all of one
+    /// id: all or none of them. `AlreadyExists`.
     fn create_pod(&self, cx: &Cx<'_>, sandbox: &Sandbox, container: &Container) -> Result<()>;
 
     /// Deletes the sandbox, the container and the lease `id`, as far as they are there.

@@ -28,17 +28,27 @@ impl Undo {
     }
 
     /// Takes back every step, newest first, whatever fails; `error` comes back with every failure attached.
-    pub async fn roll_back(mut self, error: Error) -> Error {
+    pub async fn roll_back(self, error: Error) -> Error {
+        match self.take_back().await {
+            Ok(()) => error,
+            Err(left) => {
+                let text = format!("{} (and undoing failed: {})", error.text(), left.text());
+                Error::new(error.kind(), text)
+            }
+        }
+    }
+
+    /// Takes back every step, newest first, whatever fails.
+    ///
+    /// # Errors
+    /// Every failure: something of what was done is still there.
+    pub async fn take_back(mut self) -> Result<(), Error> {
         let mut failures = Vec::new();
         while let Some((what, step)) = self.steps.pop() {
             if let Err(failure) = step().await {
                 failures.push(format!("{what}: {failure}"));
             }
         }
-        if failures.is_empty() {
-            return error;
-        }
-        let text = format!("{} (and undoing failed: {})", error.text(), failures.join("; "));
-        Error::new(error.kind(), text)
+        if failures.is_empty() { Ok(()) } else { Err(Error::internal(failures.join("; "))) }
     }
 }

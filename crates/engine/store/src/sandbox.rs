@@ -119,6 +119,10 @@ impl Sandboxes for SandboxStore {
             namespace::ensure(tx, namespace)?;
             insert(tx, namespace.as_str(), &sandbox)?;
             container::insert(tx, namespace.as_str(), &container)?;
+            // What the container runs on may have been made under it already.
+            if lease::exists(tx, namespace.as_str(), &sandbox.id)? {
+                return Ok(());
+            }
             lease::insert(tx, namespace.as_str(), &sandbox.id, SystemTime::now(), &Labels::new())
         })?;
         container::tell_created(&self.core, namespace, &container);

@@ -3,6 +3,7 @@
 use ::spec::runtime::Spec;
 use ::spec::{Error, Labels, label};
 use model::container::{Container as Stored, Runtime};
+use model::sandbox::Sandbox;
 use model::{Any, Result};
 
 use crate::config::Handler;
@@ -16,6 +17,8 @@ const SANDBOX: &str = "sandbox";
 const EXTENSION: &str = "io.cri-containerd.sandbox.metadata";
 /// Our JSON's type.
 const RECORD_TYPE: &str = "berth.cri.v1.PodRecord";
+/// How much of a pod's name is a label, in characters: a label is bounded.
+const MAX_NAME_LABEL: usize = 512;
 /// The type of a spec in an `Any`, as containerd's clients write it.
 const SPEC_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
 
@@ -58,6 +61,22 @@ pub fn stored(record: &PodRecord, handler: &Handler, rootfs: &Rootfs, spec: &Spe
         created_at: std::time::UNIX_EPOCH,
         updated_at: std::time::UNIX_EPOCH,
     })
+}
+
+/// The pod in the store of sandboxes, where `ctr` and others look; `kept` is the record of its container.
+pub fn sandbox(record: &PodRecord, handler: &Handler, kept: &Stored) -> Sandbox {
+    let mut labels = kept.labels.clone();
+    labels.insert("name".into(), record.name.chars().take(MAX_NAME_LABEL).collect());
+    Sandbox {
+        id: record.id.clone(),
+        runtime: kept.runtime.clone(),
+        spec: None,
+        sandboxer: handler.sandboxer.clone(),
+        labels,
+        extensions: std::collections::BTreeMap::new(),
+        created_at: std::time::UNIX_EPOCH,
+        updated_at: std::time::UNIX_EPOCH,
+    }
 }
 
 /// The shim of a handler: its path when it has one, else its type's name.

@@ -52,8 +52,7 @@ impl Cri {
         if let Err(error) = self.nri.remove_pod(pod).await {
             tracing::warn!(%id, %error, "NRI failed to remove sandbox");
         }
-        self.drop_lease(id).await?;
-        self.drop_record(id).await?;
+        self.drop_pod_records(id).await?;
         self.pods.remove(id);
         self.pod_names.release(id);
         self.tell(v1::ContainerEventType::ContainerDeletedEvent, id, id);

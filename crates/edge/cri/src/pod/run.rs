@@ -1,7 +1,7 @@
 //! Makes a pod and starts it: its network, its namespaces, its cgroup.
 //!
 //! ```text
-//! name ─► lease ─► files ∥ network ─► record ─► task (created, started) ─► ready ─► events, exit watch
+//! name ─► files ─► network ─► records, lease ─► task (created, started) ─► ready ─► events, exit watch
 //! ```
 //!
 //! Invariant: every step registers its own undo; a pod that could not be made whole leaves nothing, and one whose undo
@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use ::spec::{ContainerId, Error, Kind, Labels, LeaseId};
 use api::runtime::v1;
+use model::sandbox::Sandbox;
 use model::snapshot::Mount;
 use model::task::{Create, Exit, Stdio, Task};
 use model::undo::Undo;
@@ -80,11 +81,16 @@ impl Cri {
                 Ok(())
             }
             Err(error) => {
-                let undone = tokio::time::timeout(self.config.cleanup_timeout, undo.roll_back(error)).await;
                 self.pods.remove(&pod.record.id);
-                let late =
-                    |_| Error::new(Kind::DeadlineExceeded, "undoing a failed RunPodSandbox took too long");
-                Err(undone.unwrap_or_else(late))
+                let undone = tokio::time::timeout(self.config.cleanup_timeout, undo.take_back()).await;
+                let late = |_| Err(Error::internal("it took too long"));
+                let Err(left) = undone.unwrap_or_else(late) else { return Err(error) };
+                // The kubelet sees it, and its removal tries again.
+                pod.state.send_modify(|state| state.phase = PodPhase::NotReady);
+                reserved.keep();
+                self.pods.add(Arc::clone(&pod));
+                let text = format!("{} (and undoing failed: {})", error.text(), left.text());
+                Err(Error::new(error.kind(), text))
             }
         }
     }
@@ -92,7 +98,6 @@ impl Cri {
     async fn make_steps(self: &Arc<Self>, pod: &Arc<Pod>, undo: &mut Undo) -> Result<Arc<dyn Task>> {
         let id = &pod.record.id;
         let handler = self.handler(pod)?.clone();
-        self.take_lease(id, undo).await?;
         let made = self.pod_root(pod, undo).await?;
         self.make_files(pod, undo).await?;
         let setup = match &pod.record.netns {
@@ -104,7 +109,7 @@ impl Cri {
         let kept = record::stored(&pod.record, &handler, &made.rootfs, &spec)?;
         let runtime = kept.runtime.clone();
         let spec_json = kept.spec.as_ref().map(|any| any.value.clone()).unwrap_or_default();
-        self.keep_record(kept, undo).await?;
+        self.keep_records(record::sandbox(&pod.record, &handler, &kept), kept, undo).await?;
         let create = Create {
             namespace: self.namespace.clone(),
             id: id.parse::<ContainerId>()?,
@@ -171,6 +176,7 @@ impl Cri {
             image.map_err(|error| error.context(format_args!("failed to get sandbox image {name:?}")))?;
         let snapshotter = self.snapshotter_of(&pod.record.handler);
         self.ensure_unpacked(&image, &snapshotter).await?;
+        self.take_lease(&pod.record.id, undo).await?;
         let (driver, id, chain_id) =
             (self.engine.snapshotter(&snapshotter)?, pod.record.id.clone(), image.chain_id.clone());
         let lease: LeaseId = id.parse()?;
@@ -239,20 +245,25 @@ impl Cri {
             .map_err(|error| error.context("failed to generate sandbox container spec"))
     }
 
-    async fn keep_record(self: &Arc<Self>, kept: model::container::Container, undo: &mut Undo) -> Result<()> {
+    async fn keep_records(
+        self: &Arc<Self>,
+        sandbox: Sandbox,
+        kept: model::container::Container,
+        undo: &mut Undo,
+    ) -> Result<()> {
         let id = kept.id.clone();
-        self.on_disk(&self.ctx(), move |engine, cx| engine.containers.create(cx, &kept).map(drop))
+        self.on_disk(&self.ctx(), move |engine, cx| engine.sandboxes.create_pod(cx, &sandbox, &kept))
             .await
             .map_err(|error| error.context("failed to create containerd container"))?;
         let cri = Arc::clone(self);
-        undo.push("delete the sandbox's record", move || async move { cri.drop_record(&id).await });
+        undo.push("delete the sandbox's records", move || async move { cri.drop_pod_records(&id).await });
         Ok(())
     }
 
-    /// Deletes the record of a sandbox or a container. May be repeated.
-    pub(crate) async fn drop_record(&self, id: &str) -> Result<()> {
+    /// Deletes a pod's records and its lease. May be repeated.
+    pub(super) async fn drop_pod_records(&self, id: &str) -> Result<()> {
         let id = id.to_owned();
-        gone(self.on_disk(&self.ctx(), move |engine, cx| engine.containers.delete(cx, &id)).await)
+        self.on_disk(&self.ctx(), move |engine, cx| engine.sandboxes.delete_pod(cx, &id)).await
     }
 
     /// Waits for the end of a pod's sandbox from now on.
