@@ -1,6 +1,7 @@
 //! What pods and containers use.
 
 mod container;
+mod descriptor;
 mod disk;
 mod metrics;
 mod network;
