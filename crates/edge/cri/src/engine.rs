@@ -1,7 +1,7 @@
 //! What every verb works on.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,7 +14,7 @@ use model::image::Images;
 use model::lease::Leases;
 use model::pull::Puller;
 use model::sandbox::Sandboxes;
-use model::snapshot::Snapshotter;
+use model::snapshot::{Mount, Snapshotter};
 use model::task::Tasks;
 use model::{Ctx, Cx, Lane, Result};
 use tokio::task::JoinSet;
@@ -48,6 +48,9 @@ pub struct Engine {
     pub snapshotters: BTreeMap<String, Arc<dyn Snapshotter>>,
     /// Their directories.
     pub snapshotter_roots: BTreeMap<String, PathBuf>,
+    /// Copies a directory of a snapshot, if it is there, into an empty one: where a mount may be made, the snapshot's
+    /// mounts, the directory in it, and the empty one.
+    pub copy_out: fn(&Cx<'_>, &Path, &[Mount], &Path, &Path) -> Result<bool>,
     /// Running containers.
     pub tasks: Arc<dyn Tasks>,
     /// Events of the whole daemon.

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use cri::config::RegistryHost;
 use cri::{Config, Cri};
 use image::names::Names;
 use image::registry::{self, Ask, Credential, Credentials};
@@ -18,6 +17,7 @@ use spec::{Descriptor, Platform};
 
 use crate::config::Settings;
 use crate::engine::Engine;
+use crate::mirrors;
 
 /// Where `hosts.toml` files are when the configuration does not say.
 const HOSTS_DIR: &str = "/etc/containerd/certs.d:/etc/docker/certs.d";
@@ -54,6 +54,7 @@ pub fn open(engine: &Arc<Engine>, settings: &Settings) -> Result<Option<Arc<Cri>
         collector: Arc::<store::Store>::clone(store),
         snapshotters,
         snapshotter_roots,
+        copy_out: snapshot::copy_out,
         tasks: Arc::new(engine.tasks.clone()),
         exchange: engine.exchange.clone(),
         root: settings.root.clone(),
@@ -103,13 +104,14 @@ impl Pulling {
         })
     }
 
-    fn registry(&self, pull: &Pull) -> registry::Config {
+    fn registry(&self, pull: &Pull) -> Result<registry::Config> {
         let configured = [&self.registry.config_path, &self.engine.transfer.config_path];
         let hosts_dir = configured.into_iter().find(|path| !path.is_empty());
         let mut config = registry::Config {
             hosts_dir: Some(hosts_dir.cloned().unwrap_or_else(|| HOSTS_DIR.to_owned())),
-            headers: headers(&self.registry.headers),
-            tls: tls(self.registry.configs.get(pull.reference.host())),
+            endpoints: mirrors::endpoints(pull.reference.host(), &self.registry)?,
+            headers: mirrors::headers(&self.registry),
+            tls: mirrors::tls(self.registry.configs.get(pull.reference.host())),
             credentials: Arc::new(Known(Arc::clone(&pull.login))),
             ..registry::Config::default()
         };
@@ -119,24 +121,7 @@ impl Pulling {
         if !pull.stall_timeout.is_zero() {
             config.limits.idle = config.limits.idle.min(pull.stall_timeout);
         }
-        config
-    }
-}
-
-fn headers(configured: &BTreeMap<String, Vec<String>>) -> Vec<(String, String)> {
-    let each = |(name, values): (&String, &Vec<String>)| {
-        values.iter().map(|value| (name.clone(), value.clone())).collect::<Vec<_>>()
-    };
-    configured.iter().flat_map(each).collect()
-}
-
-fn tls(host: Option<&RegistryHost>) -> registry::Tls {
-    let Some(host) = host else { return registry::Tls::default() };
-    let file = |text: &str| (!text.is_empty()).then(|| PathBuf::from(text));
-    registry::Tls {
-        skip_verify: host.insecure_skip_verify.then_some(true),
-        authorities: file(&host.ca_file).into_iter().collect(),
-        clients: file(&host.cert_file).map(|cert| (cert, file(&host.key_file))).into_iter().collect(),
+        Ok(config)
     }
 }
 
@@ -162,7 +147,7 @@ impl Puller for Pulling {
             platforms: vec![pull.unpack.platform.clone()],
             unpack: vec![self.unpack(&pull.unpack)?],
             apply: Apply { sync_fs: pull.unpack.sync_fs },
-            registry: self.registry(&pull),
+            registry: self.registry(&pull)?,
             ..pull::Pull::new(pull.reference.clone())
         };
         let pulled = pull::run(ctx, &self.services(), wanted, None).await;

@@ -16,8 +16,10 @@ mod lower;
 mod marks;
 pub mod mount;
 pub mod tar;
+mod volume;
 mod walk;
 
 pub use diff::{Limits, Walking};
 pub use driver::native::Native;
 pub use driver::overlay::{Overlay, OverlayConfig};
+pub use volume::copy_out;

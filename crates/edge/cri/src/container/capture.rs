@@ -30,7 +30,8 @@ impl Capture {
     /// # Errors
     /// Too many descriptors are open.
     pub(super) fn new() -> Result<Self> {
-        let (writer, reader) = pipe::pipe().map_err(|error| super::io_failed("cannot make a pipe", &error))?;
+        let (writer, reader) =
+            pipe::pipe().map_err(|error| super::io_failed("cannot make a pipe", &error))?;
         Ok(Self { writer: Some(writer), reader, kept: Vec::new() })
     }
 

@@ -4,6 +4,7 @@
 //! name ─► image ─► directories ─► snapshot (under the pod's lease) ─► spec ─► plugins ─► status file ─► record
 //! ```
 
+use std::path::Path;
 use std::sync::Arc;
 
 use ::spec::{Error, Labels, LeaseId};
@@ -188,9 +189,14 @@ impl Cri {
         let ctx = self.ctx().with_lease(lease);
         let (key, parent) = (draft.record.id.clone(), draft.image.chain_id.clone());
         let making = Arc::clone(&driver);
-        let accounts = self.on_disk(&ctx, move |_, cx| {
+        let (volumes, state) = (draft.volumes.clone(), self.state_dir().join("mounts"));
+        let accounts = self.on_disk(&ctx, move |engine, cx| {
             let mounts = making.prepare(cx, &key, &parent, &Labels::default())?;
-            Accounts::of_snapshot(&mounts).or_else(|error| {
+            let filled = volumes.iter().try_for_each(|volume| {
+                let (inside, to) = (Path::new(&volume.container_path), Path::new(&volume.host_path));
+                (engine.copy_out)(cx, &state, &mounts, inside, to).map(drop)
+            });
+            filled.and_then(|()| Accounts::of_snapshot(&mounts)).or_else(|error| {
                 making.remove(cx, &key)?;
                 Err(error)
             })

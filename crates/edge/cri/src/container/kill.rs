@@ -29,7 +29,7 @@ const CGROUPS: &str = "/sys/fs/cgroup";
 ///
 /// # Errors
 /// `/proc` cannot be read.
-pub(super) fn all(pid: u32, id: &str) -> Result<bool> {
+pub(crate) fn all(pid: u32, id: &str) -> Result<bool> {
     let proc = Procfs::of_host().map_err(|error| failed("cannot kill the container's processes", &error))?;
     let Some(init) = own_process(&proc, pid, id) else { return Ok(true) };
     let groups = groups(&proc, pid, id);

@@ -15,7 +15,7 @@ mod checkpoint;
 mod create;
 mod exec_sync;
 mod exit;
-mod kill;
+pub(crate) mod kill;
 mod list;
 mod log;
 mod log_path;

@@ -32,6 +32,7 @@ mod records;
 mod settle;
 mod usage;
 
+pub(crate) use copy::copy_tree;
 pub use error::SnapshotError;
 pub(crate) use settle::{hide_root, remove_whiteouts};
 
