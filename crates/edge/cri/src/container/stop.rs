@@ -82,7 +82,7 @@ impl Cri {
             self.signal_once(container, &*task, pid).await?;
             match self.wait(container, &*task, pid, grace).await {
                 Seen::Ended => return Ok(()),
-                Seen::Gone => return self.end_by_hand(container, pid).await,
+                Seen::Gone => return self.finish_by_hand(container, pid).await,
                 Seen::Nothing => {}
             }
         }
@@ -124,10 +124,10 @@ impl Cri {
         };
         match self.wait(container, task, pid, patience).await {
             Seen::Ended => Ok(()),
-            Seen::Gone => self.end_by_hand(container, pid).await,
+            Seen::Gone => self.finish_by_hand(container, pid).await,
             Seen::Nothing => {
                 tracing::warn!(%id, pid, "killing the container's processes by hand");
-                self.end_by_hand(container, pid).await
+                self.finish_by_hand(container, pid).await
             }
         }
     }
@@ -137,14 +137,14 @@ impl Cri {
         if container.watched.load(Ordering::Acquire) && ended_within(container, CLEAN_UP).await {
             return Ok(());
         }
-        self.end_by_hand(container, container.now().pid).await
+        self.finish_by_hand(container, container.now().pid).await
     }
 
     /// Kills what is left of `container` and keeps that it has ended.
     ///
     /// # Errors
     /// `DeadlineExceeded`: its init does not go even so, as one that waits for a dead disk.
-    async fn end_by_hand(&self, container: &Arc<Container>, pid: u32) -> Result<()> {
+    async fn finish_by_hand(&self, container: &Arc<Container>, pid: u32) -> Result<()> {
         let id = container.record.id.clone();
         let gone = self.ctx().blocking(Lane::Wait, move |_| kill::all(pid, &id)).await?;
         // A shim that lives tells it better than we can.
