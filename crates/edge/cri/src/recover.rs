@@ -34,10 +34,10 @@ impl Cri {
         let deadline = Instant::now() + PATIENCE;
         let stored =
             self.on_disk(&self.ctx(), |engine, cx| engine.containers.list(cx, &Filters::default())).await?;
+        let recorded: BTreeSet<String> = stored.iter().map(|stored| stored.id.clone()).collect();
         let (sandboxes, others): (Vec<Stored>, Vec<Stored>) =
             stored.into_iter().partition(record::is_sandbox);
-        let pods: Vec<Arc<Pod>> =
-            sandboxes.into_iter().filter_map(|stored| self.know_pod(&stored)).collect();
+        let pods: Vec<Arc<Pod>> = sandboxes.into_iter().filter_map(|stored| self.know_pod(&stored)).collect();
         let containers = others.into_iter().filter(crate::container::is_container);
         // Together: a pod whose shim does not answer takes no time from anybody else.
         join(
@@ -50,6 +50,12 @@ impl Cri {
         }
         if let Err(error) = self.sweep_pod_dirs().await {
             tracing::warn!(%error, "directories of pods that are gone stay behind");
+        }
+        for task in self.engine.tasks.list(&self.namespace) {
+            // Removed while its shim did not answer: there is no record of it any more.
+            if !recorded.contains(task.id()) && is_our_id(task.id()) {
+                self.in_background(end_unknown(task));
+            }
         }
         self.in_background(sweep_network(Arc::downgrade(self)));
         Ok(())
@@ -165,6 +171,19 @@ async fn ask_again(cri: std::sync::Weak<Cri>, pod: Arc<Pod>, task: Arc<dyn model
                 return;
             }
         }
+    }
+}
+
+/// Whether an id is of the form that pods and containers get here.
+fn is_our_id(id: &str) -> bool {
+    id.len() == 64 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Ends a task that nothing is known of.
+async fn end_unknown(task: Arc<dyn model::task::Task>) {
+    tracing::warn!(id = task.id(), "ending a task without a record");
+    if let Err(error) = pod::end_task(&*task).await {
+        tracing::warn!(id = task.id(), %error, "a task without a record stays behind");
     }
 }
 

@@ -326,7 +326,10 @@ pub(crate) async fn end_task(task: &dyn Task) -> Result<Option<Exit>> {
     gone(task.kill("", SIGKILL, true).await)?;
     match tokio::time::timeout(DEATH, task.wait("")).await {
         Err(_) => {
-            return Err(Error::new(Kind::DeadlineExceeded, "the sandbox does not end although it was killed"));
+            return Err(Error::new(
+                Kind::DeadlineExceeded,
+                "the sandbox does not end although it was killed",
+            ));
         }
         Ok(Err(error)) if error.kind() != Kind::NotFound => return Err(error),
         Ok(_) => {}

@@ -3,14 +3,20 @@
 //! Invariant: one step that fails keeps no other from being tried, and every step can be repeated.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use ::spec::{Error, Kind};
 use api::runtime::v1;
+use model::task::Exit;
 use model::{Lane, Result};
 
 use super::run::{end_task, gone};
 use crate::Cri;
+use crate::container::kill;
 use crate::state::{Pod, PodPhase};
+
+/// The exit status of what SIGKILL ended.
+const KILLED: u32 = 128 + 9;
 
 impl Cri {
     /// Ends every process of a pod and gives its network back. May be repeated; an unknown pod is no error.
@@ -54,8 +60,19 @@ impl Cri {
 
     async fn end_sandbox(self: &Arc<Self>, pod: &Arc<Pod>) -> Result<()> {
         match self.engine.tasks.get(&self.namespace, &pod.record.id) {
+            Ok(task) if pod.state.borrow().exit.is_some() => {
+                // It was seen gone; what is left of it is its shim's, which may take its time.
+                self.in_background(async move {
+                    if let Err(error) = end_task(&*task).await {
+                        tracing::warn!(id = task.id(), %error, "the sandbox's task stays behind");
+                    }
+                });
+            }
             Ok(task) => {
-                let exit = end_task(&*task).await?;
+                let exit = match end_task(&*task).await {
+                    Ok(exit) => exit,
+                    Err(error) => self.end_sandbox_by_hand(pod, task.pid(), error).await?,
+                };
                 self.pod_ended(pod, exit);
             }
             Err(error) => {
@@ -64,6 +81,16 @@ impl Cri {
             }
         }
         Ok(())
+    }
+
+    /// Kills a sandbox whose shim does not do it for `error`. The task goes when its shim answers again, or is killed.
+    async fn end_sandbox_by_hand(&self, pod: &Pod, pid: u32, error: Error) -> Result<Option<Exit>> {
+        let id = pod.record.id.clone();
+        tracing::warn!(%id, pid, %error, "the shim does not end the sandbox; killing it by hand");
+        match self.ctx().blocking(Lane::Wait, move |_| kill::all(pid, &id)).await {
+            Ok(true) => Ok(Some(Exit { pid, status: KILLED, at: SystemTime::now() })),
+            _ => Err(error),
+        }
     }
 }
 
