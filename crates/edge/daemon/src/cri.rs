@@ -147,6 +147,7 @@ impl Puller for Pulling {
             platforms: vec![pull.unpack.platform.clone()],
             unpack: vec![self.unpack(&pull.unpack)?],
             apply: Apply { sync_fs: pull.unpack.sync_fs },
+            discard_layers: pull.discard_layers,
             registry: self.registry(&pull)?,
             ..pull::Pull::new(pull.reference.clone())
         };

@@ -16,6 +16,7 @@ mod engine;
 mod event;
 mod lock;
 pub mod logging;
+mod mirrors;
 mod notify;
 mod plugin;
 mod publish;

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use model::content::{Commit, Ingest, Open, read_blob};
 use model::manifest::{self, MAX_DOCUMENT, gc_labels, ref_key};
 use model::{Cx, Labels, Lane};
-use spec::{Descriptor, Error, Kind, Result};
+use spec::{Descriptor, Error, Kind, Result, media};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info};
@@ -41,6 +41,8 @@ pub(crate) struct Fetch {
     /// `None` when everything must be in the store already.
     pub registry: Option<Arc<Registry>>,
     pub source: Option<Source>,
+    /// Whether a manifest keeps no layers: once they are unpacked they may go.
+    pub discard_layers: bool,
 }
 
 /// A document of an image with what it names.
@@ -93,7 +95,12 @@ impl Fetch {
             }
         };
         let children = manifest::children(descriptor, &bytes)?;
-        let labels = gc_labels(&children);
+        let kept: Vec<Descriptor> = children
+            .iter()
+            .filter(|child| !self.discard_layers || !media::is_layer(&child.media_type))
+            .cloned()
+            .collect();
+        let labels = gc_labels(&kept);
         let bytes = match ingest {
             Some(ingest) => self.keep(descriptor, bytes, labels, ingest).await?,
             None => self.label(descriptor, bytes, labels).await?,

@@ -38,6 +38,8 @@ pub struct Pull {
     pub unpack: Vec<Unpack>,
     /// How to apply layers.
     pub apply: Apply,
+    /// Whether nothing keeps the layers once they are unpacked.
+    pub discard_layers: bool,
     /// How to reach the registry.
     pub registry: registry::Config,
 }
@@ -53,6 +55,7 @@ impl Pull {
             manifest_limit: 0,
             unpack: Vec::new(),
             apply: Apply::default(),
+            discard_layers: false,
             registry: registry::Config::default(),
         }
     }
@@ -107,7 +110,12 @@ async fn steps(scope: Arc<Scope>, pull: &Pull, tracker: &Arc<Tracker>) -> Result
     }
     tracker.say(format!("Pulling from OCI Registry ({reference})"));
     tracker.say_of("fetching image content", &reference.to_string(), &target);
-    let fetch = Fetch { scope: scope.clone(), registry: Some(registry), source: Some(Source::of(reference)) };
+    let fetch = Fetch {
+        scope: scope.clone(),
+        registry: Some(registry),
+        source: Some(Source::of(reference)),
+        discard_layers: pull.discard_layers,
+    };
     let wanted = Wanted {
         platforms: pull.platforms.clone(),
         all_metadata: pull.all_metadata,
@@ -167,7 +175,7 @@ pub(crate) async fn unpack_steps(
     how: &UnpackStored,
     tracker: &Arc<Tracker>,
 ) -> Result<Vec<Unpacked>> {
-    let fetch = Fetch { scope, registry: None, source: None };
+    let fetch = Fetch { scope, registry: None, source: None, discard_layers: false };
     let wanted = Wanted { platforms: how.platforms.clone(), ..Wanted::default() };
     let leaves = Walk { fetch: &fetch, tracker, wanted: &wanted }.run(target, None).await?;
     let room = Semaphore::new(registry::Limits::default().concurrent);

@@ -103,7 +103,7 @@ async fn steps(
     let content = scope.services.content.clone();
     // The stream's other end sets the pace, so this waits rather than works.
     let index = scope.blocking(Lane::Wait, move |cx| unpack_archive(cx, &*content, stream)).await?;
-    let fetch = Fetch { scope: scope.clone(), registry: None, source: None };
+    let fetch = Fetch { scope: scope.clone(), registry: None, source: None, discard_layers: false };
     let wanted = Wanted { platforms: import.platforms.clone(), skip_missing: true, ..Wanted::default() };
     let leaves = Walk { fetch: &fetch, tracker, wanted: &wanted }.run(&index, None).await?;
     let room = Semaphore::new(Limits::default().concurrent);

@@ -21,6 +21,9 @@ const MAX_FILE: u64 = 1 << 20;
 
 /// The endpoints that serve `host`, best first.
 pub fn endpoints(host: &str, config: &Config) -> Result<Vec<Endpoint>, RequestError> {
+    if let Some(known) = &config.endpoints {
+        return Ok(known.clone());
+    }
     let found = match &config.hosts_dir {
         None => None,
         Some(roots) => find(roots, host),

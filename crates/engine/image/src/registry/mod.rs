@@ -42,6 +42,8 @@ use exchange::Session;
 pub struct Config {
     /// Directories with one directory a host, separated by colons; the first that knows the host counts.
     pub hosts_dir: Option<String>,
+    /// The endpoints, best first, when they are known; no directory is looked at then.
+    pub endpoints: Option<Vec<Endpoint>>,
     /// The scheme of hosts that no hosts.toml describes: `http` is `--plain-http`.
     pub default_scheme: Option<String>,
     /// TLS of hosts that no hosts.toml describes.
@@ -71,6 +73,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             hosts_dir: None,
+            endpoints: None,
             default_scheme: None,
             tls: Tls::default(),
             headers: Vec::new(),
