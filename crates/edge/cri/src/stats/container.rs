@@ -20,7 +20,8 @@ impl Cri {
         request: v1::ContainerStatsRequest,
     ) -> Result<v1::ContainerStatsResponse> {
         let container = self.containers.get(&request.container_id)?;
-        let stats = self.stats_of(&container).await;
+        let usage = self.usage_of(&container.record.id, container.phase() == Phase::Running).await;
+        let stats = self.describe_use(&container, usage.as_ref());
         Ok(v1::ContainerStatsResponse { stats: Some(stats) })
     }
 
@@ -42,20 +43,26 @@ impl Cri {
                 && pod.as_ref().is_none_or(|id| container.record.pod_id == *id)
                 && filter.label_selector.iter().all(|(key, value)| labels.get(key) == Some(value))
         });
-        Ok(v1::ListContainerStatsResponse { stats: self.stats_of_all(containers).await })
+        let used = self.usages_of(containers).await;
+        let stats =
+            used.iter().map(|(container, usage)| self.describe_use(container, usage.as_ref())).collect();
+        Ok(v1::ListContainerStatsResponse { stats })
     }
 
-    /// What each of `containers` uses, in their order.
-    pub(super) async fn stats_of_all(
+    /// What each of `containers` uses, in their order; nothing of one that does not run.
+    pub(super) async fn usages_of(
         self: &Arc<Self>,
         containers: Vec<Arc<Container>>,
-    ) -> Vec<v1::ContainerStats> {
-        let each = containers.into_iter().map(|container| async move { self.stats_of(&container).await });
+    ) -> Vec<(Arc<Container>, Option<Usage>)> {
+        let each = containers.into_iter().map(|container| async move {
+            let usage = self.usage_of(&container.record.id, container.phase() == Phase::Running).await;
+            (container, usage)
+        });
         futures_util::stream::iter(each).buffered(AT_ONCE).collect().await
     }
 
-    /// What one container uses; only who it is when it does not run.
-    async fn stats_of(self: &Arc<Self>, container: &Container) -> v1::ContainerStats {
+    /// A container and what it uses as the kubelet sees them; only who it is when it does not run.
+    pub(super) fn describe_use(&self, container: &Container, usage: Option<&Usage>) -> v1::ContainerStats {
         let (record, config) = (&container.record, &container.record.config);
         let attributes = v1::ContainerAttributes {
             id: record.id.clone(),
@@ -69,8 +76,8 @@ impl Cri {
             writable_layer: disk.map(|disk| self.file_system(&record.snapshotter, disk)),
             ..v1::ContainerStats::default()
         };
-        if let Some(usage) = self.usage_of(&record.id, container.phase() == Phase::Running).await {
-            stats.cpu = Some(usage.cpu(self.cpu_rate(&record.id, &usage)));
+        if let Some(usage) = usage {
+            stats.cpu = Some(usage.cpu(self.cpu_rate(&record.id, usage)));
             stats.memory = Some(usage.memory());
             stats.swap = Some(usage.swap());
             stats.io = usage.io();

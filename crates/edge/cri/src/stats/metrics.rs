@@ -57,12 +57,9 @@ impl Cri {
         }
         let mut containers = self.containers.list();
         containers.retain(|one| one.record.pod_id == *id && one.phase() == Phase::Running);
-        let mut container_metrics = Vec::new();
-        for container in &containers {
-            if let Some(usage) = self.usage_of(&container.record.id, true).await {
-                container_metrics.push(self.metrics_of(pod, container, &usage));
-            }
-        }
+        let used = self.usages_of(containers).await;
+        let told = used.iter().filter_map(|(one, usage)| Some(self.metrics_of(pod, one, usage.as_ref()?)));
+        let container_metrics = told.collect();
         v1::PodSandboxMetrics { pod_sandbox_id: id.clone(), metrics: metrics.rows, container_metrics }
     }
 

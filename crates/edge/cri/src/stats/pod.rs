@@ -55,18 +55,16 @@ impl Cri {
         if let Some(own) = self.usage_of(&record.id, pod.is_ready()).await {
             sum.add(&own);
         }
-        for container in &containers {
-            if let Some(usage) = self.usage_of(&container.record.id, true).await {
-                sum.add(&usage);
-            }
-        }
+        let used = self.usages_of(containers).await;
+        used.iter().filter_map(|(_, usage)| usage.as_ref()).for_each(|usage| sum.add(usage));
+        let containers = used.iter().map(|(one, usage)| self.describe_use(one, usage.as_ref())).collect();
         let network = self.network_of(pod).await?;
         let linux = v1::LinuxPodSandboxStats {
             cpu: Some(sum.cpu(self.cpu_rate(&record.id, &sum))),
             memory: Some(sum.memory()),
             network: network.map(|interfaces| network::usage(sum.at, &interfaces)),
             process: Some(v1::ProcessUsage { timestamp: sum.at, process_count: value(sum.pids) }),
-            containers: self.stats_of_all(containers).await,
+            containers,
             io: None,
         };
         Ok(v1::PodSandboxStats {

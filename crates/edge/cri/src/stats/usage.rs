@@ -159,7 +159,7 @@ impl Usage {
             timestamp: self.at,
             usage_core_nano_seconds: value(self.cpu.total),
             usage_nano_cores: rate.and_then(value),
-            psi: self.pressure[0].clone(),
+            psi: self.pressure[0],
         }
     }
 
@@ -175,7 +175,7 @@ impl Usage {
             rss_bytes: value(memory.rss),
             page_faults: value(memory.faults),
             major_page_faults: value(memory.major_faults),
-            psi: self.pressure[1].clone(),
+            psi: self.pressure[1],
         }
     }
 
@@ -191,7 +191,7 @@ impl Usage {
 
     /// I/O as the kubelet sees it.
     pub fn io(&self) -> Option<v1::IoUsage> {
-        self.pressure[2].clone().map(|psi| v1::IoUsage { timestamp: self.at, psi: Some(psi) })
+        self.pressure[2].map(|psi| v1::IoUsage { timestamp: self.at, psi: Some(psi) })
     }
 }
 
