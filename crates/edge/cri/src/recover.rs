@@ -193,3 +193,16 @@ async fn sweep_network(cri: std::sync::Weak<Cri>) {
         cri.sweep_networks().await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_ids_of_our_form_are_ours() {
+        assert!(is_our_id(&"0f".repeat(32)));
+        for id in [String::new(), "0f".repeat(31), "0F".repeat(32), "redis".into()] {
+            assert!(!is_our_id(&id), "{id}");
+        }
+    }
+}

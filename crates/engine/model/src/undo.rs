@@ -52,3 +52,38 @@ impl Undo {
         if failures.is_empty() { Ok(()) } else { Err(Error::internal(failures.join("; "))) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    fn finish<T>(work: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(work)
+    }
+
+    #[test]
+    fn every_step_is_taken_back_newest_first_whatever_fails() {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let mut undo = Undo::default();
+        for (what, fails) in [("first", false), ("second", true), ("third", false)] {
+            let seen = Arc::clone(&seen);
+            undo.push(what, move || async move {
+                seen.lock().unwrap().push(what);
+                if fails { Err(Error::internal("stuck")) } else { Ok(()) }
+            });
+        }
+        let error = finish(undo.roll_back(Error::invalid("no")));
+        assert_eq!(*seen.lock().unwrap(), ["third", "second", "first"]);
+        assert_eq!(error.kind(), spec::Kind::InvalidArgument);
+        assert!(error.text().contains("undoing failed: second"), "{}", error.text());
+    }
+
+    #[test]
+    fn an_undo_that_succeeds_says_so() {
+        let mut undo = Undo::default();
+        undo.push("only", || async { Ok(()) });
+        assert!(finish(undo.take_back()).is_ok());
+    }
+}

@@ -361,3 +361,23 @@ fn name_of(config: &v1::PodSandboxConfig) -> Result<String> {
     let v1::PodSandboxMetadata { name, uid, namespace, attempt } = metadata;
     Ok(format!("{name}_{namespace}_{uid}_{attempt}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(name: &str) -> v1::PodSandboxConfig {
+        let metadata =
+            v1::PodSandboxMetadata { name: name.into(), uid: "u".into(), namespace: "ns".into(), attempt: 2 };
+        v1::PodSandboxConfig { metadata: Some(metadata), ..v1::PodSandboxConfig::default() }
+    }
+
+    #[test]
+    fn a_pods_name_is_that_of_its_attempt() {
+        assert_eq!(name_of(&config("a")).unwrap(), "a_ns_u_2");
+        for hostile in ["a\nb".to_owned(), "x".repeat(MAX_NAME + 1)] {
+            assert_eq!(name_of(&config(&hostile)).unwrap_err().kind(), Kind::InvalidArgument);
+        }
+        assert!(name_of(&v1::PodSandboxConfig::default()).is_err());
+    }
+}
