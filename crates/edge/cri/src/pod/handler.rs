@@ -6,10 +6,8 @@ use model::Result;
 
 use crate::Cri;
 use crate::config::Handler;
+use crate::spec::annotation::UNTRUSTED_WORKLOAD;
 use crate::state::Pod;
-
-/// The annotation that asks for the handler `untrusted`.
-const UNTRUSTED: &str = "io.kubernetes.cri.untrusted-workload";
 
 /// The handler of workloads that nobody trusts.
 const UNTRUSTED_HANDLER: &str = "untrusted";
@@ -41,7 +39,7 @@ impl Cri {
     /// # Errors
     /// There is none, or what is asked for contradicts itself.
     pub(crate) fn choose_handler(&self, config: &v1::PodSandboxConfig, asked: &str) -> Result<String> {
-        let untrusted = config.annotations.get(UNTRUSTED).is_some_and(|value| value == "true");
+        let untrusted = config.annotations.get(UNTRUSTED_WORKLOAD).is_some_and(|value| value == "true");
         if untrusted {
             if !asked.is_empty() && asked != UNTRUSTED_HANDLER {
                 return Err(Error::invalid(

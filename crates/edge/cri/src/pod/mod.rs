@@ -11,7 +11,6 @@ mod status;
 mod stop;
 mod update;
 
-pub use files::Files;
 pub use network::Networks;
 pub(crate) use network::restore as restore_network;
 pub(crate) use run::end_task;

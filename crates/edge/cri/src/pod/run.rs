@@ -20,9 +20,9 @@ use model::{Ctx, Lane, Result};
 
 use super::record::{self, Rootfs};
 use super::{files, network};
+use crate::spec::PodFiles;
 use crate::spec::pod::{self as builder, PodInput};
 use crate::spec::user::Accounts;
-use crate::spec::{Host, PodFiles};
 use crate::state::{Pod, PodPhase, PodRecord, PodState, Reserved};
 use crate::{Cri, container, nanos, now_nanos};
 
@@ -46,6 +46,7 @@ impl Cri {
     ) -> Result<v1::RunPodSandboxResponse> {
         let config = request.config.ok_or_else(|| Error::invalid("sandbox config must not be empty"))?;
         let name = name_of(&config)?;
+        check_user_namespace(&config)?;
         let handler = self.choose_handler(&config, &request.runtime_handler)?;
         let id = container::new_id()?;
         let reserved = self.pod_names.reserve(&name, &id)?;
@@ -349,6 +350,18 @@ pub(super) fn gone(outcome: Result<()>) -> Result<()> {
     }
 }
 
+/// Refuses a user namespace of the pod's own: running it in the host's instead would give it more than was asked for.
+fn check_user_namespace(config: &v1::PodSandboxConfig) -> Result<()> {
+    let wanted = crate::state::namespaces(config).userns_options;
+    match wanted.map(|options| options.mode()) {
+        None | Some(v1::NamespaceMode::Node) => Ok(()),
+        Some(v1::NamespaceMode::Pod) => Err(Error::unimplemented("user namespaces of pods")),
+        Some(mode) => {
+            Err(Error::invalid(format!("unsupported user namespace mode: {:?}", mode.as_str_name())))
+        }
+    }
+}
+
 /// `name_namespace_uid_attempt`, which is unique on a node.
 fn name_of(config: &v1::PodSandboxConfig) -> Result<String> {
     let metadata = config.metadata.as_ref();
@@ -379,5 +392,27 @@ mod tests {
             assert_eq!(name_of(&config(&hostile)).unwrap_err().kind(), Kind::InvalidArgument);
         }
         assert!(name_of(&v1::PodSandboxConfig::default()).is_err());
+    }
+
+    #[test]
+    fn a_user_namespace_is_refused_and_never_left_out() {
+        let asking = |mode: v1::NamespaceMode| {
+            let userns = v1::UserNamespace { mode: mode.into(), ..v1::UserNamespace::default() };
+            let names =
+                v1::NamespaceOption { userns_options: Some(userns), ..v1::NamespaceOption::default() };
+            let security = v1::LinuxSandboxSecurityContext {
+                namespace_options: Some(names),
+                ..v1::LinuxSandboxSecurityContext::default()
+            };
+            let linux = v1::LinuxPodSandboxConfig {
+                security_context: Some(security),
+                ..v1::LinuxPodSandboxConfig::default()
+            };
+            check_user_namespace(&v1::PodSandboxConfig { linux: Some(linux), ..config("a") })
+        };
+        assert!(check_user_namespace(&config("a")).is_ok());
+        assert!(asking(v1::NamespaceMode::Node).is_ok());
+        assert_eq!(asking(v1::NamespaceMode::Pod).unwrap_err().kind(), Kind::Unimplemented);
+        assert_eq!(asking(v1::NamespaceMode::Target).unwrap_err().kind(), Kind::InvalidArgument);
     }
 }

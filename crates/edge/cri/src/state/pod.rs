@@ -103,11 +103,6 @@ impl Pod {
         state.phase == PodPhase::Ready && !state.removing
     }
 
-    /// What the kubelet asked for about Linux; nothing when it did not.
-    pub fn linux(&self) -> v1::LinuxPodSandboxConfig {
-        self.record.config.linux.clone().unwrap_or_default()
-    }
-
     /// Which namespaces it shares, and with whom.
     pub fn namespaces(&self) -> v1::NamespaceOption {
         namespaces(&self.record.config)
