@@ -75,12 +75,13 @@ impl Cri {
     /// everything in the pod stands now.
     pub(crate) fn tell(&self, kind: v1::ContainerEventType, container_id: &str, pod_id: &str) {
         let pod = self.pods.get(pod_id).ok();
+        let containers = self.containers_of(pod_id);
         self.events.publish(v1::ContainerEventResponse {
             container_id: container_id.into(),
             container_event_type: kind.into(),
             created_at: crate::now_nanos(),
             pod_sandbox_status: pod.map(|pod| self.status_of_pod(&pod)),
-            containers_statuses: Vec::new(),
+            containers_statuses: containers.iter().map(|container| self.status_of(container)).collect(),
         });
     }
 

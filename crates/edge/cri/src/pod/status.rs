@@ -79,6 +79,9 @@ impl Cri {
             "config": pod.record.config,
             "runtimeSpec": spec,
             "cniResult": state.network,
+            "sandboxMetadata": pod.record,
+            "overhead": state.overhead,
+            "resources": state.resources,
         });
         serde_json::to_string(&info)
             .map_err(|error| Error::internal(format!("failed to marshal info: {error}")))
