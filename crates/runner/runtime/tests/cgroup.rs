@@ -6,7 +6,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use runtime::cgroup::{Cgroup, CgroupError, FreezerState, Mode, OomEvent, Stats, layout};
-use spec::runtime::{LinuxCpu, LinuxDeviceCgroup, LinuxMemory, LinuxPids, LinuxResources};
+use spec::runtime::{
+    LinuxBlockIo, LinuxCpu, LinuxDeviceCgroup, LinuxHugepageLimit, LinuxMemory, LinuxPids, LinuxResources,
+};
 
 /// A cgroup of this test alone, removed with everything in it.
 struct Own(Cgroup);
@@ -98,6 +100,70 @@ fn limits_reach_the_kernels_files() {
     }
     assert_eq!(file(&own.0, "cpuset", "cpuset.cpus"), "0");
     assert_eq!(file(&own.0, "pids", "pids.max"), "17");
+}
+
+#[test]
+fn limits_of_v2_alone_reach_its_files() {
+    const TEST: &str = "limits_of_v2_alone_reach_its_files";
+    let Some(own) = own(TEST) else { return };
+    if !own.0.is_v2() {
+        println!("SKIP {TEST}: cgroup v2 only");
+        return;
+    }
+    let unified = [("memory.high", "33554432"), ("memory.oom.group", "1"), ("pids.max", "9")];
+    let resources = LinuxResources {
+        memory: Some(LinuxMemory {
+            limit: Some(64 << 20),
+            swap: Some(80 << 20),
+            reservation: Some(1 << 20),
+            ..LinuxMemory::default()
+        }),
+        cpu: Some(LinuxCpu {
+            quota: Some(50_000),
+            period: Some(100_000),
+            burst: Some(20_000),
+            idle: Some(1),
+            mems: "0".into(),
+            ..LinuxCpu::default()
+        }),
+        block_io: Some(LinuxBlockIo { weight: Some(500), ..LinuxBlockIo::default() }),
+        hugepage_limits: vec![LinuxHugepageLimit { page_size: "2MB".into(), limit: 4 << 20 }],
+        unified: unified.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+        ..LinuxResources::default()
+    };
+    own.0.apply(&resources).unwrap();
+    for (name, value) in [
+        ("memory.swap.max", "16777216"),
+        ("memory.low", "1048576"),
+        ("cpu.max", "50000 100000"),
+        ("cpu.max.burst", "20000"),
+        ("cpu.idle", "1"),
+        ("cpuset.mems", "0"),
+        ("io.weight", "default 4950"),
+        ("hugetlb.2MB.max", "4194304"),
+        ("hugetlb.2MB.rsvd.max", "4194304"),
+        ("memory.high", "33554432"),
+        ("memory.oom.group", "1"),
+        ("pids.max", "9"),
+    ] {
+        assert_eq!(file(&own.0, "", name), value, "{name}");
+    }
+    // The kernel takes any limit and then kills; a caller may ask that one below the usage be refused.
+    let _member = Member::new(&own.0, &["sleep", "60"]);
+    let low = LinuxResources {
+        memory: Some(LinuxMemory {
+            limit: Some(4096),
+            swap: Some(4096),
+            check_before_update: Some(true),
+            ..LinuxMemory::default()
+        }),
+        ..LinuxResources::default()
+    };
+    let current: u64 = file(&own.0, "", "memory.current").parse().unwrap();
+    if current > 4096 {
+        assert!(matches!(own.0.update(&low), Err(CgroupError::Value(_))));
+        assert_eq!(file(&own.0, "", "memory.max"), (64 << 20).to_string());
+    }
 }
 
 #[test]

@@ -19,4 +19,5 @@ mod runtimes;
 mod shims;
 mod stage;
 mod survive;
+mod systemd;
 mod verbatim;
