@@ -67,7 +67,8 @@ pub async fn run(settings: Settings) -> Result<()> {
         let _told = told.wait_for(|stop| *stop).await;
     };
     let cri = crate::cri::open(&engine, &settings)?;
-    let mut serving = tokio::spawn(server::grpc::serve(Arc::clone(&engine), cri.clone(), grpc, limits, until));
+    let mut serving =
+        tokio::spawn(server::grpc::serve(Arc::clone(&engine), cri.clone(), grpc, limits, until));
     if let Some(cri) = &cri {
         cri.start().await?;
     }

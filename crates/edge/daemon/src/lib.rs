@@ -10,8 +10,8 @@
 
 pub mod cli;
 pub mod config;
-pub mod daemon;
 mod cri;
+pub mod daemon;
 mod engine;
 mod event;
 mod lock;

@@ -34,8 +34,9 @@ impl Socket {
             Protocol::Route => None,
             Protocol::Netfilter => Some(NETFILTER),
         };
-        let fd = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, number)
-            .map_err(call!("socket", "AF_NETLINK", protocol))?;
+        let fd =
+            rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, number)
+                .map_err(call!("socket", "AF_NETLINK", protocol))?;
         for option in [libc::NETLINK_EXT_ACK, libc::NETLINK_CAP_ACK, libc::NETLINK_GET_STRICT_CHK] {
             let one: libc::c_int = 1;
             // SAFETY: the option takes an int, and both pointer and length are those of `one`, which outlives the call.
@@ -51,7 +52,11 @@ impl Socket {
             check(done.into(), || format!("setsockopt(SOL_NETLINK, {option})"))?;
         }
         for side in [sockopt::Timeout::Recv, sockopt::Timeout::Send] {
-            sockopt::set_socket_timeout(&fd, side, Some(wait)).map_err(call!("setsockopt", "SO_RCVTIMEO", wait))?;
+            sockopt::set_socket_timeout(&fd, side, Some(wait)).map_err(call!(
+                "setsockopt",
+                "SO_RCVTIMEO",
+                wait
+            ))?;
         }
         rustix::net::bind(&fd, &SocketAddrNetlink::new(0, 0)).map_err(call!("bind", "AF_NETLINK"))?;
         Ok(Self { fd })
@@ -63,7 +68,12 @@ impl Socket {
             match rustix::net::sendto(&self.fd, bytes, SendFlags::empty(), &SocketAddrNetlink::new(0, 0)) {
                 Err(rustix::io::Errno::INTR) => {}
                 Ok(sent) if sent == bytes.len() => return Ok(()),
-                Ok(sent) => return Err(Error::new(libc::EMSGSIZE, format!("sendto(netlink, {sent} of {})", bytes.len()))),
+                Ok(sent) => {
+                    return Err(Error::new(
+                        libc::EMSGSIZE,
+                        format!("sendto(netlink, {sent} of {})", bytes.len()),
+                    ));
+                }
                 Err(errno) => return Err(call!("sendto", "netlink", bytes.len())(errno)),
             }
         }
@@ -84,7 +94,10 @@ impl Socket {
                         continue;
                     }
                     if whole > read {
-                        return Err(Error::new(libc::EMSGSIZE, format!("recvfrom(netlink, {read} of {whole})")));
+                        return Err(Error::new(
+                            libc::EMSGSIZE,
+                            format!("recvfrom(netlink, {read} of {whole})"),
+                        ));
                     }
                     return Ok(read);
                 }

@@ -81,7 +81,14 @@ impl Cri {
         self.make_dirs(&mut draft, undo).await?;
         let driver = self.engine.snapshotter(&draft.record.snapshotter)?;
         let accounts = self.make_snapshot(pod, &draft, driver, undo).await?;
-        let mut built = self.container_spec(pod, &draft, &accounts)?;
+        // Profiles, devices and mounts' sources are read.
+        let (cri, of) = (Arc::clone(self), Arc::clone(pod));
+        let ctx = self.ctx();
+        let (mut draft, mut built) = ctx
+            .blocking(Lane::Disk, move |_| {
+                cri.container_spec(&of, &draft, &accounts).map(|built| (draft, built))
+            })
+            .await?;
         self.nri.create_container(pod, &draft.record, &mut built.spec).await?;
         draft.record.process_label = built.process_label;
         let state = ContainerState {

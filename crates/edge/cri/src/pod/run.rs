@@ -106,7 +106,11 @@ impl Cri {
             None => None,
         };
         pod.state.send_modify(|state| network::note(state, setup, self.config.runtime.cni.ip_pref));
-        let spec = self.pod_spec(pod, &handler, &made).await?;
+        let (cri, of, by) = (Arc::clone(self), Arc::clone(pod), handler.clone());
+        let ctx = self.ctx();
+        // Profiles are read.
+        let (made, spec) =
+            ctx.blocking(Lane::Disk, move |_| cri.pod_spec(&of, &by, &made).map(|spec| (made, spec))).await?;
         let kept = record::stored(&pod.record, &handler, &made.rootfs, &spec)?;
         let runtime = kept.runtime.clone();
         let spec_json = kept.spec.as_ref().map(|any| any.value.clone()).unwrap_or_default();
@@ -214,7 +218,7 @@ impl Cri {
         self.ctx().blocking(Lane::Disk, move |_| files.make(&config)).await
     }
 
-    async fn pod_spec(
+    fn pod_spec(
         &self,
         pod: &Pod,
         handler: &crate::config::Handler,
@@ -238,7 +242,6 @@ impl Cri {
             root: &made.path,
             accounts: &made.accounts,
             netns: pod.record.netns.as_deref(),
-            userns: None,
             files: &seen,
         };
         let facts = builder::facts(&input, &|_| false)?;

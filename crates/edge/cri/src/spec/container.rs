@@ -1,12 +1,20 @@
 //! The spec of a container.
 
+use std::collections::BTreeMap;
+
+use ::spec::Error;
 use ::spec::image::ProcessConfig;
-use ::spec::runtime::{Mount, Namespace, NamespaceKind, Root, Spec, default_unix_spec};
+use ::spec::runtime::{
+    LinuxDevice, MAX_CONFIG_BYTES, Namespace, NamespaceKind, Root, Spec, default_unix_spec,
+};
 use api::runtime::v1;
 use model::Result;
 
 use super::user::{self, Accounts};
-use super::{Host, Labels, PodFiles, annotation, cgroup, merge_resources, process, resources};
+use super::{
+    Host, Labels, PodFiles, annotation, cgroup, device, failed, merge_resources, mount, process, read_file,
+    resources, security,
+};
 use crate::config::{Handler, Runtime};
 use crate::engine::NAMESPACE;
 
@@ -54,6 +62,16 @@ pub struct Facts {
     pub hostname: String,
     /// The SELinux labels of the container.
     pub labels: Labels,
+    /// The handler's base specification.
+    pub base: Option<Spec>,
+    /// The system call filter.
+    pub filter: security::Filter,
+    /// The paths of the host that mounts name.
+    pub sources: BTreeMap<String, mount::Source>,
+    /// The devices that are asked for.
+    pub devices: Vec<device::Found>,
+    /// The host's devices, for the privileged.
+    pub host_devices: Vec<LinuxDevice>,
 }
 
 /// A spec, and what else its container needs.
@@ -69,8 +87,54 @@ pub struct Built {
 ///
 /// # Errors
 /// A device, profile or CDI specification is missing or not valid; a path cannot be resolved.
-pub fn facts(_input: &ContainerInput<'_>) -> Result<Facts> {
-    Ok(Facts::default())
+#[expect(deprecated, reason = "kubelets before 1.27 fill the older field")]
+pub fn facts(input: &ContainerInput<'_>) -> Result<Facts> {
+    let security = security_of(input.config);
+    let filter = security::filter(
+        security.seccomp.as_ref(),
+        &security.seccomp_profile_path,
+        &input.runtime.unset_seccomp_profile,
+        security.privileged,
+        input.host,
+    )?;
+    let all_devices = security.privileged && !input.handler.privileged_without_host_devices;
+    let hostname = read_file("/proc/sys/kernel/hostname".as_ref(), 4096).unwrap_or_default();
+    Ok(Facts {
+        hostname: String::from_utf8_lossy(&hostname).trim().to_owned(),
+        labels: Labels { process: input.pod_label.to_owned(), ..Labels::default() },
+        base: base(input.handler)?,
+        filter,
+        sources: mount::sources(input.config.mounts.iter().chain(input.volumes))?,
+        devices: device::find(&input.config.devices)?,
+        host_devices: if all_devices { device::of_host()? } else { Vec::new() },
+    })
+}
+
+fn base(handler: &Handler) -> Result<Option<Spec>> {
+    let Some(path) = &handler.base_runtime_spec else { return Ok(None) };
+    let what = format!("can't load base OCI spec {:?}", path.display());
+    let limit = usize::try_from(MAX_CONFIG_BYTES).unwrap_or(usize::MAX);
+    let bytes = read_file(path, limit).map_err(|error| failed(&what, &error))?;
+    let spec = Spec::from_slice(&bytes).map_err(|error| Error::invalid(format_args!("{what}: {error}")))?;
+    Ok(Some(spec))
+}
+
+fn security_of(config: &v1::ContainerConfig) -> v1::LinuxContainerSecurityContext {
+    let linux = config.linux.as_ref().and_then(|linux| linux.security_context.clone());
+    linux.unwrap_or_default()
+}
+
+/// Refuses what is not built, rather than running a container without it.
+#[expect(deprecated, reason = "kubelets before 1.30 fill the older field")]
+fn refuse(config: &v1::ContainerConfig, security: &v1::LinuxContainerSecurityContext) -> Result<()> {
+    if !config.cdi_devices.is_empty() || config.annotations.keys().any(|key| key.starts_with("cdi.k8s.io/")) {
+        return Err(Error::unimplemented("CDI devices"));
+    }
+    let options = security.namespace_options.as_ref().and_then(|options| options.userns_options.as_ref());
+    if options.is_some_and(|options| options.mode != v1::NamespaceMode::Node as i32) {
+        return Err(Error::unimplemented("user namespaces of pods"));
+    }
+    security::no_apparmor(security.apparmor.as_ref(), &security.apparmor_profile)
 }
 
 /// The spec of a container.
@@ -80,18 +144,20 @@ pub fn facts(_input: &ContainerInput<'_>) -> Result<Facts> {
 pub fn build(input: &ContainerInput<'_>, facts: &Facts) -> Result<Built> {
     let config = input.config;
     let linux = config.linux.clone().unwrap_or_default();
-    let security = linux.security_context.clone().unwrap_or_default();
-    let mut spec = default_unix_spec(NAMESPACE, input.id);
+    let security = security_of(config);
+    refuse(config, &security)?;
+    let mut spec = begin(input, facts);
     spec.root = Some(Root { path: "rootfs".into(), readonly: security.readonly_rootfs });
     let hostname = [&input.pod_config.hostname, &facts.hostname].into_iter().find(|name| !name.is_empty());
     let process = spec.process_mut();
-    process.rlimits.clear();
+    let inherited = std::mem::take(&mut process.env);
     process.terminal = config.tty;
     process.args = process::args(config, input.image)?;
-    process.env = process::env(&[], hostname.map_or("", String::as_str), config, input.image)?;
+    process.env = process::env(&inherited, hostname.map_or("", String::as_str), config, input.image)?;
     process.cwd = process::cwd(&config.working_dir, input.image)?;
     process.user = user::of_container(&security, &input.image.user, input.accounts)?;
     process.no_new_privileges = security.no_new_privs;
+    process.selinux_label.clone_from(&facts.labels.process);
     if let Some(wanted) = &linux.resources {
         process.oom_score_adj =
             Some(resources::oom_score_adj(wanted.oom_score_adj, input.host, input.runtime)?);
@@ -101,14 +167,56 @@ pub fn build(input: &ContainerInput<'_>, facts: &Facts) -> Result<Built> {
     if !parent.is_empty() {
         spec.linux_mut().cgroups_path = cgroup::path(parent, input.id);
     }
-    spec.linux_mut().masked_paths.clone_from(&security.masked_paths);
-    spec.linux_mut().readonly_paths.clone_from(&security.readonly_paths);
+    if !input.runtime.disable_proc_mount {
+        spec.linux_mut().masked_paths.clone_from(&security.masked_paths);
+        spec.linux_mut().readonly_paths.clone_from(&security.readonly_paths);
+    }
     namespaces(&mut spec, &security, input);
-    mounts(&mut spec, input);
+    mount::apply(&mut spec, input, &facts.sources)?;
+    device::apply(&mut spec, &facts.devices, device_owner(&security, input.runtime));
+    if let Some(wanted) = &security.capabilities {
+        security::capabilities(&mut spec, wanted, input.host)?;
+    }
+    if security.privileged {
+        security::privilege(&mut spec, input.pod_config, input.handler, input.host)?;
+        spec.linux_mut().devices.extend(facts.host_devices.iter().cloned());
+    } else if facts.base.is_none() || facts.filter != security::Filter::Unconfined {
+        facts.filter.apply(&mut spec);
+    }
+    let from_pod = annotation::passed_through(&input.pod_config.annotations, &input.handler.pod_annotations);
+    spec.annotations.extend(from_pod);
+    spec.annotations
+        .extend(annotation::passed_through(&config.annotations, &input.handler.container_annotations));
     let name = config.metadata.as_ref().map_or("", |metadata| metadata.name.as_str());
     let ours = annotation::of_container(input.pod_id, name, input.image_name, input.pod_config);
     spec.annotations.extend(ours.into_iter().map(|(key, value)| (key.to_owned(), value)));
     Ok(Built { spec, process_label: facts.labels.process.clone() })
+}
+
+/// What every container begins with: the handler's own specification where it has one.
+fn begin(input: &ContainerInput<'_>, facts: &Facts) -> Spec {
+    let usual = default_unix_spec(NAMESPACE, input.id);
+    let Some(base) = &facts.base else {
+        let mut spec = usual;
+        spec.process_mut().rlimits.clear();
+        return spec;
+    };
+    let mut spec = base.clone();
+    let path = usual.linux.map(|linux| linux.cgroups_path).unwrap_or_default();
+    spec.linux_mut().cgroups_path = path;
+    spec
+}
+
+/// The user and group that devices belong to inside, where the configuration gives them the container's.
+fn device_owner(
+    security: &v1::LinuxContainerSecurityContext,
+    runtime: &Runtime,
+) -> (Option<u32>, Option<u32>) {
+    let owner = |id: Option<v1::Int64Value>| {
+        let id = u32::try_from(id?.value).ok()?;
+        (runtime.device_ownership_from_security_context && id != 0).then_some(id)
+    };
+    (owner(security.run_as_user), owner(security.run_as_group))
 }
 
 fn namespaces(spec: &mut Spec, security: &v1::LinuxContainerSecurityContext, input: &ContainerInput<'_>) {
@@ -130,30 +238,5 @@ fn namespaces(spec: &mut Spec, security: &v1::LinuxContainerSecurityContext, inp
     }
 }
 
-fn mounts(spec: &mut Spec, input: &ContainerInput<'_>) {
-    spec.mounts.retain(|mount| !matches!(mount.destination.as_str(), "/run" | "/dev/shm"));
-    spec.mounts.push(Mount::new(
-        "/sys/fs/cgroup",
-        "cgroup",
-        "cgroup",
-        &["nosuid", "noexec", "nodev", "relatime", "ro"],
-    ));
-    let files = input.files;
-    for (path, at) in [
-        (&files.shm, "/dev/shm"),
-        (&files.hostname, "/etc/hostname"),
-        (&files.hosts, "/etc/hosts"),
-        (&files.resolv_conf, "/etc/resolv.conf"),
-    ] {
-        spec.mounts.push(Mount::new(at, "bind", &path.display().to_string(), &["rbind", "rprivate", "rw"]));
-    }
-    for mount in input.config.mounts.iter().chain(input.volumes) {
-        let mode = if mount.readonly { "ro" } else { "rw" };
-        spec.mounts.push(Mount::new(
-            &mount.container_path,
-            "bind",
-            &mount.host_path,
-            &["rbind", "rprivate", mode],
-        ));
-    }
-}
+#[cfg(test)]
+mod tests;

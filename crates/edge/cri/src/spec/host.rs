@@ -35,8 +35,51 @@ impl Host {
     /// Reads the host. What cannot be read counts as absent.
     pub fn read() -> Self {
         let cgroup2 = sys::cgroup::filesystem(Path::new("/sys/fs/cgroup")) == Ok(Filesystem::V2);
-        Self { cgroup2, ..Self::default() }
+        let capabilities = sys::capability::get().map(|(effective, ..)| effective).unwrap_or_default();
+        let named = sys::capability::names().enumerate();
+        let held = named.filter(|(number, _)| capabilities.0 >> number & 1 == 1).map(|(_, name)| name);
+        Self {
+            cgroup2,
+            swap_controller: has_swap(cgroup2),
+            hugetlb_controller: has_hugetlb(cgroup2),
+            cgroup_options: if cgroup2 { cgroup_options() } else { Vec::new() },
+            seccomp: text("/proc/self/status").contains("\nSeccomp:"),
+            in_user_namespace: !text("/proc/self/uid_map").split_whitespace().eq(["0", "0", "4294967295"]),
+            oom_score_adj: text("/proc/self/oom_score_adj").trim().parse().unwrap_or(0),
+            capabilities: held.collect(),
+            ..Self::default()
+        }
     }
+}
+
+/// A file of the kernel's, empty when it cannot be read.
+fn text(path: &str) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
+}
+
+fn has_hugetlb(cgroup2: bool) -> bool {
+    if cgroup2 {
+        text("/sys/fs/cgroup/cgroup.controllers").split_whitespace().any(|one| one == "hugetlb")
+    } else {
+        Path::new("/sys/fs/cgroup/hugetlb").is_dir()
+    }
+}
+
+fn has_swap(cgroup2: bool) -> bool {
+    if !cgroup2 {
+        return Path::new("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists();
+    }
+    // The root has no such file; the daemon's own cgroup has.
+    let own = text("/proc/self/cgroup");
+    let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default().to_owned();
+    Path::new("/sys/fs/cgroup").join(own).join("memory.swap.max").exists()
+}
+
+fn cgroup_options() -> Vec<String> {
+    let table = sys::mount::table::read().unwrap_or_default();
+    let mount = table.iter().rfind(|entry| entry.target == Path::new("/sys/fs/cgroup"));
+    let options = mount.map_or("", |entry| entry.super_options.as_str()).split(',');
+    options.filter(|one| matches!(*one, "nsdelegate" | "memory_recursiveprot")).map(str::to_owned).collect()
 }
 
 impl Default for Host {

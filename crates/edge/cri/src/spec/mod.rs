@@ -17,14 +17,19 @@
 pub mod annotation;
 mod cgroup;
 pub mod container;
+mod device;
 mod host;
+mod mount;
 pub mod pod;
 mod process;
 pub mod resources;
+mod security;
 pub mod user;
 
-use std::path::PathBuf;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 
+use ::spec::{Error, Kind};
 pub use host::Host;
 pub use resources::merge_resources;
 
@@ -48,4 +53,24 @@ pub struct Labels {
     pub process: String,
     /// Of its files.
     pub mount: String,
+}
+
+/// All of a regular file of the host's that the configuration or the kubelet names.
+fn read_file(path: &Path, limit: usize) -> sys::Result<Vec<u8>> {
+    // Not blocking: a pipe of that name would never answer.
+    let file = sys::fd::open(path, NONBLOCK)?;
+    let stat = sys::path::at::stat_fd(file.as_fd())?;
+    if !stat.is_file() {
+        return Err(sys::Error::new(EINVAL, format!("read({}): no regular file", path.display())));
+    }
+    sys::fd::read_all(file.as_fd(), limit)
+}
+
+/// Numbers of asm-generic: this crate links no libc.
+const NONBLOCK: i32 = 0o4000;
+const EINVAL: i32 = 22;
+
+/// A system call that failed over `what`.
+fn failed(what: impl std::fmt::Display, error: &sys::Error) -> Error {
+    Error::new(Kind::from_errno(error.errno()), format!("{what}: {error}"))
 }

@@ -4,12 +4,12 @@ use std::path::Path;
 
 use ::spec::Error;
 use ::spec::image::ProcessConfig;
-use ::spec::runtime::{LinuxSeccomp, Mount, Namespace, NamespaceKind, Root, Spec, default_unix_spec};
+use ::spec::runtime::{Mount, Namespace, NamespaceKind, Root, Spec, default_unix_spec};
 use api::runtime::v1;
 use model::Result;
 
 use super::user::{self, Accounts};
-use super::{Host, Labels, PodFiles, annotation, cgroup, process, resources};
+use super::{Host, Labels, PodFiles, annotation, cgroup, process, resources, security};
 use crate::config::{Handler, Runtime};
 use crate::engine::NAMESPACE;
 
@@ -42,8 +42,6 @@ pub struct PodInput<'a> {
     pub accounts: &'a Accounts,
     /// The pod's network namespace; none in the host's network.
     pub netns: Option<&'a Path>,
-    /// The pod's user namespace where it was made beforehand, together with its network namespace.
-    pub userns: Option<&'a Path>,
     /// The pod's files.
     pub files: &'a PodFiles,
 }
@@ -53,8 +51,8 @@ pub struct PodInput<'a> {
 pub struct PodFacts {
     /// The SELinux labels of the pod.
     pub labels: Labels,
-    /// The seccomp profile of a file.
-    pub seccomp: Option<LinuxSeccomp>,
+    /// The system call filter.
+    pub filter: security::Filter,
 }
 
 /// What a pod's sandbox runs where there is no pause image.
@@ -66,8 +64,18 @@ pub fn builtin() -> ProcessConfig {
 ///
 /// # Errors
 /// A profile cannot be read, or is not valid.
-pub fn facts(_input: &PodInput<'_>, _taken: &dyn Fn(&str) -> bool) -> Result<PodFacts> {
-    Ok(PodFacts::default())
+#[expect(deprecated, reason = "kubelets before 1.27 fill the older field")]
+pub fn facts(input: &PodInput<'_>, _taken: &dyn Fn(&str) -> bool) -> Result<PodFacts> {
+    let linux = input.config.linux.as_ref().and_then(|linux| linux.security_context.clone());
+    let security = linux.unwrap_or_default();
+    let filter = security::filter(
+        security.seccomp.as_ref(),
+        &security.seccomp_profile_path,
+        &input.runtime.unset_seccomp_profile,
+        security.privileged,
+        input.host,
+    )?;
+    Ok(PodFacts { filter, ..PodFacts::default() })
 }
 
 /// The spec of a sandbox.
@@ -97,7 +105,9 @@ pub fn build(input: &PodInput<'_>, facts: &PodFacts) -> Result<Spec> {
         spec.linux_mut().cgroups_path = cgroup::path(&linux.cgroup_parent, input.id);
     }
     spec.linux_mut().mount_label.clone_from(&facts.labels.mount);
-    spec.linux_mut().sysctl = linux.sysctls.clone();
+    facts.filter.apply(&mut spec);
+    spec.process_mut().no_new_privileges = true;
+    spec.linux_mut().sysctl = sysctls(&linux, input);
     let shares = &mut spec.linux_mut().resources.get_or_insert_default().cpu.get_or_insert_default().shares;
     *shares = Some(CPU_SHARES);
     let list = &mut spec.linux_mut().namespaces;
@@ -123,4 +133,23 @@ pub fn build(input: &PodInput<'_>, facts: &PodFacts) -> Result<Spec> {
     let ours = annotation::of_sandbox(input.id, input.image_name, config);
     spec.annotations.extend(ours.into_iter().map(|(key, value)| (key.to_owned(), value)));
     Ok(spec)
+}
+
+/// The kubelet's kernel parameters, and those that spare ordinary containers a capability in a network of their own.
+fn sysctls(
+    linux: &v1::LinuxPodSandboxConfig,
+    input: &PodInput<'_>,
+) -> std::collections::BTreeMap<String, String> {
+    let mut all = linux.sysctls.clone();
+    if input.netns.is_some() {
+        let mut unless_set = |wanted: bool, name: &str, value: &str| {
+            if wanted {
+                all.entry(name.into()).or_insert_with(|| value.into());
+            }
+        };
+        unless_set(input.runtime.enable_unprivileged_ports, "net.ipv4.ip_unprivileged_port_start", "0");
+        let icmp = input.runtime.enable_unprivileged_icmp && !input.host.in_user_namespace;
+        unless_set(icmp, "net.ipv4.ping_group_range", "0 2147483647");
+    }
+    all
 }

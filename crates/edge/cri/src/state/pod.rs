@@ -1,4 +1,4 @@
-//! A pod.
+//! A pod as the server remembers it: what never changes, what is now, and whose turn it is to change it.
 
 use std::net::IpAddr;
 use std::path::PathBuf;

@@ -49,12 +49,19 @@ async fn steps(cri: &Arc<Cri>, id: &str, wanted: Wanted, channels: &mut Channels
         .join("io")
         .join(crate::container::new_id()?);
     let tty = container.record.config.tty;
-    let streams =
-        Streams { stdin: false, stdout: wanted.stdout, stderr: wanted.stderr && !tty, terminal: false };
+    // A container that was made without a standard input has none to feed.
+    let streams = Streams {
+        stdin: wanted.stdin && container.record.config.stdin,
+        stdout: wanted.stdout,
+        stderr: wanted.stderr && !tty,
+        terminal: false,
+    };
     let ctx = cri.ctx();
     let mut fifos = Fifos::make(&ctx, dir.clone(), streams).await?;
     let path = |name: &str| (!name.is_empty()).then(|| name.into());
-    let joined = Attach { stdin: None, stdout: path(&fifos.stdio.stdout), stderr: path(&fifos.stdio.stderr) };
+    let stdio = &fifos.stdio;
+    let joined =
+        Attach { stdin: path(&stdio.stdin), stdout: path(&stdio.stdout), stderr: path(&stdio.stderr) };
     let attached = cri.attach_output(&container, joined).await;
     let outcome = match attached {
         Ok(()) => {

@@ -14,7 +14,6 @@ use tokio::net::unix::pipe;
 /// The FIFOs of one process.
 #[derive(Debug)]
 pub struct Fifos {
-    dir: PathBuf,
     /// What the shim is told.
     pub stdio: Stdio,
     /// Feeds standard input.
@@ -66,14 +65,14 @@ impl Fifos {
             made
         })
         .await?;
-        let opened = Self::open(&dir, &stdio);
+        let opened = Self::open(&stdio);
         if opened.is_err() {
             remove(ctx, &dir).await;
         }
         opened
     }
 
-    fn open(dir: &Path, stdio: &Stdio) -> Result<Self> {
+    fn open(stdio: &Stdio) -> Result<Self> {
         let failed = |path: &str, error| Error::internal(format!("cannot open {path}: {error}"));
         let reader = |path: &str| match path {
             "" => Ok(None),
@@ -88,17 +87,11 @@ impl Fifos {
             }
         };
         Ok(Self {
-            dir: dir.to_owned(),
             stdin: writer(&stdio.stdin)?,
             stdout: reader(&stdio.stdout)?,
             stderr: reader(&stdio.stderr)?,
             stdio: stdio.clone(),
         })
-    }
-
-    /// Where they are.
-    pub fn dir(&self) -> &Path {
-        &self.dir
     }
 }
 

@@ -33,7 +33,6 @@ use ::spec::Error;
 use model::Result;
 
 pub use channel::Wanted;
-pub use fifo::{Fifos, Streams, remove as remove_fifos};
 pub use server::Server;
 
 use token::Tokens;

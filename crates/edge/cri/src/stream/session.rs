@@ -180,10 +180,10 @@ async fn remote(cri: &Arc<Cri>, agreed: Agreed, mut channels: Channels) {
         if let Some(bytes) = outcome.encode(channels.json_status) {
             channels.error.send(bytes).await?;
         }
-        for stream in [channels.stdout.as_ref(), channels.stderr.as_ref(), Some(&channels.error)] {
-            if let Some(stream) = stream {
-                stream.close().await?;
-            }
+        for stream in
+            [channels.stdout.as_ref(), channels.stderr.as_ref(), Some(&channels.error)].into_iter().flatten()
+        {
+            stream.close().await?;
         }
         Ok::<(), super::channel::Gone>(())
     };

@@ -103,7 +103,10 @@ fn cni(values: &Values) -> Result<Cni, ConfigError> {
         "ipv6" => IpPreference::V6,
         "cni" => IpPreference::Cni,
         other => {
-            return Err(wrong("plugins.io.containerd.cri.v1.runtime.cni.ip_pref", format!("{other:?} is none")));
+            return Err(wrong(
+                "plugins.io.containerd.cri.v1.runtime.cni.ip_pref",
+                format!("{other:?} is none"),
+            ));
         }
     };
     Ok(Cni {
@@ -215,7 +218,8 @@ fn options(handler: &mut Handler, table: &Named<'_>) {
         ..Options::default()
     };
     handler.systemd_cgroup = options.systemd_cgroup;
-    handler.options = Some(Any { type_url: "containerd.runc.v1.Options".into(), value: options.encode_to_vec() });
+    handler.options =
+        Some(Any { type_url: "containerd.runc.v1.Options".into(), value: options.encode_to_vec() });
 }
 
 fn images(values: &Values) -> Result<Images, ConfigError> {
@@ -228,7 +232,8 @@ fn images(values: &Values) -> Result<Images, ConfigError> {
             Value::Text(text) if !text.is_empty() => Some(text.clone()),
             _ => None,
         };
-        pinned_images.extend(keys.into_iter().filter_map(|(key, value)| Some((key.to_owned(), text(value)?))));
+        pinned_images
+            .extend(keys.into_iter().filter_map(|(key, value)| Some((key.to_owned(), text(value)?))));
     }
     let platforms = named(values, &format!("{IMAGES}/runtime_platforms")).into_iter();
     Ok(Images {
@@ -244,8 +249,10 @@ fn images(values: &Values) -> Result<Images, ConfigError> {
         registry: registry(values)?,
         runtime_platforms: platforms
             .map(|(name, table)| {
-                let platform =
-                    RuntimePlatform { platform: table.text("platform"), snapshotter: table.text("snapshotter") };
+                let platform = RuntimePlatform {
+                    platform: table.text("platform"),
+                    snapshotter: table.text("snapshotter"),
+                };
                 (name.to_owned(), platform)
             })
             .collect(),

@@ -68,7 +68,8 @@ const CRI_IMAGE_KEYS: &[&str] = &[
 ];
 
 /// Keys of its table `containerd` that are about images.
-const CRI_SNAPSHOT_KEYS: &[&str] = &["snapshotter", "disable_snapshot_annotations", "discard_unpacked_layers"];
+const CRI_SNAPSHOT_KEYS: &[&str] =
+    &["snapshotter", "disable_snapshot_annotations", "discard_unpacked_layers"];
 
 /// Keys of its own that stay where they were: how streams are served.
 const CRI_STREAM_KEYS: &[&str] = &[
@@ -83,7 +84,8 @@ const CRI_STREAM_KEYS: &[&str] = &[
 fn cri(entry: &mut Entry) {
     let below: Vec<String> = entry.table[2..].to_vec();
     let mut to = |plugin: &str, below: &[String]| {
-        entry.table = ["plugins".to_owned(), plugin.to_owned()].into_iter().chain(below.iter().cloned()).collect();
+        entry.table =
+            ["plugins".to_owned(), plugin.to_owned()].into_iter().chain(below.iter().cloned()).collect();
     };
     match below.first().map(String::as_str) {
         None if entry.key == "sandbox_image" => {

@@ -94,7 +94,9 @@ pub async fn serve(
 }
 
 /// Refuses requests of Kubernetes' interface until what an earlier daemon left is taken up.
-fn when_ready(cri: Arc<Cri>) -> impl Fn(Request<()>) -> Result<Request<()>, Status> + Clone + Send + Sync + 'static {
+fn when_ready(
+    cri: Arc<Cri>,
+) -> impl Fn(Request<()>) -> Result<Request<()>, Status> + Clone + Send + Sync + 'static {
     move |request| match cri.check_ready() {
         Ok(()) => Ok(request),
         Err(error) => Err(to_status(&error)),

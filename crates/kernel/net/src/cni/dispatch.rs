@@ -53,6 +53,9 @@ impl Plugins {
 /// Calls `plugin` with the parameters and the configuration of `call`, as a plugin does that leaves addresses to
 /// another. It runs on the caller's thread when it is ours.
 pub fn delegate(plugin: &str, command: Command, call: &Call) -> Result<Option<CniResult>, Error> {
+    if plugin == call.config.plugin {
+        return Err(Error::config(format!("plugin {plugin:?} cannot serve itself")));
+    }
     let plugins = Plugins { bin_dirs: call.path.clone(), in_process: true };
     match plugins.find(plugin)? {
         Found::Ours(plugin) => plugin.run(command, call),

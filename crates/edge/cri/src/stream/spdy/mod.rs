@@ -6,7 +6,3 @@ mod frame;
 mod headers;
 
 pub use connection::{Connection, Opened, serve};
-#[cfg(test)]
-pub use frame::{control, data_header};
-#[cfg(test)]
-pub use headers::{Encoder, Headers};

@@ -1,0 +1,9 @@
+//! The daemon as a kubelet sees it: CRI on its socket, with real shims, containers and files.
+#![allow(clippy::unwrap_used, reason = "a test's steps fail by panicking")]
+
+mod client;
+mod life;
+mod logs;
+mod network;
+mod streams;
+mod survive;

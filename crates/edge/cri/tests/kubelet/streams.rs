@@ -1,0 +1,116 @@
+//! Streams over WebSocket, against the daemon's own streaming server.
+
+use api::runtime::v1;
+use futures_util::{SinkExt as _, StreamExt as _};
+use testkit::needs;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+
+use crate::client::{Kubelet, call};
+
+/// Opens `url` with `protocol` and answers every message until the end, after sending `messages`.
+async fn talk(url: &str, protocol: &str, messages: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, String> {
+    let address = url.strip_prefix("http://").unwrap().split('/').next().unwrap();
+    let socket = tokio::net::TcpStream::connect(address).await.unwrap();
+    let mut request = url.replace("http://", "ws://").into_client_request().unwrap();
+    request.headers_mut().insert("sec-websocket-protocol", protocol.parse().unwrap());
+    let (mut stream, _) =
+        tokio_tungstenite::client_async(request, socket).await.map_err(|error| error.to_string())?;
+    for message in messages {
+        stream.send(Message::binary(message)).await.unwrap();
+    }
+    let mut received = Vec::new();
+    while let Some(Ok(message)) = stream.next().await {
+        if let Message::Binary(bytes) = message {
+            received.push(bytes.to_vec());
+        }
+    }
+    Ok(received)
+}
+
+/// Everything that came on one channel.
+fn channel(messages: &[Vec<u8>], number: u8) -> Vec<u8> {
+    messages
+        .iter()
+        .filter(|message| message.first() == Some(&number))
+        .flat_map(|message| message[1..].to_vec())
+        .collect()
+}
+
+#[test]
+fn an_exec_has_its_streams_and_its_exit_code_and_its_token_is_good_once() {
+    needs!(root, overlayfs, built "containerd");
+    let kubelet = Kubelet::new();
+    let config = kubelet.pod("exec");
+    let pod = kubelet.run_pod(&config).unwrap();
+    let id = kubelet.start(&pod, &config, kubelet.container("one", "exec sleep 1000"));
+    let request = v1::ExecRequest {
+        container_id: id.clone(),
+        cmd: ["/bin/sh", "-c", "cat; echo bad >&2; exit 4"].map(str::to_owned).to_vec(),
+        stdin: true,
+        stdout: true,
+        stderr: true,
+        tty: false,
+    };
+    let url = call!(kubelet, exec, request).unwrap().url;
+    let typed = vec![b"\0typed".to_vec(), vec![255, 0]];
+    let messages = kubelet.run(talk(&url, "v5.channel.k8s.io", typed)).unwrap();
+    assert_eq!(channel(&messages, 1), b"typed");
+    assert_eq!(channel(&messages, 2), b"bad\n");
+    let status: serde_json::Value = serde_json::from_slice(&channel(&messages, 3)).unwrap();
+    assert_eq!(status["details"]["causes"][0]["message"], "4");
+    let again = kubelet.run(talk(&url, "v5.channel.k8s.io", Vec::new())).unwrap_err();
+    assert!(again.contains("404"), "{again}");
+    let guessed = url.replace(url.rsplit('/').next().unwrap(), "AAAAAAAA");
+    assert!(kubelet.run(talk(&guessed, "v5.channel.k8s.io", Vec::new())).unwrap_err().contains("404"));
+    kubelet.remove_pod(&pod);
+    kubelet.check_clean();
+}
+
+#[test]
+fn an_attached_client_hears_what_the_container_says() {
+    needs!(root, overlayfs, built "containerd");
+    let kubelet = Kubelet::new();
+    let config = kubelet.pod("attach");
+    let pod = kubelet.run_pod(&config).unwrap();
+    let mut wanted = kubelet.container("one", "read line; echo heard $line");
+    wanted.stdin = true;
+    wanted.stdin_once = true;
+    let id = kubelet.start(&pod, &config, wanted);
+    let request =
+        v1::AttachRequest { container_id: id.clone(), stdin: true, stdout: true, stderr: false, tty: false };
+    let url = call!(kubelet, attach, request).unwrap().url;
+    let messages = kubelet.run(talk(&url, "v4.channel.k8s.io", vec![b"\0you\n".to_vec()])).unwrap();
+    assert_eq!(channel(&messages, 1), b"heard you\n");
+    assert_eq!(kubelet.ended(&id).exit_code, 0);
+    kubelet.remove_pod(&pod);
+    kubelet.check_clean();
+}
+
+#[test]
+fn streams_that_make_no_sense_are_refused() {
+    needs!(root, overlayfs, built "containerd");
+    let kubelet = Kubelet::new();
+    let config = kubelet.pod("refuse");
+    let pod = kubelet.run_pod(&config).unwrap();
+    let id = kubelet.start(&pod, &config, kubelet.container("one", "exec sleep 1000"));
+    let request = |stdout, stderr, tty| v1::ExecRequest {
+        container_id: id.clone(),
+        cmd: vec!["true".into()],
+        stdin: false,
+        stdout,
+        stderr,
+        tty,
+    };
+    assert_eq!(
+        call!(kubelet, exec, request(true, true, true)).unwrap_err().code(),
+        tonic::Code::InvalidArgument
+    );
+    assert_eq!(
+        call!(kubelet, exec, request(false, false, false)).unwrap_err().code(),
+        tonic::Code::InvalidArgument
+    );
+    let url = call!(kubelet, exec, request(true, false, false)).unwrap().url;
+    assert!(kubelet.run(talk(&url, "v9.channel.k8s.io", Vec::new())).unwrap_err().contains("403"));
+    kubelet.remove_pod(&pod);
+}
