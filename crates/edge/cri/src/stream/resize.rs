@@ -27,13 +27,12 @@ impl Sizes {
         self.bytes.extend(piece.iter().take(MAX));
         let mut documents = serde_json::Deserializer::from_slice(&self.bytes).into_iter::<Size>();
         let (mut last, mut used, mut broken) = (None, 0, false);
-        for size in documents.by_ref() {
+        while let Some(size) = documents.next() {
             match size {
-                Ok(size) => last = Some(size),
+                Ok(size) => (last, used) = (Some(size), documents.byte_offset()),
                 Err(error) => broken = !error.is_eof(),
             }
         }
-        used += documents.byte_offset();
         if broken || self.bytes.len() - used > MAX {
             self.bytes.clear();
         } else {
