@@ -91,12 +91,13 @@ pub(crate) fn check(
     let mut problems = lost_blobs(core, content)?;
     let named = core.read::<_, DbError>(|rows| Named::read(rows))?;
     for digest in content.layout().list_blobs()? {
-        if !named.blobs.contains(digest.as_str()) {
+        if !named.blobs.contains(digest.as_str()) && !core.kept.blobs.contains(digest.as_str()) {
             problems.push(Problem::UnnamedBlob(digest.to_string()));
         }
     }
     let ingests: BTreeSet<String> = content.layout().list_ingests()?.into_iter().collect();
-    problems.extend(ingests.difference(&named.ingests).cloned().map(Problem::UnnamedIngest));
+    let unnamed = ingests.difference(&named.ingests).filter(|name| !core.kept.ingests.contains(*name));
+    problems.extend(unnamed.cloned().map(Problem::UnnamedIngest));
     for (name, view) in snapshotters {
         let snapshotter = || name.clone();
         let (lost, unnamed) =

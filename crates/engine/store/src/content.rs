@@ -34,6 +34,7 @@ use spec::{Digest, Error, Labels, Namespace};
 
 pub use error::{ContentError, FileError};
 pub(crate) use layout::Layout;
+pub(crate) use layout::found;
 use open::Writers;
 pub(crate) use sweep::Named;
 

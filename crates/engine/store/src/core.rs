@@ -1,17 +1,20 @@
 //! What every part of the store shares: the database, the exchange, and the count of changes that collection waits for.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use api::Message;
 use model::event::Exchange;
+use model::snapshot::Snapshotter;
 use spec::label::{GC_EXPIRE, GC_PREFIX};
 use spec::{Error, Labels, Namespace};
 
-use crate::content::FileError;
+use crate::content::{self, FileError};
 use crate::db::{Db, DbError, ReadTx, WriteTx};
 use crate::gc::Demand;
+use crate::kept::Kept;
 use crate::number::Numbers;
 
 const DIRECTORY: &str = "io.containerd.metadata.v1.bolt";
@@ -46,17 +49,39 @@ pub(crate) struct Core {
     pub(crate) db: Db,
     /// Changes since the last collection, and who waits for the next.
     pub(crate) demand: Arc<Demand>,
+    /// What no collection touches.
+    pub(crate) kept: Kept,
+    /// The database's directory.
+    pub(crate) directory: PathBuf,
     events: Exchange,
     numbers: Numbers,
 }
 
 impl Core {
-    /// Opens the database below `root`.
-    pub(crate) fn open(root: &Path, events: Exchange) -> Result<Self, Error> {
+    /// Opens the database below `root`; a new one begins by keeping what `drivers` and the content store have already.
+    pub(crate) fn open(
+        root: &Path,
+        events: Exchange,
+        drivers: &BTreeMap<String, Arc<dyn Snapshotter>>,
+    ) -> Result<Self, Error> {
         let directory = root.join(DIRECTORY);
         fs::create_dir_all(&directory).map_err(|source| FileError::new("mkdir", &directory, source))?;
-        let db = Db::open(&directory.join(FILE))?;
-        Ok(Self { db, demand: Arc::default(), events, numbers: Numbers::default() })
+        let path = directory.join(FILE);
+        if !path.try_exists().map_err(|source| FileError::new("stat", &path, source))? {
+            let (blobs, ingests) = content::found(root)?;
+            let mut kept = Kept { blobs, ingests, ..Kept::default() };
+            kept.add_snapshots(drivers);
+            if !kept.is_empty() {
+                kept.write(&directory)?;
+            }
+        }
+        let kept = Kept::read(&directory)?;
+        if let Some(summary) = kept.summary(&directory) {
+            tracing::warn!("{summary}");
+        }
+        let db = Db::open(&path)?;
+        let numbers = Numbers::above(kept.last_number());
+        Ok(Self { db, demand: Arc::default(), kept, directory, events, numbers })
     }
 
     /// Runs `work` on one unchanging state.

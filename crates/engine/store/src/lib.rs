@@ -3,13 +3,14 @@
 //! ```text
 //! <root>/
 //!   io.containerd.metadata.v1.bolt/meta.redb                 every record (format: `record`, keys: `table`)
+//!   io.containerd.metadata.v1.bolt/kept.json                 what was there before the records ([`kept`])
 //!   io.containerd.content.v1.content/
 //!     blobs/<algorithm>/<hex>                                bytes of a blob, 0444
 //!     ingest/<sha256 of backend ref>/{ref,data,total,...}    bytes on their way
 //!     trash/                                                 dead files on their way out
 //! ```
 //!
-//! A `meta.db` of Go's containerd beside `meta.redb` is left as it is.
+//! A `meta.db` of Go's containerd beside `meta.redb` is left as it is, and so are the blobs and snapshots of its node.
 //!
 //! Every verb is one transaction, durable when it returns; writers that come together share one flush ([`db`]). Events
 //! are published behind the commit, so nobody hears of what a crash could take back.
@@ -27,6 +28,7 @@ pub mod db;
 pub mod gc;
 mod hold;
 mod image;
+mod kept;
 mod lease;
 mod namespace;
 mod number;
@@ -109,7 +111,7 @@ impl Store {
     /// # Errors
     /// `FailedPrecondition` while another daemon has it; `DataLoss`, naming the file, when the database is damaged.
     pub fn open(config: Config) -> Result<Arc<Self>> {
-        let core = Arc::new(Core::open(&config.root, config.events)?);
+        let core = Arc::new(Core::open(&config.root, config.events, &config.snapshotters)?);
         let content = Arc::new(content::Contents::open(Arc::clone(&core), &config.root, config.sharing)?);
         let mut snapshotters = BTreeMap::new();
         for (name, driver) in config.snapshotters {
@@ -189,6 +191,11 @@ impl Store {
     /// The collection failed, or the request was given up first.
     pub fn wait_for_gc(&self, cx: &Cx<'_>) -> Result<gc::Stats> {
         self.collector.wait(cx)
+    }
+
+    /// What is on the disk from before the records were and no collection touches, in one sentence; usually nothing.
+    pub fn kept(&self) -> Option<String> {
+        self.core.kept.summary(&self.core.directory)
     }
 
     /// Looks for records whose bytes or snapshots are gone, and for bytes that no record names. Changes nothing.

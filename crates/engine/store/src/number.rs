@@ -22,9 +22,16 @@ const BLOCK: u64 = 64;
 #[derive(Debug, Default)]
 pub(crate) struct Numbers {
     left: Mutex<HashMap<String, Range<u64>>>,
+    /// Given out before there were records.
+    used: u64,
 }
 
 impl Numbers {
+    /// Numbers that are all above `used`.
+    pub(crate) fn above(used: u64) -> Self {
+        Self { left: Mutex::default(), used }
+    }
+
     /// The next number of `namespace`. Never called inside a transaction.
     pub(crate) fn next(&self, db: &Db, namespace: &str) -> Result<u64, Error> {
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
@@ -33,7 +40,8 @@ impl Numbers {
         }
         let key = table::key(&[namespace])?;
         let last = db.write(|tx| {
-            let last = record::get::<Sequence>(tx, table::SEQUENCES, &key)?.unwrap_or_default().last;
+            let last =
+                record::get::<Sequence>(tx, table::SEQUENCES, &key)?.unwrap_or_default().last.max(self.used);
             record::put(tx, table::SEQUENCES, &key, &Sequence { last: last + BLOCK })?;
             Ok(last)
         })?;
@@ -60,6 +68,7 @@ mod tests {
                 last = number;
             }
             assert!(numbers.next(&db, "two").unwrap() < last);
+            assert_eq!(Numbers::above(1 << 40).next(&db, "three").unwrap() >> 40, 1);
         }
     }
 }

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Invariant: a directory `<id>` exists before its record does and goes after it, so every record has its directory.
-//! Invariant: an id is never given out twice, so a directory without a record is garbage for ever.
+//! Invariant: an id is never given out twice, so a directory without a record is garbage for ever. Directories that were
+//! there before the records (of Go's containerd, or of records that are lost) are no garbage and keep their numbers.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -103,6 +104,8 @@ pub struct Driver<L> {
     staged: AtomicU64,
     /// Held while directories are deleted: of two that delete one tree, one would find names gone under its feet.
     deleting: Mutex<()>,
+    /// Directories with a lower number are never garbage.
+    kept: u64,
 }
 
 impl<L: Layout> Driver<L> {
@@ -114,6 +117,17 @@ impl<L: Layout> Driver<L> {
         let records = Records::open(&root.join("metadata.redb"))?;
         let snapshots = Root::open_dir(&dir).map_err(SnapshotError::files("open", &dir))?;
         let paths = Paths { root: root.to_owned(), files: layout.files() };
+        let numbers = || -> sys::Result<Option<u64>> {
+            let entries = at::entries(snapshots.as_fd())?;
+            Ok(entries.iter().filter_map(|(name, _)| name.to_str()?.parse().ok()).max())
+        };
+        let kept = records.keep(numbers().map_err(SnapshotError::files("list", &dir))?)?;
+        if kept > 0 {
+            tracing::warn!(
+                directory = %dir.display(),
+                "directories below number {kept} are older than the records of snapshots: they are kept"
+            );
+        }
         let driver = Self {
             layout,
             paths,
@@ -122,6 +136,7 @@ impl<L: Layout> Driver<L> {
             sync_remove,
             staged: AtomicU64::new(0),
             deleting: Mutex::new(()),
+            kept,
         };
         driver.remove_garbage(&driver.garbage(true)?)?;
         Ok(driver)
@@ -185,7 +200,7 @@ impl<L: Layout> Driver<L> {
         self.records.with_ids(|known: &BTreeSet<u64>| {
             let entries = at::entries(self.snapshots.as_fd()).map_err(SnapshotError::files("list", &dir))?;
             let is_garbage = |name: &OsStr| match name.to_str().map(str::parse::<u64>) {
-                Some(Ok(id)) => !known.contains(&id),
+                Some(Ok(id)) => id >= self.kept && !known.contains(&id),
                 _ => opening,
             };
             Ok(entries.into_iter().map(|(name, _)| name).filter(|name| is_garbage(name)).collect())

@@ -64,3 +64,30 @@ impl Layout for Copied {
         &[]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use model::Ctx;
+    use model::snapshot::Snapshotter;
+    use spec::Labels;
+
+    use super::*;
+
+    #[test]
+    fn directories_that_are_older_than_the_records_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = dir.path().join("snapshots/7");
+        std::fs::create_dir_all(old.join("etc")).unwrap();
+        for _ in 0..2 {
+            let native = Native::open(dir.path()).unwrap();
+            Ctx::background().on_this_thread(|cx| {
+                let made = native.prepare(cx, "new", "", &Labels::new()).unwrap();
+                assert!(!made[0].source.ends_with("/7"), "{made:?}");
+                native.remove(cx, "new").unwrap();
+                native.cleanup(cx).unwrap();
+            });
+            assert!(old.join("etc").is_dir());
+            assert_eq!(std::fs::read_dir(dir.path().join("snapshots")).unwrap().count(), 1);
+        }
+    }
+}

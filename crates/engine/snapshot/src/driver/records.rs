@@ -3,7 +3,7 @@
 //! ```text
 //! snapshots  key -> Record        (one byte of version, then JSON)
 //! children   (parent id, id) -> ()
-//! state      "next" -> the next id
+//! state      "next" -> the next id;  "kept" -> directories of ids below it may be of a time before the records
 //! ```
 //!
 //! Invariant: every verb is one transaction, durable when it returns.
@@ -25,6 +25,7 @@ const SNAPSHOTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("snapsh
 const CHILDREN: TableDefinition<'_, (u64, u64), ()> = TableDefinition::new("children");
 const STATE: TableDefinition<'_, &str, u64> = TableDefinition::new("state");
 const NEXT: &str = "next";
+const KEPT: &str = "kept";
 
 /// The version of a record's form: its first byte.
 const VERSION: u8 = 1;
@@ -99,6 +100,24 @@ impl Records {
         // The tables exist from here on, so that readers need not ask.
         records.write(|_| Ok(()))?;
         Ok(records)
+    }
+
+    /// Keeps directories up to the id `highest` if no id was ever given out, since they are older than the records; the
+    /// first id that is not kept.
+    pub fn keep(&self, highest: Option<u64>) -> Result<u64, SnapshotError> {
+        self.write(|tables| {
+            let failed = |error| failed::<redb::StorageError>(tables.path)(error);
+            let kept = tables.state.get(KEPT).map_err(failed)?.map_or(0, |kept| kept.value());
+            let is_used = tables.state.get(NEXT).map_err(failed)?.is_some();
+            match highest.and_then(|highest| highest.checked_add(1)) {
+                Some(first) if !is_used => {
+                    tables.state.insert(NEXT, first).map_err(failed)?;
+                    tables.state.insert(KEPT, first).map_err(failed)?;
+                    Ok(first)
+                }
+                _ => Ok(kept),
+            }
+        })
     }
 
     pub fn get(&self, key: &str) -> Result<Found, SnapshotError> {

@@ -97,6 +97,11 @@ impl FileError {
     pub(crate) fn new(call: &'static str, path: &Path, source: io::Error) -> Self {
         Self { call, path: path.to_owned(), source }
     }
+
+    /// Whether the file was not there.
+    pub(crate) fn is_not_found(&self) -> bool {
+        self.source.kind() == io::ErrorKind::NotFound
+    }
 }
 
 impl fmt::Display for FileError {

@@ -4,6 +4,7 @@
 //! Invariant: what dies is renamed into `trash/` first, so that no slow removal holds a lock; what a crash leaves there
 //! goes at the next start.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -228,6 +229,22 @@ impl IngestDir<'_> {
         let path = self.path.join(name);
         fs::write(&path, text).map_err(|source| FileError::new("write", &path, source))
     }
+}
+
+/// The digests of the blobs and the names of the ingests' directories below `root`, which may not be there at all.
+pub(crate) fn found(root: &Path) -> Result<(BTreeSet<String>, BTreeSet<String>), FileError> {
+    let directory = root.join(DIRECTORY);
+    let below = |path: &Path| match names(path) {
+        Err(error) if error.is_not_found() => Ok(Vec::new()),
+        listed => listed,
+    };
+    let mut blobs = BTreeSet::new();
+    for algorithm in below(&directory.join("blobs"))? {
+        for hex in names(&directory.join("blobs").join(&algorithm))? {
+            blobs.extend(Digest::from_str(&format!("{algorithm}:{hex}")).map(|digest| digest.to_string()));
+        }
+    }
+    Ok((blobs, below(&directory.join("ingest"))?.into_iter().collect()))
 }
 
 /// Flushes a directory, so that a rename in it survives a power cut.

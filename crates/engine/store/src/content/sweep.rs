@@ -55,10 +55,15 @@ impl Contents {
         let ingests = self.layout.list_ingests()?;
         let blobs = self.layout.list_blobs()?;
         let named = self.core.read(|rows| Named::read(rows))?;
-        for name in ingests.iter().filter(|name| !named.ingests.contains(*name)) {
+        for name in ingests
+            .iter()
+            .filter(|name| !named.ingests.contains(*name) && !self.core.kept.ingests.contains(*name))
+        {
             swept.ingests += usize::from(self.layout.kill_ingest(name)?);
         }
-        for digest in blobs.iter().filter(|digest| !named.blobs.contains(digest.as_str())) {
+        let kept = &self.core.kept.blobs;
+        let is_named = |digest: &str| named.blobs.contains(digest) || kept.contains(digest);
+        for digest in blobs.iter().filter(|digest| !is_named(digest.as_str())) {
             if let Some(size) = self.layout.kill_blob(digest)? {
                 swept.blobs += 1;
                 swept.bytes += size;

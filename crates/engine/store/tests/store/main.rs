@@ -10,6 +10,7 @@ mod full;
 mod gc;
 mod images;
 mod leases;
+mod lost;
 mod namespaces;
 mod races;
 mod sandboxes;
