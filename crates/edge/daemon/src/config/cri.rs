@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use api::Message as _;
-use api::containerd::runc::v1::Options;
 use cri::config::{
-    Cni, Config, Handler, Images, IpPreference, Registry, RegistryHost, Runtime, RuntimePlatform, Stream, Tls,
+    Cni, Config, Images, IpPreference, Registry, RegistryHost, Runtime, RuntimePlatform, Stream, Tls,
 };
-use model::Any;
 
+use super::handler::{Named, handlers, named};
+use super::nri::nri;
 use super::read::ConfigError;
 use super::settings::Table;
 use super::value::{Value, Values};
@@ -36,6 +35,7 @@ pub fn config(values: &Values) -> Result<Option<Config>, ConfigError> {
         runtime: runtime(values)?,
         images: images(values)?,
         stream: stream(values)?,
+        nri: nri(values),
         cleanup_timeout: Table(values, "timeouts").duration("io.containerd.timeout.cri.defercleanup"),
         ..Config::default()
     }))
@@ -45,16 +45,11 @@ fn wrong(key: impl Into<String>, reason: impl Into<String>) -> ConfigError {
     ConfigError::Value { key: key.into(), reason: reason.into() }
 }
 
-fn or(duration: Duration, usual: Duration) -> Duration {
-    if duration.is_zero() { usual } else { duration }
-}
-
 fn runtime(values: &Values) -> Result<Runtime, ConfigError> {
     let table = Table(values, RUNTIME);
     let containerd = Table(values, "plugins/io.containerd.cri.v1.runtime/containerd");
     let usual = Runtime::default();
-    let mut runtimes = usual.runtimes;
-    runtimes.extend(handlers(values));
+    let runtimes = handlers(values);
     let default_runtime_name = containerd.text("default_runtime_name");
     if !runtimes.contains_key(&default_runtime_name) {
         return Err(wrong(
@@ -82,8 +77,8 @@ fn runtime(values: &Values) -> Result<Runtime, ConfigError> {
         enable_cdi: table.truth("enable_cdi"),
         cdi_spec_dirs: paths(table.texts("cdi_spec_dirs")),
         drain_exec_sync_io_timeout: table.duration("drain_exec_sync_io_timeout"),
-        stats_collect_period: or(table.duration("stats_collect_period"), usual.stats_collect_period),
-        stats_retention_period: or(table.duration("stats_retention_period"), usual.stats_retention_period),
+        stats_collect_period: table.duration_or("stats_collect_period", usual.stats_collect_period),
+        stats_retention_period: table.duration_or("stats_retention_period", usual.stats_retention_period),
         ignore_blockio_not_enabled_errors: containerd.truth("ignore_blockio_not_enabled_errors"),
         ignore_rdt_not_enabled_errors: containerd.truth("ignore_rdt_not_enabled_errors"),
         default_runtime_name,
@@ -118,108 +113,6 @@ fn cni(values: &Values) -> Result<Cni, ConfigError> {
         ip_pref,
         use_internal_loopback: table.truth("use_internal_loopback"),
     })
-}
-
-/// One table whose name holds a part of the user's choice, with readers for its keys.
-struct Named<'a>(BTreeMap<&'a str, &'a Value>);
-
-impl Named<'_> {
-    fn text(&self, key: &str) -> String {
-        match self.0.get(key) {
-            Some(Value::Text(text)) => text.clone(),
-            _ => String::new(),
-        }
-    }
-
-    fn truth(&self, key: &str) -> bool {
-        matches!(self.0.get(key), Some(Value::Boolean(true)))
-    }
-
-    fn number(&self, key: &str) -> i64 {
-        match self.0.get(key) {
-            Some(Value::Integer(number)) => *number,
-            _ => 0,
-        }
-    }
-
-    fn texts(&self, key: &str) -> Vec<String> {
-        let Some(Value::List(list)) = self.0.get(key) else { return Vec::new() };
-        let text = |item: &Value| match item {
-            Value::Text(text) => Some(text.clone()),
-            _ => None,
-        };
-        list.iter().filter_map(text).collect()
-    }
-}
-
-/// The tables below `prefix`, by the part behind it.
-fn named<'a>(values: &'a Values, prefix: &str) -> Vec<(&'a str, Named<'a>)> {
-    let tables = values.tables().into_iter();
-    tables
-        .filter_map(|(table, keys)| Some((table.strip_prefix(prefix)?.strip_prefix('/')?, Named(keys))))
-        .collect()
-}
-
-fn handlers(values: &Values) -> BTreeMap<String, Handler> {
-    let mut handlers: BTreeMap<String, Handler> = BTreeMap::new();
-    let prefix = format!("{RUNTIME}/containerd/runtimes");
-    for (name, table) in named(values, &prefix) {
-        match name.strip_suffix("/options") {
-            None if !name.contains('/') => fill(handlers.entry(name.to_owned()).or_default(), &table),
-            Some(name) => options(handlers.entry(name.to_owned()).or_default(), &table),
-            None => {}
-        }
-    }
-    for handler in handlers.values_mut() {
-        if handler.runtime_type.is_empty() {
-            handler.runtime_type = "io.containerd.runc.v2".into();
-        }
-        if handler.sandboxer.is_empty() {
-            handler.sandboxer = "podsandbox".into();
-        }
-    }
-    handlers
-}
-
-fn fill(handler: &mut Handler, table: &Named<'_>) {
-    let file = |key: &str| Some(table.text(key)).filter(|text| !text.is_empty()).map(PathBuf::from);
-    // The runtime of containerd 1.0 is gone; its successor does the same.
-    handler.runtime_type = match table.text("runtime_type").as_str() {
-        "io.containerd.runtime.v1.linux" | "io.containerd.runc.v1" => "io.containerd.runc.v2".into(),
-        other => other.to_owned(),
-    };
-    handler.runtime_path = table.text("runtime_path");
-    handler.pod_annotations = table.texts("pod_annotations");
-    handler.container_annotations = table.texts("container_annotations");
-    handler.privileged_without_host_devices = table.truth("privileged_without_host_devices");
-    handler.privileged_without_host_devices_all_devices_allowed =
-        table.truth("privileged_without_host_devices_all_devices_allowed");
-    handler.cgroup_writable = table.truth("cgroup_writable");
-    handler.base_runtime_spec = file("base_runtime_spec");
-    handler.cni_conf_dir = file("cni_conf_dir");
-    handler.cni_max_conf_num = usize::try_from(table.number("cni_max_conf_num")).unwrap_or(0);
-    handler.snapshotter = table.text("snapshotter");
-    handler.sandboxer = table.text("sandboxer");
-    handler.io_type = table.text("io_type");
-}
-
-fn options(handler: &mut Handler, table: &Named<'_>) {
-    let id = |key: &str| u32::try_from(table.number(key)).unwrap_or(0);
-    let options = Options {
-        binary_name: table.text("BinaryName"),
-        root: table.text("Root"),
-        systemd_cgroup: table.truth("SystemdCgroup"),
-        no_new_keyring: table.truth("NoNewKeyring"),
-        shim_cgroup: table.text("ShimCgroup"),
-        criu_image_path: table.text("CriuImagePath"),
-        criu_work_path: table.text("CriuWorkPath"),
-        io_uid: id("IoUid"),
-        io_gid: id("IoGid"),
-        ..Options::default()
-    };
-    handler.systemd_cgroup = options.systemd_cgroup;
-    handler.options =
-        Some(Any { type_url: "containerd.runc.v1.Options".into(), value: options.encode_to_vec() });
 }
 
 fn images(values: &Values) -> Result<Images, ConfigError> {
@@ -268,16 +161,19 @@ fn registry(values: &Values) -> Result<Registry, ConfigError> {
     for (name, table) in named(values, &format!("{prefix}/mirrors")) {
         registry.mirrors.insert(name.to_owned(), table.texts("endpoint"));
     }
+    if let Some(keys) = values.tables().remove(format!("{prefix}/headers").as_str()) {
+        registry.headers = keys.into_iter().map(|(name, value)| (name.to_owned(), value.texts())).collect();
+    }
+    // An older spelling of credentials, by the endpoint's address.
+    for (name, table) in named(values, &format!("{prefix}/auths")) {
+        let host = name.rsplit_once("//").map_or(name, |(_, host)| host);
+        login(registry.configs.entry(host.to_owned()).or_default(), &table);
+    }
     for (name, table) in named(values, &format!("{prefix}/configs")) {
         let (host, part) = name.rsplit_once('/').unwrap_or((name, ""));
         let known: &mut RegistryHost = registry.configs.entry(host.to_owned()).or_default();
         match part {
-            "auth" => {
-                known.username = table.text("username");
-                known.password = table.text("password");
-                known.auth = table.text("auth");
-                known.identity_token = table.text("identitytoken");
-            }
+            "auth" => login(known, &table),
             "tls" => {
                 known.insecure_skip_verify = table.truth("insecure_skip_verify");
                 known.ca_file = table.text("ca_file");
@@ -294,6 +190,13 @@ fn registry(values: &Values) -> Result<Registry, ConfigError> {
         ));
     }
     Ok(registry)
+}
+
+fn login(known: &mut RegistryHost, table: &Named<'_>) {
+    known.username = table.text("username");
+    known.password = table.text("password");
+    known.auth = table.text("auth");
+    known.identity_token = table.text("identitytoken");
 }
 
 fn stream(values: &Values) -> Result<Stream, ConfigError> {
@@ -323,7 +226,7 @@ fn stream(values: &Values) -> Result<Stream, ConfigError> {
         port: port.parse().map_err(|_| {
             wrong("plugins.io.containerd.grpc.v1.cri.stream_server_port", format!("{port:?} is no port"))
         })?,
-        idle_timeout: or(table.duration("stream_idle_timeout"), Duration::from_secs(4 * 3600)),
+        idle_timeout: table.duration_or("stream_idle_timeout", Duration::from_secs(4 * 3600)),
         tls,
     })
 }

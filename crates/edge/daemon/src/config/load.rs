@@ -103,7 +103,13 @@ impl Loader {
                 _ => format!("{}.{}", entry.table.join("."), entry.key),
             };
             match keys::find(&table, &entry.key) {
-                Some(key) if key.kind.admits(&entry.value) => values.set(&table, &entry.key, entry.value),
+                Some(key) if key.kind.admits(&entry.value) => {
+                    if key.is_idle && entry.value != literal(key.default) {
+                        let place = format!("{}:{}", path.display(), entry.line);
+                        self.warnings.push(format!("{place}: {name} has no effect"));
+                    }
+                    values.set(&table, &entry.key, entry.value);
+                }
                 Some(key) => {
                     return Err(ConfigError::Type {
                         path: path.into(),

@@ -12,9 +12,11 @@
 //! the wrong type always is one.
 
 mod cri;
+mod handler;
 pub mod keys;
 mod load;
 mod migrate;
+mod nri;
 mod print;
 mod read;
 mod settings;

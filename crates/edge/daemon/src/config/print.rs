@@ -42,11 +42,17 @@ pub fn print(values: &Values) -> String {
                 } else {
                     "  "
                 };
-                let _ = writeln!(out, "{indent}{} = {}", bare(key), literal(value));
+                out.push_str(indent);
+                out.push_str(&line(key, value));
             }
         }
     }
     out
+}
+
+/// A key and its value, with the end of the line.
+pub(super) fn line(key: &str, value: &Value) -> String {
+    format!("{} = {}\n", bare(key), literal(value))
 }
 
 fn heading(table: &str) -> String {

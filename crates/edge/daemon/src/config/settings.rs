@@ -125,13 +125,13 @@ impl Table<'_> {
         duration(&self.text(key)).unwrap_or_default()
     }
 
+    /// A duration that may not be zero: then it is the `usual` one.
+    pub fn duration_or(&self, key: &str, usual: Duration) -> Duration {
+        Some(self.duration(key)).filter(|duration| !duration.is_zero()).unwrap_or(usual)
+    }
+
     pub fn texts(&self, key: &str) -> Vec<String> {
-        let Some(Value::List(list)) = self.0.get(self.1, key) else { return Vec::new() };
-        let text = |item: &Value| match item {
-            Value::Text(text) => Some(text.clone()),
-            _ => None,
-        };
-        list.iter().filter_map(text).collect()
+        self.0.get(self.1, key).map_or_else(Vec::new, Value::texts)
     }
 }
 

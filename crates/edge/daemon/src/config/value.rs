@@ -32,6 +32,16 @@ impl Value {
         }
     }
 
+    /// The texts of a list; what is none is left out.
+    pub fn texts(&self) -> Vec<String> {
+        let Self::List(list) = self else { return Vec::new() };
+        let text = |item: &Self| match item {
+            Self::Text(text) => Some(text.clone()),
+            _ => None,
+        };
+        list.iter().filter_map(text).collect()
+    }
+
     /// Whether it is its type's zero, which an imported file cannot set (as in containerd).
     pub fn is_zero(&self) -> bool {
         match self {
