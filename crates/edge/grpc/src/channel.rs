@@ -45,15 +45,33 @@ pub async fn connect(path: &Path) -> Result<Channel, ConnectError> {
     // connect(2) by hand first: tonic would hide which of the two it was.
     let failed = |source| ConnectError { path: path.into(), source };
     drop(UnixStream::connect(path).await.map_err(failed)?);
-    let socket = path.to_owned();
-    let connector = tower::service_fn(move |_| {
-        let socket = socket.clone();
-        async move { UnixStream::connect(socket).await.map(TokioIo::new) }
-    });
     Endpoint::from_static("http://localhost")
-        .connect_with_connector(connector)
+        .connect_with_connector(connector(path))
         .await
         .map_err(|error| failed(io::Error::other(error)))
+}
+
+/// A channel to whoever listens on `path` when it is used; connected at the first call, and again after a failure.
+/// Called inside a tokio runtime.
+pub fn lazy(path: &Path) -> Channel {
+    Endpoint::from_static("http://localhost").connect_with_connector_lazy(connector(path))
+}
+
+/// Connects to the socket `path`, whatever it is asked for.
+fn connector(
+    path: &Path,
+) -> impl tower::Service<
+    http::Uri,
+    Response = TokioIo<UnixStream>,
+    Error = io::Error,
+    Future: Future<Output = io::Result<TokioIo<UnixStream>>> + Send + 'static,
+> + Send
++ 'static {
+    let socket = path.to_owned();
+    tower::service_fn(move |_| {
+        let socket = socket.clone();
+        async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+    })
 }
 
 /// Adds namespace and lease to each call of a client.

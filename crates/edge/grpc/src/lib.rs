@@ -5,6 +5,7 @@
 
 pub mod channel;
 pub mod convert;
+pub mod proxy;
 pub mod status;
 
 #[allow(missing_docs, clippy::all)]

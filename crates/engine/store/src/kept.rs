@@ -15,6 +15,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use model::snapshot::Snapshotter;
 use model::{Ctx, Filters};
@@ -24,6 +25,8 @@ use spec::Error;
 use crate::content::FileError;
 
 const FILE: &str = "kept.json";
+/// How long a driver may take to say what it has: one in another process may be hanging.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// The longest list that is read: half a million snapshots.
 const MAX_FILE: u64 = 64 << 20;
 
@@ -61,7 +64,8 @@ impl Kept {
     /// Adds what the drivers have.
     pub(crate) fn add_snapshots(&mut self, drivers: &BTreeMap<String, Arc<dyn Snapshotter>>) {
         for (name, driver) in drivers {
-            let listed = Ctx::background().on_this_thread(|cx| driver.list(cx, &Filters::default()));
+            let ctx = Ctx::background().with_deadline(Instant::now() + PATIENCE);
+            let listed = ctx.on_this_thread(|cx| driver.list(cx, &Filters::default()));
             match listed {
                 Ok(all) if all.is_empty() => {}
                 Ok(all) => {
@@ -91,9 +95,10 @@ impl Kept {
             .map_err(|source| FileError::new("fsync", directory, source).into())
     }
 
-    /// Whether nothing is kept.
+    /// Whether nothing is kept. A driver that says nothing is no sign of anything: on a new node its program may only
+    /// not run yet.
     pub(crate) fn is_empty(&self) -> bool {
-        self.blobs.is_empty() && self.ingests.is_empty() && self.snapshots.is_empty()
+        self.blobs.is_empty() && self.ingests.is_empty() && self.snapshots.values().all(Option::is_none)
     }
 
     /// Whether the driver's snapshot `key` is kept.

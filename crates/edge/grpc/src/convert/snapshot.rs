@@ -1,11 +1,13 @@
 //! Snapshots and mounts.
 
+use std::time::SystemTime;
+
 use api::containerd::services::snapshots::v1 as wire;
 use api::containerd::types;
-use model::Result;
 use model::snapshot::{Info, Kind, Mount};
+use model::{Error, Result};
 
-use super::{FromWire, ToWire, timestamp};
+use super::{FromWire, ToWire, time, timestamp};
 
 impl ToWire for Info {
     type Wire = wire::Info;
@@ -24,6 +26,28 @@ impl ToWire for Info {
             updated_at: Some(timestamp(self.updated_at)),
             labels: self.labels,
         }
+    }
+}
+
+impl FromWire<wire::Info> for Info {
+    fn from_wire(wire: wire::Info) -> Result<Self> {
+        let kind = match wire.kind() {
+            wire::Kind::View => Kind::View,
+            wire::Kind::Active => Kind::Active,
+            wire::Kind::Committed => Kind::Committed,
+            wire::Kind::Unknown => {
+                return Err(Error::invalid(format_args!("snapshot {:?} is of no kind", wire.name)));
+            }
+        };
+        let at = |stamp| time(stamp).unwrap_or(SystemTime::UNIX_EPOCH);
+        Ok(Self {
+            kind,
+            created_at: at(wire.created_at.as_ref()),
+            updated_at: at(wire.updated_at.as_ref()),
+            name: wire.name,
+            parent: wire.parent,
+            labels: wire.labels,
+        })
     }
 }
 

@@ -29,6 +29,11 @@ impl Snapshots {
             let done = match self.driver.stat(cx, &one.becomes.driver_key) {
                 Ok(info) => info.kind == SnapshotKind::Committed,
                 Err(error) if error.kind() == Kind::NotFound => false,
+                // A driver in another process that is not there yet; the next start asks again.
+                Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::DeadlineExceeded) => {
+                    tracing::warn!(snapshotter = self.name, %error, "cannot end an interrupted commit yet");
+                    return Ok(());
+                }
                 Err(error) => return Err(error),
             };
             self.core.write(Change::Adds, |tx| {
