@@ -38,7 +38,11 @@ pub fn open(engine: &Arc<Engine>, settings: &Settings) -> Result<Option<Arc<Cri>
         let own = match name.as_str() {
             "overlayfs" => settings.overlay.root.clone(),
             "native" => settings.native_root.clone(),
-            _ => None,
+            _ => {
+                let mut proxies = settings.proxies.iter();
+                let proxy = proxies.find(|proxy| proxy.name == *name);
+                proxy.and_then(|proxy| proxy.exports.get("root")).map(PathBuf::from)
+            }
         };
         let usual = || settings.root.join(format!("io.containerd.snapshotter.v1.{name}"));
         (name.clone(), own.unwrap_or_else(usual))

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use grpc::proxy::Proxy;
 use model::event::Exchange;
 use model::snapshot::Snapshotter;
 use model::{Ctx, Lane, Result};
@@ -21,7 +22,7 @@ use crate::config::Settings;
 use crate::engine::{Engine, Transfer};
 use crate::lock::Lock;
 use crate::notify::notify;
-use crate::plugin::Plugins;
+use crate::plugin::{Loading, Plugins, Proxied};
 use crate::server::{self, unix};
 use crate::stream::Streams;
 
@@ -31,6 +32,9 @@ const DRAIN: Duration = Duration::from_secs(2);
 
 /// The content store's directory, below the root.
 const CONTENT: &str = "io.containerd.content.v1.content";
+
+/// The kind of snapshot drivers.
+const SNAPSHOTTER: &str = "io.containerd.snapshotter.v1";
 
 /// Runs the daemon until it is told to stop.
 ///
@@ -66,7 +70,10 @@ pub async fn run(settings: Settings) -> Result<()> {
         // An error means that the other end is gone, which is a stop too.
         let _told = told.wait_for(|stop| *stop).await;
     };
-    let cri = crate::cri::open(&engine, &settings)?;
+    let cri = match engine.plugins.serves("grpc.v1", "cri") {
+        true => crate::cri::open(&engine, &settings)?,
+        false => None,
+    };
     let mut serving =
         tokio::spawn(server::grpc::serve(Arc::clone(&engine), cri.clone(), grpc, limits, until));
     if let Some(cri) = &cri {
@@ -167,12 +174,9 @@ fn raise_open_files() {
 fn open(settings: &Settings, program: PathBuf) -> Result<Engine> {
     let exchange = Exchange::default();
     let mut exports = BTreeMap::new();
-    let (snapshotters, failed) = drivers(settings, &mut exports);
-    for uri in &settings.required {
-        if let Some(error) = failed.get(uri) {
-            return Err(Error::new(error.kind(), format!("required plugin {uri} did not load: {error}")));
-        }
-    }
+    let mut loading = Loading::without(&settings.disabled)?;
+    let snapshotters = drivers(settings, &mut loading, &mut exports);
+    loading.require(&settings.required, &settings.proxies)?;
     let store = Store::open(store::Config {
         root: settings.root.clone(),
         sharing: if settings.isolated { Sharing::Isolated } else { Sharing::Shared },
@@ -180,13 +184,15 @@ fn open(settings: &Settings, program: PathBuf) -> Result<Engine> {
         events: exchange.clone(),
     })?;
     adopt_remains(&store)?;
-    store.start_gc(store::gc::Config {
-        pause_threshold: settings.gc.pause_threshold,
-        deletion_threshold: settings.gc.deletion_threshold,
-        mutation_threshold: settings.gc.mutation_threshold,
-        schedule_delay: settings.gc.schedule_delay,
-        startup_delay: settings.gc.startup_delay,
-    })?;
+    if loading.loads("io.containerd.gc.v1.scheduler") {
+        store.start_gc(store::gc::Config {
+            pause_threshold: settings.gc.pause_threshold,
+            deletion_threshold: settings.gc.deletion_threshold,
+            mutation_threshold: settings.gc.mutation_threshold,
+            schedule_delay: settings.gc.schedule_delay,
+            startup_delay: settings.gc.startup_delay,
+        })?;
+    }
     let temporary = settings.root.join("tmpmounts");
     if let Err(error) = snapshot::mount::clean_temporary(&temporary) {
         tracing::warn!(error = %Error::from(error), "cannot clean up temporary mounts");
@@ -201,13 +207,20 @@ fn open(settings: &Settings, program: PathBuf) -> Result<Engine> {
         "log-uri-schemes",
         "fifo,binary,binary-v2,file".into(),
     );
+    if settings.cri.as_ref().is_none_or(|cri| cri.nri.disable) {
+        loading.fail("io.containerd.nri.v1.nri", Error::new(spec::Kind::Unknown, "disabled: skip plugin"));
+    }
+    let mut plugins = Plugins::new(&loading, &exports, &settings.proxies);
+    if let Some(kept) = store.kept() {
+        plugins = plugins.with_warning("io.berth.kept", kept);
+    }
     Ok(Engine {
         store,
         differ,
         tasks,
         exchange,
         streams: Streams::default(),
-        plugins: Plugins::new(&failed, &exports),
+        plugins,
         uuid: uuid(&settings.root)?,
         transfer: Transfer {
             config_path: settings.hosts_dir.clone(),
@@ -239,38 +252,48 @@ fn note(exports: &mut Exports, plugin: &'static str, key: &str, value: PathBuf) 
 }
 
 /// Opens the snapshot drivers; one that does not open is an error in the plugin table, not the daemon's end.
-fn drivers(settings: &Settings, exports: &mut Exports) -> (Drivers, BTreeMap<String, Error>) {
-    let (mut opened, mut failed) = (Drivers::new(), BTreeMap::new());
+fn drivers(settings: &Settings, loading: &mut Loading, exports: &mut Exports) -> Drivers {
+    let mut opened = Drivers::new();
     let usual = |name: &str| settings.root.join(format!("io.containerd.snapshotter.v1.{name}"));
-    let mut keep = |name: &str, uri: &'static str, root: PathBuf, driver: Result<Arc<dyn Snapshotter>>| {
-        note(exports, uri, "root", root);
-        match driver {
-            Ok(driver) => drop(opened.insert(name.into(), driver)),
+    let mut keep = |name: &str, uri: &str, open: &mut dyn FnMut() -> Result<Arc<dyn Snapshotter>>| {
+        if !loading.loads(uri) {
+            return;
+        }
+        match open() {
+            Ok(driver) => drop(opened.insert(name.to_owned(), driver)),
             Err(error) => {
                 tracing::warn!(plugin = uri, %error, "failed to load plugin");
-                failed.insert(uri.to_owned(), error);
+                loading.fail(uri, error);
             }
         }
     };
-    let disabled = |uri: &str| match settings.disabled.iter().any(|plugin| plugin == uri) {
-        true => Err(Error::new(spec::Kind::Unknown, "disabled by the configuration: skip plugin")),
-        false => Ok(()),
-    };
-    let uri = "io.containerd.snapshotter.v1.overlayfs";
     let config = OverlayConfig {
         root: settings.overlay.root.clone().unwrap_or_else(|| usual("overlayfs")),
         upperdir_label: settings.overlay.upperdir_label,
         sync_remove: settings.overlay.sync_remove,
         mount_options: settings.overlay.mount_options.clone(),
     };
-    let root = config.root.clone();
-    let driver = disabled(uri).and_then(|()| Ok(Arc::new(Overlay::open(config)?) as Arc<dyn Snapshotter>));
-    keep("overlayfs", uri, root, driver);
+    let uri = "io.containerd.snapshotter.v1.overlayfs";
+    note(exports, uri, "root", config.root.clone());
+    keep("overlayfs", uri, &mut || Ok(Arc::new(Overlay::open(config.clone())?)));
     let uri = "io.containerd.snapshotter.v1.native";
     let root = settings.native_root.clone().unwrap_or_else(|| usual("native"));
-    let driver = disabled(uri).and_then(|()| Ok(Arc::new(Native::open(&root)?) as Arc<dyn Snapshotter>));
-    keep("native", uri, root, driver);
-    (opened, failed)
+    note(exports, uri, "root", root.clone());
+    keep("native", uri, &mut || Ok(Arc::new(Native::open(&root)?)));
+    for proxy in &settings.proxies {
+        keep(&proxy.name, &proxy.uri(), &mut || open_proxy(proxy));
+    }
+    opened
+}
+
+/// A driver in another process. It need not run yet.
+fn open_proxy(proxy: &Proxied) -> Result<Arc<dyn Snapshotter>> {
+    if proxy.kind != SNAPSHOTTER {
+        let what =
+            format!("plugins of type {:?} in other processes are not supported: skip plugin", proxy.kind);
+        return Err(Error::unimplemented(what));
+    }
+    Ok(Arc::new(Proxy::new(&proxy.name, Path::new(&proxy.address), &proxy.capabilities)))
 }
 
 fn task_config(settings: &Settings, program: PathBuf) -> task::Config {

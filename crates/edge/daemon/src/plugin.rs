@@ -1,6 +1,10 @@
 //! The plugin table: what `ctr plugins ls` shows. Everything is linked in; the table says what of containerd is there.
+//!
+//! A plugin that the configuration disables takes along those that need it: [`Loading`] says which load, before anything
+//! is opened, and [`Plugins`] answers for the rest of the daemon's life.
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use api::containerd::services::introspection::v1::{DeprecationWarning, Plugin};
 use api::google::rpc::Status;
@@ -47,7 +51,7 @@ const TABLE: &[(&str, &str, bool, State)] = &[
     ("server.v1", "grpc-tcp", false, Skipped(ABSENT)),
     ("server.v1", "debug", false, Skipped(ABSENT)),
     ("tracing.processor.v1", "otlp", false, Skipped("no OpenTelemetry endpoint: skip plugin")),
-    ("nri.v1", "nri", false, Skipped(ABSENT)),
+    ("nri.v1", "nri", false, Loaded),
     ("ttrpc.v1", "otelttrpc", false, Skipped(ABSENT)),
     ("service.v1", "containers-service", false, Loaded),
     ("service.v1", "content-service", false, Loaded),
@@ -94,19 +98,162 @@ const TABLE: &[(&str, &str, bool, State)] = &[
     ("http.v1", "pprof", false, Skipped(ABSENT)),
 ];
 
+/// What a plugin cannot be without; both without `io.containerd.`.
+const NEEDS: &[(&str, &str)] = &[
+    ("cri.v1.runtime", "runtime.v2.task"),
+    ("grpc.v1.containers", "service.v1.containers-service"),
+    ("grpc.v1.content", "service.v1.content-service"),
+    ("grpc.v1.cri", "cri.v1.images"),
+    ("grpc.v1.cri", "cri.v1.runtime"),
+    ("grpc.v1.cri", "podsandbox.controller.v1.podsandbox"),
+    ("grpc.v1.diff", "service.v1.diff-service"),
+    ("grpc.v1.images", "service.v1.images-service"),
+    ("grpc.v1.introspection", "service.v1.introspection-service"),
+    ("grpc.v1.leases", "lease.v1.manager"),
+    ("grpc.v1.namespaces", "service.v1.namespaces-service"),
+    ("grpc.v1.sandboxes", "sandbox.store.v1.local"),
+    ("grpc.v1.snapshots", "service.v1.snapshots-service"),
+    ("grpc.v1.streaming", "streaming.v1.manager"),
+    ("grpc.v1.tasks", "service.v1.tasks-service"),
+    ("grpc.v1.transfer", "transfer.v1.local"),
+    ("nri.v1.nri", "cri.v1.runtime"),
+    ("podsandbox.controller.v1.podsandbox", "cri.v1.runtime"),
+    ("runtime.v2.task", "shim.v1.manager"),
+    ("service.v1.diff-service", "differ.v1.walking"),
+    ("service.v1.tasks-service", "runtime.v2.task"),
+];
+
+/// Plugins without which there is no daemon.
+const ESSENTIAL: &[&str] = &[
+    "io.containerd.content.v1.content",
+    "io.containerd.event.v1.exchange",
+    "io.containerd.metadata.v1.bolt",
+    "io.containerd.server.v1.grpc",
+    "io.containerd.server.v1.ttrpc",
+];
+
+/// Which plugins do not load, and why.
+#[derive(Debug, Default)]
+pub struct Loading {
+    off: BTreeMap<String, Error>,
+}
+
+impl Loading {
+    /// What loads when the plugins of `disabled` do not.
+    ///
+    /// # Errors
+    /// One of them is a plugin without which there is no daemon.
+    pub fn without(disabled: &[String]) -> Result<Self, Error> {
+        let mut loading = Self::default();
+        for uri in disabled {
+            if ESSENTIAL.contains(&uri.as_str()) {
+                return Err(Error::invalid(format_args!(
+                    "disabled_plugins: there is no daemon without {uri}"
+                )));
+            }
+            loading.fail(uri, Error::new(Kind::Unknown, "disabled by the configuration: skip plugin"));
+        }
+        Ok(loading)
+    }
+
+    /// The plugin `uri` does not load, nor what needs it.
+    pub fn fail(&mut self, uri: &str, error: Error) {
+        self.off.entry(uri.to_owned()).or_insert(error);
+        // Each round finds what the last one took along; there are fewer rounds than needs.
+        for _ in NEEDS {
+            for (plugin, needs) in NEEDS {
+                let (plugin, needs) = (format!("io.containerd.{plugin}"), format!("io.containerd.{needs}"));
+                if self.off.contains_key(&needs) && !self.off.contains_key(&plugin) {
+                    let why = Error::new(Kind::Unknown, format!("it needs {needs}: skip plugin"));
+                    self.off.insert(plugin, why);
+                }
+            }
+        }
+    }
+
+    /// Whether the plugin `uri` loads, as far as is known by now.
+    pub fn loads(&self, uri: &str) -> bool {
+        !self.off.contains_key(uri)
+    }
+
+    /// Refuses to go on without the plugins of `required`.
+    ///
+    /// # Errors
+    /// One of them does not load, or is none.
+    pub fn require(&self, required: &[String], proxies: &[Proxied]) -> Result<(), Error> {
+        for uri in required {
+            let row = TABLE.iter().find(|(kind, id, ..)| *uri == format!("io.containerd.{kind}.{id}"));
+            let why = match (self.off.get(uri), row) {
+                (Some(error), _) => Error::new(error.kind(), error.text()),
+                (None, Some((.., Skipped(why)))) => Error::new(Kind::Unknown, *why),
+                (None, None) if !proxies.iter().any(|proxy| proxy.uri() == *uri) => {
+                    Error::not_found("there is no such plugin")
+                }
+                (None, _) => continue,
+            };
+            return Err(Error::new(why.kind(), format!("required plugin {uri} did not load: {why}")));
+        }
+        Ok(())
+    }
+}
+
+/// A plugin in another process, as `proxy_plugins` has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proxied {
+    /// Its kind, such as `io.containerd.snapshotter.v1`.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// The socket that it listens on.
+    pub address: String,
+    /// The platform that it is for; empty for the host's.
+    pub platform: String,
+    /// What it tells of itself.
+    pub exports: BTreeMap<String, String>,
+    /// What it can do.
+    pub capabilities: Vec<String>,
+}
+
+impl Proxied {
+    /// Its full name.
+    pub fn uri(&self) -> String {
+        format!("{}.{}", self.kind, self.name)
+    }
+
+    fn row(&self, loading: &Loading) -> Plugin {
+        let platform = self.platform.parse().unwrap_or_else(|_| Platform::host());
+        let mut exports = self.exports.clone();
+        exports.insert("address".into(), self.address.clone());
+        Plugin {
+            r#type: self.kind.clone(),
+            id: self.name.clone(),
+            requires: Vec::new(),
+            platforms: vec![platform.to_wire()],
+            exports,
+            capabilities: self.capabilities.clone(),
+            init_err: loading.off.get(&self.uri()).map(|error| status(error.kind(), error.text())),
+        }
+    }
+}
+
 /// The table as this daemon answers it.
 #[derive(Clone, Debug)]
 pub struct Plugins {
     rows: Vec<Plugin>,
+    /// What an operator should know of, from the start on.
+    warnings: Vec<DeprecationWarning>,
 }
 
 impl Plugins {
-    /// The table, with the drivers that did not open as errors and what the others export.
-    pub fn new(failed: &BTreeMap<String, Error>, exports: &BTreeMap<&str, BTreeMap<String, String>>) -> Self {
+    /// The table, with what does not load as errors and what the others export, and the plugins of other processes.
+    pub fn new(
+        loading: &Loading,
+        exports: &BTreeMap<&str, BTreeMap<String, String>>,
+        proxies: &[Proxied],
+    ) -> Self {
         let rows = TABLE.iter().map(|(kind, id, on_platform, state)| {
             let uri = format!("io.containerd.{kind}.{id}");
-            let error = failed.get(&uri);
-            let init_err = match (error, state) {
+            let init_err = match (loading.off.get(&uri), state) {
                 (Some(error), _) => Some(status(error.kind(), error.text())),
                 (None, Skipped(why)) => Some(status(Kind::Unknown, why)),
                 (None, Loaded) => None,
@@ -121,7 +268,24 @@ impl Plugins {
                 init_err,
             }
         });
-        Self { rows: rows.collect() }
+        let rows = rows.chain(proxies.iter().map(|proxy| proxy.row(loading))).collect();
+        Self { rows, warnings: Vec::new() }
+    }
+
+    /// The same table with a word to the operator under the name `id`.
+    #[must_use]
+    pub fn with_warning(mut self, id: &str, message: String) -> Self {
+        let last_occurrence = Some(api::timestamp(SystemTime::now()));
+        self.warnings.push(DeprecationWarning { id: id.into(), message, last_occurrence });
+        self
+    }
+
+    /// Whether the plugin `io.containerd.{kind}.{id}` is there and serves.
+    pub fn serves(&self, kind: &str, id: &str) -> bool {
+        let mut rows = self.rows.iter();
+        rows.any(|row| {
+            row.r#type.strip_prefix("io.containerd.") == Some(kind) && row.id == id && row.init_err.is_none()
+        })
     }
 
     /// Every plugin that passes, in load order.
@@ -138,9 +302,9 @@ impl Plugins {
         row.cloned().ok_or_else(|| Error::not_found(format_args!("plugin {kind}.{id}")))
     }
 
-    /// What of the configuration will go away. Nothing yet: old keys are translated with a warning in the log.
+    /// What an operator should know of. Old keys of the configuration are translated, with a warning in the log alone.
     pub fn deprecations(&self) -> Vec<DeprecationWarning> {
-        Vec::new()
+        self.warnings.clone()
     }
 }
 
@@ -175,14 +339,46 @@ mod tests {
 
     #[test]
     fn a_driver_that_failed_shows_why_and_filters_choose() {
-        let uri = "io.containerd.snapshotter.v1.overlayfs".to_owned();
-        let failed = BTreeMap::from([(uri, Error::internal("no overlay"))]);
-        let plugins = Plugins::new(&failed, &BTreeMap::new());
+        let mut loading = Loading::default();
+        loading.fail("io.containerd.snapshotter.v1.overlayfs", Error::internal("no overlay"));
+        let plugins = Plugins::new(&loading, &BTreeMap::new(), &[]);
         assert_eq!(plugins.list(&Filters::default()).len(), TABLE.len());
         let filters = Filters::parse(&["type==io.containerd.snapshotter.v1,id==overlayfs"]).unwrap();
         let found = plugins.list(&filters);
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].init_err.as_ref().unwrap().message, "no overlay");
         assert!(plugins.get("io.containerd.grpc.v1", "nope").is_err());
+    }
+
+    #[test]
+    fn what_is_disabled_takes_along_what_needs_it() {
+        let loading = Loading::without(&["io.containerd.shim.v1.manager".into()]).unwrap();
+        let plugins = Plugins::new(&loading, &BTreeMap::new(), &[]);
+        for (kind, id) in
+            [("runtime.v2", "task"), ("grpc.v1", "tasks"), ("grpc.v1", "cri"), ("nri.v1", "nri")]
+        {
+            assert!(!plugins.serves(kind, id), "{kind}.{id}");
+        }
+        assert!(plugins.serves("grpc.v1", "images"));
+        let error = Loading::without(&["io.containerd.metadata.v1.bolt".into()]).unwrap_err();
+        assert!(error.text().contains("no daemon without io.containerd.metadata.v1.bolt"), "{error}");
+    }
+
+    #[test]
+    fn what_is_required_must_load() {
+        let far =
+            Proxied { kind: "io.containerd.snapshotter.v1".into(), name: "far".into(), ..Proxied::default() };
+        let loading = Loading::without(&["io.containerd.lease.v1.manager".into()]).unwrap();
+        let require = |uri: &str| loading.require(&[uri.to_owned()], std::slice::from_ref(&far));
+        require("io.containerd.grpc.v1.images").unwrap();
+        require("io.containerd.snapshotter.v1.far").unwrap();
+        for (uri, word) in [
+            ("io.containerd.grpc.v1.leases", "it needs io.containerd.lease.v1.manager"),
+            ("io.containerd.snapshotter.v1.zfs", "not part of this build"),
+            ("io.containerd.snapshotter.v1.near", "no such plugin"),
+        ] {
+            let error = require(uri).unwrap_err();
+            assert!(error.text().contains(uri) && error.text().contains(word), "{error}");
+        }
     }
 }

@@ -29,6 +29,15 @@ impl Named<'_> {
         matches!(self.0.get(key), Some(Value::Boolean(true)))
     }
 
+    /// Every text by its key.
+    pub fn pairs(&self) -> BTreeMap<String, String> {
+        let pair = |(key, value): (&&str, &&Value)| match value {
+            Value::Text(text) => Some(((*key).to_owned(), text.clone())),
+            _ => None,
+        };
+        self.0.iter().filter_map(pair).collect()
+    }
+
     fn number(&self, key: &str) -> i64 {
         match self.0.get(key) {
             Some(Value::Integer(number)) => *number,

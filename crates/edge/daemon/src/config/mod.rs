@@ -18,6 +18,7 @@ mod load;
 mod migrate;
 mod nri;
 mod print;
+mod proxy;
 mod read;
 mod settings;
 mod value;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::read::ConfigError;
 use super::value::{Value, Values};
 use crate::logging::Format;
+use crate::plugin::Proxied;
 
 /// What the daemon takes from its configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,6 +55,8 @@ pub struct Settings {
     pub downloads: usize,
     /// How many layers of an image are pushed at once.
     pub uploads: usize,
+    /// Plugins in other processes.
+    pub proxies: Vec<Proxied>,
     /// Kubernetes' interface; none when it is disabled.
     pub cri: Option<cri::Config>,
 }
@@ -174,6 +177,7 @@ impl Settings {
             hosts_dir: transfer.text("config_path"),
             downloads: transfer.count("max_concurrent_downloads")?,
             uploads: transfer.count("max_concurrent_uploaded_layers")?,
+            proxies: super::proxy::proxies(values)?,
             cri: super::cri::config(values)?,
         })
     }

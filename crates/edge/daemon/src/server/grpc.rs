@@ -46,19 +46,21 @@ pub async fn serve(
 ) -> Result<(), tonic::transport::Error> {
     let (_, health) = tonic_health::server::health_reporter();
     macro_rules! add {
-        ($router:expr; $($module:ident::$server:ident::$type:ident($service:expr);)*) => {{
+        ($router:expr; $($id:literal $module:ident::$server:ident::$type:ident($service:expr);)*) => {{
             let mut router = $router;
             $(
-                router = router.add_service(
+                let serves = engine.plugins.serves("grpc.v1", $id);
+                router = router.add_optional_service(serves.then(|| {
                     stub::$module::v1::$server::$type::new($service)
                         .max_decoding_message_size(limits.receive)
-                        .max_encoding_message_size(limits.send),
-                );
+                        .max_encoding_message_size(limits.send)
+                }));
             )*
             router
         }};
     }
-    let router = Server::builder().http2_keepalive_interval(Some(KEEPALIVE)).add_service(health);
+    let health = engine.plugins.serves("grpc.v1", "healthcheck").then_some(health);
+    let router = Server::builder().http2_keepalive_interval(Some(KEEPALIVE)).add_optional_service(health);
     let runtime = cri.clone().map(|cri| {
         let server = RuntimeServiceServer::new(Runtime(Arc::clone(&cri)))
             .max_decoding_message_size(limits.receive)
@@ -74,20 +76,20 @@ pub async fn serve(
     let router = router.add_optional_service(runtime).add_optional_service(images);
     let e = || Arc::clone(&engine);
     add! { router;
-        containers::containers_server::ContainersServer(service::Containers(e()));
-        content::content_server::ContentServer(service::Content(e()));
-        diff::diff_server::DiffServer(service::Diff(e()));
-        events::events_server::EventsServer(service::Events(e()));
-        images::images_server::ImagesServer(service::Images(e()));
-        introspection::introspection_server::IntrospectionServer(service::Introspection(e()));
-        leases::leases_server::LeasesServer(service::Leases(e()));
-        namespaces::namespaces_server::NamespacesServer(service::Namespaces(e()));
-        sandbox::store_server::StoreServer(service::Sandboxes(e()));
-        snapshots::snapshots_server::SnapshotsServer(service::Snapshots(e()));
-        streaming::streaming_server::StreamingServer(service::Streaming(e()));
-        tasks::tasks_server::TasksServer(service::Tasks(e()));
-        transfer::transfer_server::TransferServer(service::Transfer(e()));
-        version::version_server::VersionServer(service::Version);
+        "containers" containers::containers_server::ContainersServer(service::Containers(e()));
+        "content" content::content_server::ContentServer(service::Content(e()));
+        "diff" diff::diff_server::DiffServer(service::Diff(e()));
+        "events" events::events_server::EventsServer(service::Events(e()));
+        "images" images::images_server::ImagesServer(service::Images(e()));
+        "introspection" introspection::introspection_server::IntrospectionServer(service::Introspection(e()));
+        "leases" leases::leases_server::LeasesServer(service::Leases(e()));
+        "namespaces" namespaces::namespaces_server::NamespacesServer(service::Namespaces(e()));
+        "sandboxes" sandbox::store_server::StoreServer(service::Sandboxes(e()));
+        "snapshots" snapshots::snapshots_server::SnapshotsServer(service::Snapshots(e()));
+        "streaming" streaming::streaming_server::StreamingServer(service::Streaming(e()));
+        "tasks" tasks::tasks_server::TasksServer(service::Tasks(e()));
+        "transfer" transfer::transfer_server::TransferServer(service::Transfer(e()));
+        "version" version::version_server::VersionServer(service::Version);
     }
     .serve_with_incoming_shutdown(accept(listener), stop)
     .await
