@@ -209,6 +209,23 @@ pub fn exec(path: &std::ffi::CStr, args: &[CString], env: &[CString]) -> Error {
     Error::last(format!("execve({path:?})"))
 }
 
+/// Gives the child of `command` the open `fd` under `number`, over `execve(2)`.
+pub fn pass(command: &mut std::process::Command, fd: OwnedFd, number: i32) {
+    use std::os::unix::process::CommandExt as _;
+    let give = move || {
+        let done = if fd.as_raw_fd() == number {
+            // SAFETY: changes a flag of the descriptor that the closure owns.
+            unsafe { libc::fcntl(number, libc::F_SETFD, 0) }
+        } else {
+            // SAFETY: no memory is involved; nothing runs in the child but this, and it uses no other descriptor.
+            unsafe { libc::dup2(fd.as_raw_fd(), number) }
+        };
+        if done < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+    };
+    // SAFETY: between clone and exec the closure makes one system call and allocates nothing.
+    unsafe { command.pre_exec(give) };
+}
+
 fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
     strings.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect()
 }
