@@ -122,6 +122,7 @@ impl Cri {
     pub fn new(engine: Engine, config: Config) -> Result<Arc<Self>> {
         let namespace = NAMESPACE.parse().map_err(Error::from)?;
         let networks = crate::pod::Networks::open(&config.runtime.cni);
+        let nri = Nri::new(&config.nri, engine.version);
         Ok(Arc::new(Self {
             engine,
             config,
@@ -133,7 +134,7 @@ impl Cri {
             container_names: Names::default(),
             events: Events::default(),
             host: crate::spec::Host::read(),
-            nri: Nri,
+            nri,
             recovered: AtomicBool::new(false),
             streaming: crate::stream::Streaming::default(),
             server: std::sync::OnceLock::new(),
@@ -152,6 +153,7 @@ impl Cri {
         self.start_images().await?;
         self.follow_ooms();
         self.recover().await?;
+        self.start_nri().await;
         self.start_stats();
         self.watch_networks();
         let server = crate::stream::Server::start(self).await?;

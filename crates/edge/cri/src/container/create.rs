@@ -89,7 +89,14 @@ impl Cri {
                 cri.container_spec(&of, &draft, &accounts).map(|built| (draft, built))
             })
             .await?;
-        self.nri.create_container(pod, &draft.record, &mut built.spec).await?;
+        let made = self.nri.create_container(pod, &draft.record, &mut built.spec).await?;
+        if let Some(told) = made.told() {
+            let cri = Arc::clone(self);
+            undo.push("tell plugins that the container is not made", move || async move {
+                cri.nri.unmake(told).await;
+                Ok(())
+            });
+        }
         draft.record.process_label = built.process_label;
         let state = ContainerState {
             created_at: now_nanos(),
@@ -115,6 +122,7 @@ impl Cri {
             let _first = container.process.set(Arc::new(process));
         }
         self.containers.add(Arc::clone(&container));
+        drop(made);
         Ok(container)
     }
 

@@ -62,7 +62,7 @@ impl Cri {
     /// Keeps and tells how a container ended, unless that is known already.
     pub(super) async fn tell_end(&self, container: &Arc<Container>, exit: Option<Exit>, starved: bool) {
         if let Ok(pod) = self.pods.get(&container.record.pod_id)
-            && let Err(error) = self.nri.stop_container(&pod, container).await
+            && let Err(error) = self.nri.stop_container(&pod, container, exit.as_ref()).await
         {
             tracing::error!(id = %container.record.id, %error, "NRI failed to stop container");
         }

@@ -42,15 +42,27 @@ impl Cri {
         annotations: BTreeMap<String, String>,
     ) -> Result<()> {
         let id = &container.record.id;
-        let phase = container.phase();
-        if !matches!(phase, Phase::Created | Phase::Running) {
-            return Err(Error::failed_precondition(format_args!(
-                "container {id:?} is in {} state",
-                state_name(phase)
-            )));
-        }
+        running_or_made(container)?;
         let pod = self.pods.get(&container.record.pod_id)?;
         self.nri.update_container(&pod, container, &mut wanted).await?;
+        self.set_limits(container, wanted, annotations).await?;
+        if let Err(error) = self.nri.post_update_container(&pod, container).await {
+            tracing::warn!(%id, %error, "NRI post-update notification failed");
+        }
+        Ok(())
+    }
+
+    /// Changes the limits of a container whose turn the caller holds.
+    ///
+    /// # Errors
+    /// It has ended, or the limits cannot be set: then the old ones hold.
+    pub(crate) async fn set_limits(
+        &self,
+        container: &Arc<Container>,
+        wanted: v1::LinuxContainerResources,
+        annotations: BTreeMap<String, String>,
+    ) -> Result<()> {
+        let phase = running_or_made(container)?;
         let before = self.stored_spec(container).await?;
         let mut after = before.clone();
         merge_resources(&mut after, &wanted, &self.host, &self.config.runtime)?;
@@ -68,9 +80,6 @@ impl Cri {
             state.resources = Some(v1::ContainerResources { linux, windows: None });
         })
         .await;
-        if let Err(error) = self.nri.post_update_container(&pod, container).await {
-            tracing::warn!(%id, %error, "NRI post-update notification failed");
-        }
         Ok(())
     }
 
@@ -100,6 +109,16 @@ impl Cri {
         })
         .await
     }
+}
+
+/// Where a container stands whose limits can be changed.
+fn running_or_made(container: &Container) -> Result<Phase> {
+    let phase = container.phase();
+    if matches!(phase, Phase::Created | Phase::Running) {
+        return Ok(phase);
+    }
+    let (id, phase) = (&container.record.id, state_name(phase));
+    Err(Error::failed_precondition(format_args!("container {id:?} is in {phase} state")))
 }
 
 /// What is told of the limits: what was, with what is new over it.

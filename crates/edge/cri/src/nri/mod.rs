@@ -1,92 +1,120 @@
 //! Node Resource Interface: plugins that see and adjust pods and containers.
+//!
+//! ```text
+//! pod/*, container/* ─► hooks ─► plugin ─► wire (ttrpc) ─► mux ─► socket
+//!                         ├─► collect, owners (pure: all plugins together), validate ─► adjust (pure: into the spec)
+//!                         └─► change: updates and evictions of other containers
+//! listen, launch ─► a plugin comes and goes
+//! ```
+//!
+//! Plugins hear one thing at a time, in the order of their indices, as containerd calls them.
+//!
+//! Invariant: no plugin holds up a request for longer than its deadline; one that does not answer is dropped.
+//! Invariant: a pod or container is either told in a plugin's synchronisation or by an event after it.
+//! Invariant: without plugins nothing waits and nothing is read.
 
-use api::runtime::v1;
+mod adjust;
+mod change;
+mod collect;
+mod hooks;
+mod launch;
+mod listen;
+mod mark;
+mod mux;
+mod owners;
+mod plugin;
+mod resources;
+mod validate;
+mod view;
+mod wire;
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+
+use ::spec::{Error, Kind};
+use api::nri::pkg::api::v1alpha1 as pb;
 use model::Result;
+use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 
-use crate::state::{Container, ContainerRecord, Pod};
+use crate::{Cri, config};
+use plugin::{Plugin, Terms};
 
-/// The plugins. None is connected: every hook lets everything pass.
-#[derive(Debug, Default)]
-pub struct Nri;
+/// The plugins.
+#[derive(Debug)]
+pub struct Nri {
+    validator: config::Validator,
+    terms: Terms,
+    /// In the order of their turns.
+    plugins: Mutex<Vec<Arc<Plugin>>>,
+    /// Held while plugins are called: they hear one thing at a time.
+    turn: tokio::sync::Mutex<()>,
+    /// Held for writing while a plugin is told what there is; for reading between an event and its outcome's being
+    /// known to everybody.
+    syncing: Arc<RwLock<()>>,
+    cri: OnceLock<Weak<Cri>>,
+}
 
 impl Nri {
-    /// A pod's sandbox runs; an error refuses the pod.
-    pub async fn run_pod(&self, _pod: &Pod) -> Result<()> {
-        Ok(())
+    /// No plugin yet.
+    pub fn new(config: &config::Nri, version: &'static str) -> Self {
+        let validator = match config.disable {
+            true => config::Validator::default(),
+            false => config.validator.clone(),
+        };
+        Self {
+            validator,
+            terms: Terms {
+                registration: config.registration_timeout,
+                request: config.request_timeout,
+                version,
+            },
+            plugins: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+            syncing: Arc::default(),
+            cri: OnceLock::new(),
+        }
     }
 
-    /// A pod's resources are about to change; an error refuses it.
-    pub async fn update_pod(
-        &self,
-        _pod: &Pod,
-        _overhead: Option<&v1::LinuxContainerResources>,
-        _resources: Option<&v1::LinuxContainerResources>,
-    ) -> Result<()> {
-        Ok(())
+    fn attach(&self, cri: &Arc<Cri>) {
+        // A second start would find the same.
+        let _first = self.cri.set(Arc::downgrade(cri));
     }
 
-    /// A pod's resources have changed.
-    pub async fn post_update_pod(&self, _pod: &Pod) -> Result<()> {
-        Ok(())
+    fn cri(&self) -> Result<Arc<Cri>> {
+        let cri = self.cri.get().and_then(Weak::upgrade);
+        cri.ok_or_else(|| Error::unavailable("the server is ending"))
     }
 
-    /// A pod's sandbox was stopped.
-    pub async fn stop_pod(&self, _pod: &Pod) -> Result<()> {
-        Ok(())
+    /// The plugins that are there, in the order of their turns.
+    fn plugins(&self) -> Vec<Arc<Plugin>> {
+        let plugins = self.plugins.lock().unwrap_or_else(PoisonError::into_inner);
+        plugins.iter().filter(|plugin| !plugin.is_closed()).cloned().collect()
     }
 
-    /// A pod goes.
-    pub async fn remove_pod(&self, _pod: &Pod) -> Result<()> {
-        Ok(())
+    fn is_idle(&self) -> bool {
+        self.plugins.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
-    /// A container is about to be made: plugins may adjust its spec.
-    pub async fn create_container(
-        &self,
-        _pod: &Pod,
-        _container: &ContainerRecord,
-        _spec: &mut ::spec::runtime::Spec,
-    ) -> Result<()> {
-        Ok(())
+    /// Keeps plugins from being told what there is until the guard is dropped.
+    async fn hold(&self) -> OwnedRwLockReadGuard<()> {
+        Arc::clone(&self.syncing).read_owned().await
     }
 
-    /// A container was made.
-    pub async fn post_create_container(&self, _pod: &Pod, _container: &Container) -> Result<()> {
-        Ok(())
+    /// Tells `plugin` what there is, and takes it in; returns what it wants changed.
+    async fn take_in(&self, cri: &Arc<Cri>, plugin: &Arc<Plugin>) -> Result<Vec<pb::ContainerUpdate>> {
+        let late = |_| Error::new(Kind::DeadlineExceeded, "pods are being made for too long");
+        let _alone =
+            tokio::time::timeout(self.terms.registration, self.syncing.write()).await.map_err(late)?;
+        let _turn = tokio::time::timeout(self.terms.registration, self.turn.lock()).await.map_err(late)?;
+        let (pods, containers) = cri.everything().await?;
+        let updates = plugin.synchronize(pods, containers).await?;
+        let mut plugins = self.plugins.lock().unwrap_or_else(PoisonError::into_inner);
+        plugins.push(Arc::clone(plugin));
+        plugins.sort_by(|a, b| (&a.index, &a.base).cmp(&(&b.index, &b.base)));
+        Ok(updates)
     }
 
-    /// A container is about to be started; an error refuses it.
-    pub async fn start_container(&self, _pod: &Pod, _container: &Container) -> Result<()> {
-        Ok(())
-    }
-
-    /// A container was started.
-    pub async fn post_start_container(&self, _pod: &Pod, _container: &Container) -> Result<()> {
-        Ok(())
-    }
-
-    /// A container's resources are about to change: plugins may adjust them.
-    pub async fn update_container(
-        &self,
-        _pod: &Pod,
-        _container: &Container,
-        _resources: &mut v1::LinuxContainerResources,
-    ) -> Result<()> {
-        Ok(())
-    }
-
-    /// A container's resources have changed.
-    pub async fn post_update_container(&self, _pod: &Pod, _container: &Container) -> Result<()> {
-        Ok(())
-    }
-
-    /// A container has ended.
-    pub async fn stop_container(&self, _pod: &Pod, _container: &Container) -> Result<()> {
-        Ok(())
-    }
-
-    /// A container goes.
-    pub async fn remove_container(&self, _pod: &Pod, _container: &Container) -> Result<()> {
-        Ok(())
+    fn forget(&self, plugin: &Arc<Plugin>) {
+        let mut plugins = self.plugins.lock().unwrap_or_else(PoisonError::into_inner);
+        plugins.retain(|known| !Arc::ptr_eq(known, plugin));
     }
 }

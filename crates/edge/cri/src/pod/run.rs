@@ -136,9 +136,11 @@ impl Cri {
         undo.push("remove the sandbox's task", move || async move { end_task(&*gone).await.map(drop) });
         let pid = task.start("").await.map_err(|error| error.context("failed to start sandbox task"))?;
         pod.state.send_modify(|state| state.pid = pid);
-        self.nri.run_pod(pod).await.map_err(|error| error.context("NRI RunPodSandbox failed"))?;
+        let told =
+            self.nri.run_pod(pod).await.map_err(|error| error.context("NRI RunPodSandbox failed"))?;
         pod.state.send_modify(|state| state.phase = PodPhase::Ready);
         self.pods.add(Arc::clone(pod));
+        drop(told);
         Ok(task)
     }
 
