@@ -17,6 +17,7 @@ pub mod config;
 mod container;
 mod engine;
 mod event;
+mod fault;
 mod image;
 mod nri;
 mod pod;

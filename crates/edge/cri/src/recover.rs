@@ -136,10 +136,11 @@ impl Cri {
             .await?;
         for id in left {
             self.release_orphan(&id).await?;
+            // A pod that was never recorded may have had its lease already. Its directories go last, since it is
+            // found by them.
+            self.drop_lease(&id).await?;
             let files = self.pod_files(&id);
             self.ctx().blocking(Lane::Disk, move |_| files.remove()).await?;
-            // A pod that was never recorded may have had its lease already.
-            self.drop_lease(&id).await?;
         }
         Ok(())
     }

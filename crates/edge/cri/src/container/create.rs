@@ -14,6 +14,7 @@ use model::snapshot::Snapshotter;
 use model::undo::Undo;
 use model::{Lane, Result};
 
+use super::remove::gone;
 use super::save::{self, Durable};
 use super::{io_failed, log_path, new_id, record, signal, volume};
 use crate::image::ImageInfo;
@@ -22,7 +23,7 @@ use crate::spec::PodFiles;
 use crate::spec::container::{self as builder, Built, ContainerInput};
 use crate::spec::user::Accounts;
 use crate::state::{Container, ContainerRecord, ContainerState, Phase, Pod};
-use crate::{Cri, now_nanos};
+use crate::{Cri, fault, now_nanos};
 
 /// What a request has become so far.
 struct Draft {
@@ -79,8 +80,10 @@ impl Cri {
         }
         let mut draft = self.draft(pod, id, name, config).await?;
         self.make_dirs(&mut draft, undo).await?;
+        fault::after("container directories")?;
         let driver = self.engine.snapshotter(&draft.record.snapshotter)?;
         let accounts = self.make_snapshot(pod, &draft, driver, undo).await?;
+        fault::after("container snapshot")?;
         // Profiles, devices and mounts' sources are read.
         let (cri, of) = (Arc::clone(self), Arc::clone(pod));
         let ctx = self.ctx();
@@ -97,6 +100,7 @@ impl Cri {
                 Ok(())
             });
         }
+        fault::after("container adjusted")?;
         draft.record.process_label = built.process_label;
         let state = ContainerState {
             created_at: now_nanos(),
@@ -110,12 +114,18 @@ impl Cri {
         };
         let kept = self.stored(pod, &draft, &built.spec)?;
         let (dir, saved) = (self.container_root(&draft.record.id), state.clone());
+        let (cri, gone_id) = (Arc::clone(self), draft.record.id.clone());
+        undo.push("delete the container's record", move || async move {
+            gone(cri.on_disk(&cri.ctx(), move |engine, cx| engine.containers.delete(cx, &gone_id)).await)
+        });
         self.on_disk(&self.ctx(), move |engine, cx| {
             save::save(&dir, &saved, Durable::No)?;
+            fault::after("container status")?;
             engine.containers.create(cx, &kept).map(drop)
         })
         .await
         .map_err(|error| error.context("failed to create containerd container"))?;
+        fault::after("container record")?;
         let container = Arc::new(Container::new(draft.record, state));
         if let Some(process) = built.spec.process {
             // Nobody else knows the container yet.
@@ -204,6 +214,10 @@ impl Cri {
         let ctx = self.ctx().with_lease(lease);
         let (key, parent) = (draft.record.id.clone(), draft.image.chain_id.clone());
         let making = Arc::clone(&driver);
+        let (undoing, gone_key) = (self.ctx(), key.clone());
+        undo.push("remove the container's snapshot", move || async move {
+            gone(undoing.blocking(Lane::Disk, move |cx| driver.remove(cx, &gone_key)).await)
+        });
         let (volumes, state) = (draft.volumes.clone(), self.state_dir().join("mounts"));
         let accounts = self.on_disk(&ctx, move |engine, cx| {
             let mounts = making.prepare(cx, &key, &parent, &Labels::default())?;
@@ -211,17 +225,9 @@ impl Cri {
                 let (inside, to) = (Path::new(&volume.container_path), Path::new(&volume.host_path));
                 (engine.copy_out)(cx, &state, &mounts, inside, to).map(drop)
             });
-            filled.and_then(|()| Accounts::of_snapshot(&mounts)).or_else(|error| {
-                making.remove(cx, &key)?;
-                Err(error)
-            })
+            filled.and_then(|()| Accounts::of_snapshot(&mounts))
         });
-        let accounts = accounts.await.map_err(|error| error.context("failed to create snapshot"))?;
-        let (ctx, key) = (self.ctx(), draft.record.id.clone());
-        undo.push("remove the container's snapshot", move || async move {
-            ctx.blocking(Lane::Disk, move |cx| driver.remove(cx, &key)).await
-        });
-        Ok(accounts)
+        accounts.await.map_err(|error| error.context("failed to create snapshot"))
     }
 
     fn container_spec(&self, pod: &Pod, draft: &Draft, accounts: &Accounts) -> Result<Built> {

@@ -72,7 +72,8 @@ impl Cri {
     }
 }
 
-fn gone(outcome: Result<()>) -> Result<()> {
+/// Success also when there is nothing any more.
+pub(super) fn gone(outcome: Result<()>) -> Result<()> {
     match outcome {
         Err(error) if error.kind() == Kind::NotFound => Ok(()),
         outcome => outcome,

@@ -12,7 +12,7 @@ use super::process::state_name;
 use super::save::Durable;
 use super::{failed, io_failed, log_path, record};
 use crate::state::{Container, Phase, Pod};
-use crate::{Cri, now_nanos};
+use crate::{Cri, fault, now_nanos};
 
 /// The exit code of a container that could not be started.
 const START_FAILED: i32 = 128;
@@ -87,6 +87,7 @@ impl Cri {
         let id = &container.record.id;
         let sandbox = self.engine.tasks.get(&self.namespace, &pod.record.id)?;
         let stdio = self.stdio(container, sandbox.writes_logs()).await?;
+        fault::after("start streams")?;
         let key = id.clone();
         let driver = self.engine.snapshotter(&container.record.snapshotter)?;
         let (stored, rootfs) = self
@@ -109,10 +110,13 @@ impl Cri {
         created.map_err(|error| error.context("failed to create containerd task"))?;
         let task = self.engine.tasks.get(&self.namespace, id)?;
         let started = async {
+            fault::after("start created")?;
             self.nri.start_container(pod, container).await?;
-            task.start("")
+            let pid = task
+                .start("")
                 .await
-                .map_err(|error| error.context(format_args!("failed to start containerd task {id:?}")))
+                .map_err(|error| error.context(format_args!("failed to start containerd task {id:?}")))?;
+            fault::after("start started").map(|()| pid)
         };
         match started.await {
             Ok(pid) => Ok((task, pid)),

@@ -19,9 +19,9 @@ use model::{Ctx, Lane, Result};
 use net::cni::{self, Network, Settings, Setup, watch::Watch};
 
 use super::files::Files;
-use crate::Cri;
 use crate::config::{self, IpPreference};
 use crate::state::{Pod, PodRecord, PodState};
+use crate::{Cri, fault};
 
 /// How long all plugins of a pod may take.
 const LIMIT: Duration = Duration::from_secs(100);
@@ -109,8 +109,14 @@ impl Cri {
                     fs::write(path, bytes).map_err(failed)
                 };
                 write(&netns_file(&files), path.as_os_str().as_encoded_bytes())?;
+                fault::after("pod netns path")?;
                 net::netns::create_at(&path).map_err(Error::from)?;
-                let setup = network.0.setup(&plan, Instant::now() + LIMIT).map_err(failed)?;
+                fault::after("pod netns")?;
+                let setup = network
+                    .0
+                    .setup(&plan, Instant::now() + fault::limit("pod network", LIMIT))
+                    .map_err(failed)?;
+                fault::after("pod attached")?;
                 if setup.pod_ips(cni::IpPreference::Cni).is_none() {
                     return Err(Error::internal(
                         "failed to find network info for sandbox: no address of eth0",
@@ -143,14 +149,15 @@ impl Cri {
             .blocking(Lane::Wait, move |_| {
                 // Without it the plugins still give back what they keep elsewhere.
                 plan.netns = plan.netns.filter(|path| net::netns::exists(path));
-                let detached = match network.0.teardown(&plan, Instant::now() + LIMIT) {
-                    // Nothing is remembered and no network is configured: there is nothing to detach from.
-                    Err(error @ cni::NetworkError::NotLoaded(_)) => {
-                        tracing::debug!(%error, "no network to detach from");
-                        Ok(())
-                    }
-                    outcome => outcome.map_err(failed),
-                };
+                let detached =
+                    match network.0.teardown(&plan, Instant::now() + fault::limit("pod network", LIMIT)) {
+                        // Nothing is remembered and no network is configured: there is nothing to detach from.
+                        Err(error @ cni::NetworkError::NotLoaded(_)) => {
+                            tracing::debug!(%error, "no network to detach from");
+                            Ok(())
+                        }
+                        outcome => outcome.map_err(failed),
+                    };
                 let removed = net::netns::remove(&netns).map_err(Error::from);
                 detached.and(removed)
             })
@@ -182,7 +189,7 @@ impl Cri {
             let mut valid = network.0.attached().map_err(failed)?;
             valid.extend(ours);
             let valid: Vec<&str> = valid.iter().map(String::as_str).collect();
-            network.0.gc(&valid, Instant::now() + LIMIT).map_err(failed)
+            network.0.gc(&valid, Instant::now() + fault::limit("pod network", LIMIT)).map_err(failed)
         });
         if let Err(error) = swept.await {
             tracing::debug!(%error, "stale attachments stay behind");

@@ -1,7 +1,7 @@
 //! Makes a pod and starts it: its network, its namespaces, its cgroup.
 //!
 //! ```text
-//! name ─► files ─► network ─► records, lease ─► task (created, started) ─► ready ─► events, exit watch
+//! name ─► files ─► root ─► network ─► records, lease ─► task (created, started) ─► ready ─► events, exit watch
 //! ```
 //!
 //! Invariant: every step registers its own undo; a pod that could not be made whole leaves nothing, and one whose undo
@@ -24,7 +24,7 @@ use crate::spec::PodFiles;
 use crate::spec::pod::{self as builder, PodInput};
 use crate::spec::user::Accounts;
 use crate::state::{Pod, PodPhase, PodRecord, PodState, Reserved};
-use crate::{Cri, container, nanos, now_nanos};
+use crate::{Cri, container, fault, nanos, now_nanos};
 
 /// The most bytes of a part of a pod's name.
 const MAX_NAME: usize = 512;
@@ -99,8 +99,11 @@ impl Cri {
     async fn make_steps(self: &Arc<Self>, pod: &Arc<Pod>, undo: &mut Undo) -> Result<Arc<dyn Task>> {
         let id = &pod.record.id;
         let handler = self.handler(pod)?.clone();
-        let made = self.pod_root(pod, undo).await?;
+        // First of all on disk: by its directories the next daemon finds what a dead one left.
         self.make_files(pod, undo).await?;
+        fault::after("pod files")?;
+        let made = self.pod_root(pod, undo).await?;
+        fault::after("pod root")?;
         let setup = match &pod.record.netns {
             Some(netns) => Some(self.join_network(pod, netns, undo).await?),
             None => None,
@@ -115,6 +118,7 @@ impl Cri {
         let runtime = kept.runtime.clone();
         let spec_json = kept.spec.as_ref().map(|any| any.value.clone()).unwrap_or_default();
         self.keep_records(record::sandbox(&pod.record, &handler, &kept), kept, undo).await?;
+        fault::after("pod records")?;
         let create = Create {
             namespace: self.namespace.clone(),
             id: id.parse::<ContainerId>()?,
@@ -134,10 +138,12 @@ impl Cri {
         let task = self.engine.tasks.get(&self.namespace, id)?;
         let gone = Arc::clone(&task);
         undo.push("remove the sandbox's task", move || async move { end_task(&*gone).await.map(drop) });
+        fault::after("pod created")?;
         let pid = task.start("").await.map_err(|error| error.context("failed to start sandbox task"))?;
         pod.state.send_modify(|state| state.pid = pid);
-        let told =
-            self.nri.run_pod(pod).await.map_err(|error| error.context("NRI RunPodSandbox failed"))?;
+        fault::after("pod started")?;
+        let told = self.nri.run_pod(pod).await.map_err(|error| error.context("NRI RunPodSandbox failed"))?;
+        fault::after("pod ready")?;
         pod.state.send_modify(|state| state.phase = PodPhase::Ready);
         self.pods.add(Arc::clone(pod));
         drop(told);
@@ -184,22 +190,24 @@ impl Cri {
         let snapshotter = self.snapshotter_of(&pod.record.handler);
         self.ensure_unpacked(&image, &snapshotter).await?;
         self.take_lease(&pod.record.id, undo).await?;
+        fault::after("pod lease")?;
         let (driver, id, chain_id) =
             (self.engine.snapshotter(&snapshotter)?, pod.record.id.clone(), image.chain_id.clone());
         let lease: LeaseId = id.parse()?;
         let (making, key) = (Arc::clone(&driver), id.clone());
         let ctx = self.ctx().with_lease(lease);
+        let undoing = self.ctx();
+        undo.push("remove the sandbox's snapshot", move || async move {
+            gone(undoing.blocking(Lane::Disk, move |cx| driver.remove(cx, &id)).await)
+        });
         let (mounts, accounts) = self
             .on_disk(&ctx, move |_, cx| {
                 let mounts = making.prepare(cx, &key, &chain_id, &Labels::default())?;
+                fault::after("pod snapshot")?;
                 let accounts = Accounts::of_snapshot(&mounts)?;
                 Ok((mounts, accounts))
             })
             .await?;
-        let ctx = self.ctx();
-        undo.push("remove the sandbox's snapshot", move || async move {
-            gone(ctx.blocking(Lane::Disk, move |cx| driver.remove(cx, &id)).await)
-        });
         let process = image.config.config.clone();
         Ok(Root {
             rootfs: Rootfs { image: name, snapshotter },
