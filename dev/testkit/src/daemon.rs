@@ -35,12 +35,20 @@ pub struct Setup {
     program: PathBuf,
     dir: TempDir,
     go: bool,
+    top: String,
     extra: String,
     env: Vec<(String, String)>,
     root: Option<PathBuf>,
 }
 
 impl Setup {
+    /// Adds lines to the beginning of its config.toml, where keys belong to no table.
+    pub fn top(mut self, toml: &str) -> Self {
+        self.top.push_str(toml);
+        self.top.push('\n');
+        self
+    }
+
     /// Adds lines to the end of its config.toml.
     pub fn config(mut self, toml: &str) -> Self {
         self.extra.push_str(toml);
@@ -109,9 +117,18 @@ impl Setup {
         let (state, socket_text) = (state.display(), socket.display());
         // Go 1.6 would set up CRI, which wants a network; ours has none of it to disable.
         let off = if self.go { "disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n" } else { "" };
+        // No plugin of the node's shall hear of a case, nor two cases share a socket.
+        let nri = match self.go {
+            true => String::new(),
+            false => format!(
+                "[plugins.'io.containerd.nri.v1.nri']\n  socket_path = '{0}/nri.sock'\n  plugin_path = '{0}/nri'\n  \
+                 plugin_config_path = '{0}/nri.d'\n",
+                dir.display()
+            ),
+        };
         let text = format!(
-            "version = 2\nroot = '{root_text}'\nstate = '{state}'\n{off}[grpc]\n  address = '{socket_text}'\n{}",
-            self.extra
+            "version = 2\nroot = '{root_text}'\nstate = '{state}'\n{off}{}{nri}[grpc]\n  address = '{socket_text}'\n{}",
+            self.top, self.extra
         );
         fs::write(dir.join("config.toml"), text).expect("write config.toml");
         Daemon {
@@ -161,7 +178,7 @@ impl Daemon {
 
     fn setup(program: PathBuf, go: bool) -> Setup {
         let dir = place::temp();
-        Setup { program, dir, go, extra: String::new(), env: Vec::new(), root: None }
+        Setup { program, dir, go, top: String::new(), extra: String::new(), env: Vec::new(), root: None }
     }
 
     /// Our `ctr`, speaking to this daemon in this test's namespace.

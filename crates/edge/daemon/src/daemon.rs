@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use crate::config::Settings;
 use crate::engine::{Engine, Transfer};
 use crate::lock::Lock;
+use crate::metrics;
 use crate::notify::notify;
 use crate::plugin::{Loading, Plugins, Proxied};
 use crate::server::{self, unix};
@@ -49,7 +50,13 @@ pub async fn run(settings: Settings) -> Result<()> {
     // The root holds every image's files; the state directory is walked through by containers' own users.
     make_dir(&settings.root, 0o700)?;
     make_dir(&settings.state, 0o711)?;
+    if let Some(temporary) = &settings.temporary {
+        make_dir(temporary, 0o700)?;
+    }
     let _lock = Lock::take(&settings.root)?;
+    if !settings.cgroup.is_empty() {
+        crate::cgroup::join(&settings.cgroup)?;
+    }
     let program = std::env::current_exe()
         .map_err(|error| Error::internal(format!("cannot find this program: {error}")))?;
     let opening = settings.clone();
@@ -59,8 +66,16 @@ pub async fn run(settings: Settings) -> Result<()> {
     let grpc = unix::listen(&settings.address, uid, gid)?;
     let (uid, gid) = settings.ttrpc_owner;
     let ttrpc = unix::listen(&settings.ttrpc_address, uid, gid)?;
+    let metrics = match settings.metrics.as_str() {
+        "" => None,
+        address => Some(metrics::listen(address).await?),
+    };
     let (stop, stopped) = watch::channel(false);
     let events = tokio::spawn(server::ttrpc::serve(engine.exchange.clone(), ttrpc, stopped.clone()));
+    let metrics = metrics.map(|listener| {
+        let serving = metrics::serve(Arc::clone(&engine), listener, settings.metrics_of_daemon_only);
+        tokio::spawn(serving)
+    });
     engine.tasks.reload().await?;
     tracing::info!(address = %settings.ttrpc_address.display(), "serving...");
     tracing::info!(address = %settings.address.display(), "serving...");
@@ -93,6 +108,9 @@ pub async fn run(settings: Settings) -> Result<()> {
         serving.abort();
     }
     events.abort();
+    if let Some(metrics) = metrics {
+        metrics.abort();
+    }
     drop(cri);
     for socket in [&settings.address, &settings.ttrpc_address] {
         // The next daemon replaces a socket that stays behind.
@@ -171,7 +189,7 @@ fn raise_open_files() {
 }
 
 /// Opens everything below the root directory.
-fn open(settings: &Settings, program: PathBuf) -> Result<Engine> {
+pub(crate) fn open(settings: &Settings, program: PathBuf) -> Result<Engine> {
     let exchange = Exchange::default();
     let mut exports = BTreeMap::new();
     let mut loading = Loading::without(&settings.disabled)?;
@@ -209,6 +227,10 @@ fn open(settings: &Settings, program: PathBuf) -> Result<Engine> {
     );
     if settings.cri.as_ref().is_none_or(|cri| cri.nri.disable) {
         loading.fail("io.containerd.nri.v1.nri", Error::new(spec::Kind::Unknown, "disabled: skip plugin"));
+    }
+    if settings.metrics.is_empty() {
+        let why = "metrics are served at no address: skip plugin";
+        loading.fail("io.containerd.server.v1.metrics", Error::new(spec::Kind::Unknown, why));
     }
     let mut plugins = Plugins::new(&loading, &exports, &settings.proxies);
     if let Some(kept) = store.kept() {
@@ -296,6 +318,12 @@ fn open_proxy(proxy: &Proxied) -> Result<Arc<dyn Snapshotter>> {
     Ok(Arc::new(Proxy::new(&proxy.name, Path::new(&proxy.address), &proxy.capabilities)))
 }
 
+/// What shims are told beside the daemon's own environment.
+fn shim_env(settings: &Settings) -> Vec<String> {
+    let temporary = settings.temporary.iter().map(|dir| format!("TMPDIR={}", dir.display()));
+    temporary.chain(settings.shim_env.iter().cloned()).collect()
+}
+
 fn task_config(settings: &Settings, program: PathBuf) -> task::Config {
     task::Config {
         root: settings.root.clone(),
@@ -305,7 +333,8 @@ fn task_config(settings: &Settings, program: PathBuf) -> task::Config {
         ttrpc_address: settings.ttrpc_address.display().to_string(),
         program,
         debug: matches!(settings.log_level.as_str(), "debug" | "trace"),
-        env: settings.shim_env.clone(),
+        env: shim_env(settings),
+        deadlines: settings.deadlines,
     }
 }
 

@@ -8,6 +8,7 @@
 //!
 //! Invariant: no state lives here but what is open; all that must survive is the engine's.
 
+mod cgroup;
 pub mod cli;
 pub mod config;
 mod cri;
@@ -16,6 +17,7 @@ mod engine;
 mod event;
 mod lock;
 pub mod logging;
+mod metrics;
 mod mirrors;
 mod notify;
 mod plugin;

@@ -256,6 +256,7 @@ mod tests {
             program: PathBuf::new(),
             debug: false,
             env: Vec::new(),
+            deadlines: crate::Deadlines::default(),
         };
         Bundle::new(&config, &"ns".parse().unwrap(), &"a".parse().unwrap())
     }

@@ -52,12 +52,14 @@ async fn steps(
         None => start_shim(shared, &create, &bundle, &program, undo).await?,
     };
     let (owner, ended, seat) = owner::seat();
-    let task = Arc::new(Task::new(Parts { bundle, program, shim, endpoint, log: Some(log), owner, ended }));
+    let deadlines = shared.config.deadlines;
+    let log = Some(log);
+    let task = Arc::new(Task::new(Parts { bundle, program, shim, endpoint, log, owner, ended, deadlines }));
     let rejoin = Arc::clone(&task);
     undo.push("shut down the shim", move || async move {
         let request = ShutdownRequest { id: rejoin.id().into(), now: true };
         // The shim may be what failed; its container goes by `shim delete`, the next step.
-        let _answer = rejoin.call::<_, ()>("Shutdown", Some(deadline::SHUTDOWN), &request).await;
+        let _answer = rejoin.call::<_, ()>("Shutdown", Some(rejoin.deadlines().shutdown), &request).await;
         Ok(())
     });
     let request = request(&task, create);
@@ -122,7 +124,7 @@ async fn start_shim(
         delete_on_undo(shared, bundle, program, undo);
     }
     let endpoint = started.map_err(|error| Error::from(error).context("failed to start shim"))?;
-    let shim = tokio::time::timeout(deadline::LOAD, Client::connect(&endpoint.path()))
+    let shim = tokio::time::timeout(shared.config.deadlines.load, Client::connect(&endpoint.path()))
         .await
         .map_err(|_| Error::unavailable("failed to start shim: its socket does not accept"))?
         .map_err(|error| Error::from(error).context("failed to start shim"))?;

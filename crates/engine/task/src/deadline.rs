@@ -2,16 +2,33 @@
 
 use std::time::Duration;
 
-/// `State`: containerd's `io.containerd.timeout.task.state`.
-pub const STATE: Duration = Duration::from_secs(2);
-/// `Stats`: containerd's `io.containerd.timeout.metrics.shimstats`.
-pub const STATS: Duration = Duration::from_secs(2);
-/// Connecting to a shim found in the state directory: containerd's `io.containerd.timeout.shim.load`.
-pub const LOAD: Duration = Duration::from_secs(5);
-/// `shim delete`: containerd's `io.containerd.timeout.shim.cleanup`.
-pub const CLEANUP: Duration = Duration::from_secs(5);
-/// `Shutdown`: containerd's `io.containerd.timeout.shim.shutdown`.
-pub const SHUTDOWN: Duration = Duration::from_secs(3);
+/// What the configuration may set: `[timeouts]`, keys below `io.containerd.timeout.`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadlines {
+    /// `State`: `task.state`.
+    pub state: Duration,
+    /// `Stats`: `metrics.shimstats`.
+    pub stats: Duration,
+    /// Connecting to a shim: `shim.load`.
+    pub load: Duration,
+    /// `shim delete`: `shim.cleanup`.
+    pub cleanup: Duration,
+    /// `Shutdown`: `shim.shutdown`.
+    pub shutdown: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self {
+            state: Duration::from_secs(2),
+            stats: Duration::from_secs(2),
+            load: Duration::from_secs(5),
+            cleanup: Duration::from_secs(5),
+            shutdown: Duration::from_secs(3),
+        }
+    }
+}
+
 /// `shim start`.
 pub const START_SHIM: Duration = Duration::from_secs(30);
 /// `Create` and `Start`: mounts and hooks run in them.

@@ -52,7 +52,7 @@ pub async fn forget(shared: &Arc<Shared>, task: &Arc<Task>) {
 /// Ends the shim, unless other containers live in it.
 async fn shut_down(task: &Task) {
     let request = ShutdownRequest { id: task.id().into(), now: false };
-    match task.call::<_, ()>("Shutdown", Some(deadline::SHUTDOWN), &request).await {
+    match task.call::<_, ()>("Shutdown", Some(task.deadlines().shutdown), &request).await {
         // A shim may end before its answer is out.
         Ok(()) | Err(CallError::Closed) => {}
         Err(error) => tracing::warn!(id = task.id(), %error, "failed to shut down the shim"),

@@ -203,7 +203,7 @@ impl Launcher {
             dir: Some(&bundle.path),
             args: vec!["-bundle".into(), bundle.path.to_string_lossy().into_owned()],
             input: Vec::new(),
-            limit: deadline::CLEANUP,
+            limit: self.config.deadlines.cleanup,
         };
         let output = self.run(run).await?;
         DeleteResponse::decode(output.as_slice())

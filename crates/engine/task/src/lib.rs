@@ -31,6 +31,7 @@ mod waits;
 
 use std::path::PathBuf;
 
+pub use deadline::Deadlines;
 pub use model::task::{Create, Exit, Stdio};
 pub use task::Task;
 pub use tasks::Tasks;
@@ -54,4 +55,6 @@ pub struct Config {
     pub debug: bool,
     /// Environment added for shims, as `NAME=value`.
     pub env: Vec<String>,
+    /// How long calls to shims may take.
+    pub deadlines: Deadlines,
 }

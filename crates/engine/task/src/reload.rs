@@ -21,7 +21,7 @@ use crate::registry::Reservation;
 use crate::task::{Parts, Task, exit};
 use crate::tasks::Shared;
 use crate::ttrpc::Client;
-use crate::{Config, deadline, end, owner};
+use crate::{Config, end, owner};
 
 /// How long a starting daemon waits for the quick shims before it serves; the others follow.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -114,10 +114,10 @@ async fn load(shared: Arc<Shared>, bundle: Bundle, place: Reservation) {
             }
         },
     };
+    let load = shared.config.deadlines.load;
     let connected = match endpoint {
         None => Err(Error::not_found("the shim's address")),
-        Some(endpoint) => match tokio::time::timeout(deadline::LOAD, Client::connect(&endpoint.path())).await
-        {
+        Some(endpoint) => match tokio::time::timeout(load, Client::connect(&endpoint.path())).await {
             Ok(connected) => connected.map(|shim| (shim, endpoint)).map_err(Error::from),
             Err(_) => {
                 tracing::error!(id = %bundle.id, "the shim does not accept a connection; its container is left alone");
@@ -146,13 +146,14 @@ fn adopt(
 ) {
     let log = Log::open(&bundle.path, bundle.namespace.as_str(), bundle.id.as_str()).ok();
     let (owner, ended, seat) = owner::seat();
-    let task =
-        Arc::new(Task::new(Parts { bundle, program, shim: Arc::new(shim), endpoint, log, owner, ended }));
+    let (shim, deadlines) = (Arc::new(shim), shared.config.deadlines);
+    let task = Arc::new(Task::new(Parts { bundle, program, shim, endpoint, log, owner, ended, deadlines }));
     place.fill(Arc::clone(&task));
     owner::start(shared, Arc::clone(&task), seat);
     tokio::spawn(async move {
         let request = StateRequest { id: task.id().into(), exec_id: String::new() };
-        let state = task.call_any_version::<_, StateResponse>("State", deadline::STATE, &request).await;
+        let limit = task.deadlines().state;
+        let state = task.call_any_version::<_, StateResponse>("State", limit, &request).await;
         match state {
             Ok(state) => task.set_pid(state.pid),
             // The daemon before died between the shim's start and the container's creation.

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::bootstrap::Endpoint;
 use crate::bundle::Bundle;
-use crate::deadline;
+use crate::deadline::{self, Deadlines};
 use crate::log::Log;
 use crate::owner::Command;
 use crate::ttrpc::{CallError, Client};
@@ -40,6 +40,7 @@ pub struct Task {
     waits: Waits,
     owner: mpsc::Sender<Command>,
     ended: watch::Receiver<Option<Exit>>,
+    deadlines: Deadlines,
     _log: Option<Log>,
 }
 
@@ -52,6 +53,7 @@ pub(crate) struct Parts {
     pub log: Option<Log>,
     pub owner: mpsc::Sender<Command>,
     pub ended: watch::Receiver<Option<Exit>>,
+    pub deadlines: Deadlines,
 }
 
 /// Gives a method for each call that is passed on as it is.
@@ -81,8 +83,13 @@ impl Task {
             waits: Waits::default(),
             owner: parts.owner,
             ended: parts.ended,
+            deadlines: parts.deadlines,
             _log: parts.log,
         }
+    }
+
+    pub(crate) fn deadlines(&self) -> &Deadlines {
+        &self.deadlines
     }
 
     pub(crate) fn bundle(&self) -> &Bundle {
@@ -158,7 +165,7 @@ impl Task {
     /// `NotFound` when the shim knows no such process or is gone; `DeadlineExceeded` when it does not answer.
     pub async fn state(&self, exec_id: &str) -> Result<wire::StateResponse, Error> {
         let request = wire::StateRequest { id: self.id().into(), exec_id: exec_id.into() };
-        let answer = self.call::<_, wire::StateResponse>("State", Some(deadline::STATE), &request).await;
+        let answer = self.call::<_, wire::StateResponse>("State", Some(self.deadlines.state), &request).await;
         match answer {
             Ok(state) => {
                 if exec_id.is_empty() {
@@ -169,6 +176,14 @@ impl Task {
             Err(CallError::Closed) => Err(Error::not_found(format_args!("task {}", self.id()))),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// What the cgroup counted.
+    ///
+    /// # Errors
+    /// The shim's own; `DeadlineExceeded` when it does not answer, `Unavailable` when it died.
+    pub async fn stats(&self, request: wire::StatsRequest) -> Result<wire::StatsResponse, Error> {
+        Ok(self.call("Stats", Some(self.deadlines.stats), &request).await?)
     }
 
     calls! {
@@ -192,8 +207,6 @@ impl Task {
         update: "Update", CALL, UpdateTaskRequest -> ();
         /// Writes a checkpoint.
         checkpoint: "Checkpoint", CREATE, CheckpointTaskRequest -> ();
-        /// What the cgroup counted.
-        stats: "Stats", STATS, StatsRequest -> wire::StatsResponse;
         /// Deletes an extra process that has ended.
         delete_process: "Delete", DELETE, DeleteRequest -> wire::DeleteResponse;
     }
@@ -255,7 +268,8 @@ impl Task {
             // The shim died: its processes are killed as it is cleaned up after, and then this one has ended too.
             Err(error) if error.kind() == Kind::Unavailable => {
                 let mut ended = self.ended.clone();
-                let exit = tokio::time::timeout(deadline::CLEANUP * 2, ended.wait_for(Option::is_some)).await;
+                let exit =
+                    tokio::time::timeout(self.deadlines.cleanup * 2, ended.wait_for(Option::is_some)).await;
                 match exit {
                     Ok(Ok(exit)) => exit.clone().ok_or(error),
                     _ => Err(error),

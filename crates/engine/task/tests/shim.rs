@@ -51,6 +51,7 @@ impl Stage {
             program: "/none/containerd".into(),
             debug: false,
             env: Vec::new(),
+            deadlines: task::Deadlines::default(),
         };
         Self { tasks: Tasks::new(config, exchange), events, dir }
     }

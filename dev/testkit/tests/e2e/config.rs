@@ -111,3 +111,28 @@ fn a_stop_is_clean_and_a_start_follows() {
     daemon.restart();
     assert!(daemon.ctr("ns ls -q").ok().contains("before"));
 }
+
+#[test]
+fn a_disabled_plugin_serves_nobody_and_a_required_one_must_load() {
+    needs!(root, built "containerd", built "ctr");
+    let daemon = Daemon::ours()
+        .top("disabled_plugins = ['io.containerd.lease.v1.manager', 'io.containerd.cri.v1.images']")
+        .start();
+    assert!(daemon.ctr("leases ls").fails().contains("nimplemented"));
+    daemon.ctr("images ls").ok();
+    let table = daemon.ctr("plugins ls").ok();
+    let state = |id: &str| {
+        let row = table.lines().find(|line| line.split_whitespace().nth(1) == Some(id)).unwrap();
+        row.split_whitespace().last().unwrap().to_owned()
+    };
+    assert_eq!(
+        (state("leases"), state("cri"), state("containers")),
+        ("skip".into(), "skip".into(), "ok".into())
+    );
+    let setup = Daemon::ours().top(concat!(
+        "required_plugins = ['io.containerd.grpc.v1.leases']\n",
+        "disabled_plugins = ['io.containerd.lease.v1.manager']"
+    ));
+    let said = setup.refused();
+    assert!(said.contains("required plugin io.containerd.grpc.v1.leases"), "{said}");
+}

@@ -84,14 +84,14 @@ pub const KEYS: &[Key] = keys! {
         "version": Integer = "4",
         "root": Text = "'/var/lib/containerd'",
         "state": Text = "'/run/containerd'",
-        "temp": Text = "''" idle,
+        "temp": Text = "''",
         "disabled_plugins": Texts = "[]",
         "required_plugins": Texts = "[]",
         "oom_score": Integer = "0",
         "imports": Texts = "['/etc/containerd/conf.d/*.toml']",
     }
     "debug" { "level": Text = "''", "format": Text = "''", "log_trace_id": Boolean = "false" idle }
-    "cgroup" { "path": Text = "''" idle }
+    "cgroup" { "path": Text = "''" }
     "timeouts" {
         "io.containerd.timeout.bolt.open": Duration = "'0s'" idle,
         "io.containerd.timeout.cri.defercleanup": Duration = "'1m0s'",
@@ -210,7 +210,7 @@ pub const KEYS: &[Key] = keys! {
     }
     "plugins/io.containerd.metrics.v1.grpc-prometheus" { "grpc_histogram": Boolean = "false" idle }
     "plugins/io.containerd.monitor.container.v1.restart" { "interval": Duration = "'10s'" idle }
-    "plugins/io.containerd.monitor.task.v1.cgroups" { "no_prometheus": Boolean = "false" idle }
+    "plugins/io.containerd.monitor.task.v1.cgroups" { "no_prometheus": Boolean = "false" }
     "plugins/io.containerd.nri.v1.nri" {
         "disable": Boolean = "false",
         "socket_path": Text = "'/var/run/nri/nri.sock'",
@@ -249,7 +249,7 @@ pub const KEYS: &[Key] = keys! {
         "max_recv_message_size": Integer = "16777216" idle,
         "max_send_message_size": Integer = "16777216" idle,
     }
-    "plugins/io.containerd.server.v1.metrics" { "address": Text = "''" idle }
+    "plugins/io.containerd.server.v1.metrics" { "address": Text = "''" }
     "plugins/io.containerd.server.v1.ttrpc" { "address": Text = "''", "uid": Integer = "0", "gid": Integer = "0" }
     "plugins/io.containerd.service.v1.diff-service" {
         "default": Texts = "['walking']" idle, "sync_fs": Boolean = "false" idle,

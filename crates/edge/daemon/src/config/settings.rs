@@ -55,6 +55,16 @@ pub struct Settings {
     pub downloads: usize,
     /// How many layers of an image are pushed at once.
     pub uploads: usize,
+    /// The cgroup that the daemon joins; empty for the one it is in.
+    pub cgroup: String,
+    /// Directory of temporary files, of the daemon's programs too.
+    pub temporary: Option<PathBuf>,
+    /// Where Prometheus is served, `HOST:PORT`; empty for nowhere.
+    pub metrics: String,
+    /// Whether Prometheus is told nothing of containers.
+    pub metrics_of_daemon_only: bool,
+    /// How long calls to shims may take.
+    pub deadlines: task::Deadlines,
     /// Plugins in other processes.
     pub proxies: Vec<Proxied>,
     /// Kubernetes' interface; none when it is disabled.
@@ -177,6 +187,12 @@ impl Settings {
             hosts_dir: transfer.text("config_path"),
             downloads: transfer.count("max_concurrent_downloads")?,
             uploads: transfer.count("max_concurrent_uploaded_layers")?,
+            cgroup: Table(values, "cgroup").text("path"),
+            temporary: top.path("temp"),
+            metrics: Table(values, "plugins/io.containerd.server.v1.metrics").text("address"),
+            metrics_of_daemon_only: Table(values, "plugins/io.containerd.monitor.task.v1.cgroups")
+                .truth("no_prometheus"),
+            deadlines: deadlines(values),
             proxies: super::proxy::proxies(values)?,
             cri: super::cri::config(values)?,
         })
@@ -213,6 +229,19 @@ fn beside(address: &std::path::Path) -> PathBuf {
     let mut name = address.as_os_str().to_owned();
     name.push(".ttrpc");
     name.into()
+}
+
+/// A deadline of zero, none at all for containerd, is the usual one: no wait is without a bound.
+fn deadlines(values: &Values) -> task::Deadlines {
+    let table = Table(values, "timeouts");
+    let usual = task::Deadlines::default();
+    task::Deadlines {
+        state: table.duration_or("io.containerd.timeout.task.state", usual.state),
+        stats: table.duration_or("io.containerd.timeout.metrics.shimstats", usual.stats),
+        load: table.duration_or("io.containerd.timeout.shim.load", usual.load),
+        cleanup: table.duration_or("io.containerd.timeout.shim.cleanup", usual.cleanup),
+        shutdown: table.duration_or("io.containerd.timeout.shim.shutdown", usual.shutdown),
+    }
 }
 
 fn gc(values: &Values) -> Result<Gc, ConfigError> {
@@ -284,6 +313,16 @@ mod tests {
         ] {
             assert_eq!(duration(text), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn deadlines_are_the_files_and_never_none() {
+        let mut values = defaults();
+        assert_eq!(deadlines(&values), task::Deadlines::default());
+        values.set("timeouts", "io.containerd.timeout.task.state", Value::Text("700ms".into()));
+        values.set("timeouts", "io.containerd.timeout.shim.load", Value::Text("0s".into()));
+        let deadlines = deadlines(&values);
+        assert_eq!((deadlines.state, deadlines.load), (Duration::from_millis(700), Duration::from_secs(5)));
     }
 
     #[test]

@@ -119,3 +119,60 @@ fn accept(listener: UnixListener) -> impl Stream<Item = std::io::Result<UnixStre
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use ::grpc::proxy::Proxy;
+    use model::snapshot::{Commit, Kind, Snapshotter};
+    use model::{Ctx, Filters, Lane, mask::Mask};
+    use spec::Labels;
+
+    use super::*;
+    use crate::config::{Settings, defaults};
+
+    /// A daemon's services on a socket in a directory of their own.
+    fn served() -> (tempfile::TempDir, std::path::PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut settings = Settings::new(&defaults()).unwrap();
+        settings.root = dir.path().join("root");
+        settings.state = dir.path().join("state");
+        std::fs::create_dir(&settings.root).unwrap();
+        let engine = Arc::new(crate::daemon::open(&settings, "/bin/false".into()).unwrap());
+        let path = dir.path().join("far.sock");
+        let listener = crate::server::unix::listen(&path, 0, 0).unwrap();
+        let limits = Limits { receive: 1 << 20, send: 1 << 20 };
+        tokio::spawn(serve(engine, None, listener, limits, std::future::pending()));
+        (dir, path)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn another_processs_snapshotter_is_a_driver() {
+        let (_dir, path) = served();
+        let far = Proxy::new("native", &path, &[]);
+        let ctx = Ctx::in_namespace("ns".parse().unwrap());
+        let work = move |cx: &model::Cx<'_>| {
+            let labels = Labels::from([("containerd.io/snapshot/x".to_owned(), "y".to_owned())]);
+            let mounts = far.prepare(cx, "a", "", &labels)?;
+            assert_eq!((mounts.len(), mounts[0].kind.as_str()), (1, "bind"));
+            std::fs::write(std::path::Path::new(&mounts[0].source).join("file"), "data").unwrap();
+            far.commit(cx, "base", "a", &Commit { labels, parent: None })?;
+            let view = far.view(cx, "v", "base", &Labels::new())?;
+            assert_eq!(far.mounts(cx, "v")?, view);
+            let info = far.stat(cx, "v")?;
+            assert_eq!((info.kind, info.parent.as_str()), (Kind::View, "base"));
+            let wanted = Labels::from([("l".to_owned(), "1".to_owned())]);
+            assert_eq!(far.update(cx, "v", &wanted, &Mask::new(["labels.l".to_owned()]))?.labels["l"], "1");
+            let committed = far.list(cx, &Filters::parse(&["kind==committed"])?)?;
+            assert_eq!(committed.iter().map(|info| info.name.as_str()).collect::<Vec<_>>(), ["base"]);
+            assert!(far.usage(cx, "base")?.size > 0);
+            let error = far.prepare(cx, "v", "base", &Labels::new()).unwrap_err();
+            assert_eq!(error.kind(), spec::Kind::AlreadyExists);
+            assert_eq!(far.remove(cx, "base").unwrap_err().kind(), spec::Kind::FailedPrecondition);
+            far.remove(cx, "v")?;
+            far.remove(cx, "base")?;
+            assert_eq!(far.stat(cx, "base").unwrap_err().kind(), spec::Kind::NotFound);
+            far.cleanup(cx)
+        };
+        ctx.blocking(Lane::Disk, work).await.unwrap();
+    }
+}
