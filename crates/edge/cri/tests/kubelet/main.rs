@@ -5,5 +5,7 @@ mod client;
 mod life;
 mod logs;
 mod network;
+mod nri;
+mod nri_plugin;
 mod streams;
 mod survive;
