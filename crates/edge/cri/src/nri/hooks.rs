@@ -69,6 +69,9 @@ impl Nri {
     /// A pod's sandbox runs; an error refuses the pod. The pod must be known to everybody before the guard is dropped.
     pub async fn run_pod(&self, pod: &Pod) -> Result<OwnedRwLockReadGuard<()>> {
         let hold = self.hold().await;
+        if !self.is_idle() {
+            self.runs(&pod.record.id);
+        }
         if let Err(error) = self.run_pod_sandbox(pod).await {
             // Those that agreed hear that it is gone.
             for undone in [self.stop_pod(pod).await, self.remove_pod(pod).await] {
@@ -85,10 +88,17 @@ impl Nri {
         run_pod_sandbox: RunPodSandbox, "RunPodSandbox", RunPodSandboxRequest;
         /// A pod's resources have changed.
         post_update_pod: PostUpdatePodSandbox, "PostUpdatePodSandbox", PostUpdatePodSandboxRequest;
-        /// A pod's sandbox was stopped.
-        stop_pod: StopPodSandbox, "StopPodSandbox", StopPodSandboxRequest;
+        tell_stopped: StopPodSandbox, "StopPodSandbox", StopPodSandboxRequest;
         /// A pod goes.
         remove_pod: RemovePodSandbox, "RemovePodSandbox", RemovePodSandboxRequest;
+    }
+
+    /// A pod's sandbox was stopped; plugins hear it once.
+    pub async fn stop_pod(&self, pod: &Pod) -> Result<()> {
+        match self.no_longer_runs(&pod.record.id) {
+            true => self.tell_stopped(pod).await,
+            false => Ok(()),
+        }
     }
 
     container_hooks! {

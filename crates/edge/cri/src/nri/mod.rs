@@ -28,6 +28,7 @@ mod validate;
 mod view;
 mod wire;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use ::spec::{Error, Kind};
@@ -35,6 +36,7 @@ use api::nri::pkg::api::v1alpha1 as pb;
 use model::Result;
 use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 
+use crate::state::PodPhase;
 use crate::{Cri, config};
 use plugin::{Plugin, Terms};
 
@@ -45,6 +47,8 @@ pub struct Nri {
     terms: Terms,
     /// In the order of their turns.
     plugins: Mutex<Vec<Arc<Plugin>>>,
+    /// Pods of whose stop plugins have not heard.
+    running: Mutex<BTreeSet<String>>,
     /// Held while plugins are called: they hear one thing at a time.
     turn: tokio::sync::Mutex<()>,
     /// Held for writing while a plugin is told what there is; for reading between an event and its outcome's being
@@ -68,6 +72,7 @@ impl Nri {
                 version,
             },
             plugins: Mutex::default(),
+            running: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
             syncing: Arc::default(),
             cri: OnceLock::new(),
@@ -99,6 +104,16 @@ impl Nri {
         Arc::clone(&self.syncing).read_owned().await
     }
 
+    /// Plugins hear that a pod runs.
+    fn runs(&self, id: &str) {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned());
+    }
+
+    /// Whether plugins believe that a pod runs; from now on they do not.
+    fn no_longer_runs(&self, id: &str) -> bool {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(id)
+    }
+
     /// Tells `plugin` what there is, and takes it in; returns what it wants changed.
     async fn take_in(&self, cri: &Arc<Cri>, plugin: &Arc<Plugin>) -> Result<Vec<pb::ContainerUpdate>> {
         let late = |_| Error::new(Kind::DeadlineExceeded, "pods are being made for too long");
@@ -106,6 +121,12 @@ impl Nri {
             tokio::time::timeout(self.terms.registration, self.syncing.write()).await.map_err(late)?;
         let _turn = tokio::time::timeout(self.terms.registration, self.turn.lock()).await.map_err(late)?;
         let (pods, containers) = cri.everything().await?;
+        for pod in cri.pods.list() {
+            let state = pod.now();
+            if state.phase == PodPhase::Ready || !(pod.on_host_network() || state.network_released) {
+                self.runs(&pod.record.id);
+            }
+        }
         let updates = plugin.synchronize(pods, containers).await?;
         let mut plugins = self.plugins.lock().unwrap_or_else(PoisonError::into_inner);
         plugins.push(Arc::clone(plugin));

@@ -13,7 +13,7 @@ use model::{Lane, Result};
 use super::run::{end_task, gone};
 use crate::Cri;
 use crate::container::kill;
-use crate::state::{Pod, PodPhase};
+use crate::state::Pod;
 
 /// The exit status of what SIGKILL ended.
 const KILLED: u32 = 128 + 9;
@@ -43,7 +43,6 @@ impl Cri {
                 failures.push(error.context(what));
             }
         };
-        let was_ready = pod.state.borrow().phase == PodPhase::Ready;
         note("failed to stop containers", self.stop_pod_containers(pod).await);
         note("failed to stop sandbox container", self.end_sandbox(pod).await);
         note("failed to destroy network for sandbox", self.leave_network(pod).await);
@@ -52,8 +51,9 @@ impl Cri {
             "failed to unmount sandbox files",
             self.ctx().blocking(Lane::Disk, move |_| files.unmount()).await,
         );
-        if was_ready {
-            note("NRI failed to stop sandbox", self.nri.stop_pod(pod).await);
+        // No plugin keeps a pod from being stopped.
+        if let Err(error) = self.nri.stop_pod(pod).await {
+            tracing::error!(id = %pod.record.id, %error, "NRI failed to stop sandbox");
         }
         all_of(failures)
     }
