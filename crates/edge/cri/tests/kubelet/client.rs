@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use api::runtime::v1;
 use grpc::runtime::v1::runtime_service_client::RuntimeServiceClient;
-use testkit::daemon::Daemon;
+use testkit::daemon::{Daemon, Setup};
 use tonic::Status;
 use tonic::transport::Channel;
 
@@ -38,7 +38,12 @@ impl Kubelet {
 
     /// The same with further configuration.
     pub fn with(config: &str) -> Self {
-        let setup = Daemon::ours();
+        Self::with_setup(config, |setup| setup)
+    }
+
+    /// The same, with the daemon's setup changed by `change`.
+    pub fn with_setup(config: &str, change: impl FnOnce(Setup) -> Setup) -> Self {
+        let setup = change(Daemon::ours());
         let dir = setup.dir().display().to_string();
         let daemon = setup
             .config(&format!(

@@ -2,10 +2,13 @@
 #![allow(clippy::unwrap_used, reason = "a test's steps fail by panicking")]
 
 mod client;
+mod faults;
 mod life;
 mod logs;
 mod network;
+mod node;
 mod nri;
 mod nri_plugin;
+mod plugins;
 mod streams;
 mod survive;
