@@ -153,6 +153,7 @@ impl Puller for Pulling {
             apply: Apply { sync_fs: pull.unpack.sync_fs },
             discard_layers: pull.discard_layers,
             registry: self.registry(&pull)?,
+            verifier: self.engine.verifier.clone(),
             ..pull::Pull::new(pull.reference.clone())
         };
         let pulled = pull::run(ctx, &self.services(), wanted, None).await;

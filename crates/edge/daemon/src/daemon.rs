@@ -242,6 +242,9 @@ pub(crate) fn open(settings: &Settings, program: PathBuf) -> Result<Engine> {
         tasks,
         exchange,
         streams: Streams::default(),
+        verifier: loading
+            .loads("io.containerd.image-verifier.v1.bindir")
+            .then(|| Arc::new(settings.verifiers.clone()) as Arc<dyn image::Verifier>),
         plugins,
         uuid: uuid(&settings.root)?,
         transfer: Transfer {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use image::Verifier;
 use model::diff::Differ;
 use model::event::Exchange;
 use store::Store;
@@ -28,6 +29,8 @@ pub struct Engine {
     pub uuid: String,
     /// How images are transferred.
     pub transfer: Transfer,
+    /// Who judges images before they are pulled; nobody when that is disabled.
+    pub verifier: Option<Arc<dyn Verifier>>,
 }
 
 /// How images are transferred.

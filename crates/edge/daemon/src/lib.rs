@@ -26,6 +26,7 @@ mod request;
 mod server;
 mod service;
 mod stream;
+mod verifier;
 
 /// The version that the daemon reports.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

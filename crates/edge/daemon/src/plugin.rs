@@ -30,7 +30,7 @@ const ABSENT: &str = "not part of this build: skip plugin";
 /// Type (after `io.containerd.`), id, whether it depends on the platform, and how it fares; in containerd's load order.
 const TABLE: &[(&str, &str, bool, State)] = &[
     ("content.v1", "content", false, Loaded),
-    ("image-verifier.v1", "bindir", false, Skipped(ABSENT)),
+    ("image-verifier.v1", "bindir", false, Loaded),
     ("internal.v1", "opt", false, Skipped(ABSENT)),
     ("internal.v1", "tracing", false, Skipped("no OpenTelemetry endpoint: skip plugin")),
     ("warning.v1", "deprecations", false, Loaded),

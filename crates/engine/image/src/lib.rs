@@ -21,4 +21,4 @@ mod transfer;
 mod unpack;
 mod walk;
 
-pub use services::{Services, Unpack};
+pub use services::{Services, Unpack, Verifier};

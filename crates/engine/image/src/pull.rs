@@ -19,7 +19,7 @@ use crate::progress::{Sink, Tracker};
 use crate::registry::{self, Registry};
 use crate::transfer::{self, Scope};
 use crate::walk::{Walk, Wanted};
-use crate::{Services, Unpack};
+use crate::{Services, Unpack, Verifier};
 
 /// A pull to be done.
 #[derive(Clone)]
@@ -42,6 +42,8 @@ pub struct Pull {
     pub discard_layers: bool,
     /// How to reach the registry.
     pub registry: registry::Config,
+    /// Who judges what was resolved before it is fetched; nobody when there is none.
+    pub verifier: Option<Arc<dyn Verifier>>,
 }
 
 impl Pull {
@@ -57,6 +59,7 @@ impl Pull {
             apply: Apply::default(),
             discard_layers: false,
             registry: registry::Config::default(),
+            verifier: None,
         }
     }
 }
@@ -107,6 +110,9 @@ async fn steps(scope: Arc<Scope>, pull: &Pull, tracker: &Arc<Tracker>) -> Result
     let target = resolved.descriptor;
     if target.media_type == media::DOCKER_MANIFEST_V1 {
         return Err(Error::invalid("schema 1 image manifests are no longer supported"));
+    }
+    if let Some(verifier) = &pull.verifier {
+        verifier.verify(&scope.ctx, &reference.to_string(), &target).await?;
     }
     tracker.say(format!("Pulling from OCI Registry ({reference})"));
     tracker.say_of("fetching image content", &reference.to_string(), &target);

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use model::content::Content;
 use model::diff::Differ;
 use model::image::Images;
 use model::lease::Leases;
 use model::snapshot::Snapshotter;
-use spec::Platform;
+use model::{Ctx, Result};
+use spec::{Descriptor, Platform};
 
 /// The stores of a transfer; clones share them.
 #[derive(Clone)]
@@ -20,6 +22,16 @@ pub struct Services {
     pub leases: Arc<dyn Leases>,
     /// What applies layers.
     pub differ: Arc<dyn Differ>,
+}
+
+/// Says whether an image may be pulled.
+#[async_trait]
+pub trait Verifier: Send + Sync {
+    /// Passes judgement on what `name` was resolved to, before anything of it is fetched.
+    ///
+    /// # Errors
+    /// The image may not be pulled, or could not be judged.
+    async fn verify(&self, ctx: &Ctx, name: &str, target: &Descriptor) -> Result<()>;
 }
 
 /// Where the layers of an image for one platform are unpacked.

@@ -200,9 +200,9 @@ pub const KEYS: &[Key] = keys! {
         "tls_cert_file": Text = "''", "tls_key_file": Text = "''",
     }
     "plugins/io.containerd.image-verifier.v1.bindir" {
-        "bin_dir": Text = "'/opt/containerd/image-verifier/bin'" idle,
-        "max_verifiers": Integer = "10" idle,
-        "per_verifier_timeout": Duration = "'10s'" idle,
+        "bin_dir": Text = "'/opt/containerd/image-verifier/bin'",
+        "max_verifiers": Integer = "10",
+        "per_verifier_timeout": Duration = "'10s'",
     }
     "plugins/io.containerd.internal.v1.opt" { "path": Text = "'/opt/containerd'" idle }
     "plugins/io.containerd.metadata.v1.bolt" {

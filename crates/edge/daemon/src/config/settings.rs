@@ -7,6 +7,7 @@ use super::read::ConfigError;
 use super::value::{Value, Values};
 use crate::logging::Format;
 use crate::plugin::Proxied;
+use crate::verifier::Directory;
 
 /// What the daemon takes from its configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,6 +56,8 @@ pub struct Settings {
     pub downloads: usize,
     /// How many layers of an image are pushed at once.
     pub uploads: usize,
+    /// Programs that judge images before they are pulled.
+    pub verifiers: Directory,
     /// The cgroup that the daemon joins; empty for the one it is in.
     pub cgroup: String,
     /// Directory of temporary files, of the daemon's programs too.
@@ -161,6 +164,7 @@ impl Settings {
         let bolt = Table(values, "plugins/io.containerd.metadata.v1.bolt");
         let shim = Table(values, "plugins/io.containerd.shim.v1.manager");
         let transfer = Table(values, "plugins/io.containerd.transfer.v1.local");
+        let verifiers = Table(values, "plugins/io.containerd.image-verifier.v1.bindir");
         let address = PathBuf::from(grpc.text("address").trim_start_matches("unix://"));
         let owner = (grpc.count("uid")?, grpc.count("gid")?);
         let own = (ttrpc.count("uid")?, ttrpc.count("gid")?);
@@ -187,6 +191,11 @@ impl Settings {
             hosts_dir: transfer.text("config_path"),
             downloads: transfer.count("max_concurrent_downloads")?,
             uploads: transfer.count("max_concurrent_uploaded_layers")?,
+            verifiers: Directory {
+                path: verifiers.text("bin_dir").into(),
+                most: verifiers.integer("max_verifiers"),
+                timeout: verifiers.duration_or("per_verifier_timeout", Duration::from_secs(10)),
+            },
             cgroup: Table(values, "cgroup").text("path"),
             temporary: top.path("temp"),
             metrics: Table(values, "plugins/io.containerd.server.v1.metrics").text("address"),

@@ -119,6 +119,7 @@ impl Transfer {
             manifest_limit: usize::try_from(to.manifest_limit).unwrap_or(usize::MAX),
             unpack,
             registry,
+            verifier: self.0.verifier.clone(),
             ..pull::Pull::new(reference)
         };
         pull::run(ctx, &self.services(), pull, progress.sink()).await.map(drop)
