@@ -118,7 +118,8 @@ fn a_disabled_plugin_serves_nobody_and_a_required_one_must_load() {
     let daemon = Daemon::ours()
         .top("disabled_plugins = ['io.containerd.lease.v1.manager', 'io.containerd.cri.v1.images']")
         .start();
-    assert!(daemon.ctr("leases ls").fails().contains("nimplemented"));
+    let said = daemon.ctr("leases ls").fails();
+    assert!(said.contains("nimplemented") || said.contains("not implemented"), "{said}");
     daemon.ctr("images ls").ok();
     let table = daemon.ctr("plugins ls").ok();
     let state = |id: &str| {
@@ -135,4 +136,48 @@ fn a_disabled_plugin_serves_nobody_and_a_required_one_must_load() {
     ));
     let said = setup.refused();
     assert!(said.contains("required plugin io.containerd.grpc.v1.leases"), "{said}");
+}
+
+#[test]
+fn a_verifier_that_objects_blocks_the_pull_before_anything_is_fetched() {
+    needs!(root, overlayfs, program "docker-registry", program "busybox", built "containerd", built "ctr");
+    let registry = testkit::registry::Registry::start();
+    let reference = registry.push("library/judged", "v1", &testkit::image::busybox());
+    let setup = Daemon::ours();
+    let dir = setup.dir().join("verifiers");
+    std::fs::create_dir(&dir).unwrap();
+    let judge = dir.join("judge");
+    std::fs::write(&judge, "#!/bin/sh\necho \"$2 is not signed\"\nexit 1\n").unwrap();
+    std::fs::set_permissions(&judge, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let table = "[plugins.'io.containerd.image-verifier.v1.bindir']";
+    let daemon = setup.config(&format!("{table}\n  bin_dir = '{}'", dir.display())).start();
+    let said = daemon.ctr("image pull --plain-http").args([&reference]).fails();
+    assert!(said.contains("verifier judge rejected image (exit code 1)"), "{said}");
+    assert!(said.contains(&format!("{reference} is not signed")), "{said}");
+    assert_eq!(daemon.ctr("content ls -q").ok(), "");
+    std::fs::remove_file(&judge).unwrap();
+    daemon.ctr("image pull --plain-http").args([&reference]).ok();
+}
+
+#[test]
+fn prometheus_is_told_of_containers() {
+    needs!(root, overlayfs, program "docker-registry", program "busybox", built "containerd", built "ctr");
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let address = format!("127.0.0.1:{port}");
+    let daemon = Daemon::ours().config(&format!("[metrics]\n  address = '{address}'")).start();
+    daemon.import("docker.io/library/busybox:e2e", &testkit::image::busybox());
+    daemon.ctr("run -d docker.io/library/busybox:e2e told sleep 600").ok();
+    let scrape = || {
+        use std::io::{Read as _, Write as _};
+        let mut socket = std::net::TcpStream::connect(&address).unwrap();
+        write!(socket, "GET /v1/metrics HTTP/1.0\r\n\r\n").unwrap();
+        let mut text = String::new();
+        socket.read_to_string(&mut text).unwrap();
+        text
+    };
+    let labels = format!("{{container_id=\"told\",namespace=\"{}\"}}", daemon.namespace());
+    let text = scrape();
+    assert!(text.contains(&format!("\ncontainer_pids_current{labels} 1\n")), "{text}");
+    daemon.ctr("task rm -f told").ok();
+    assert!(!scrape().contains(&labels));
 }
