@@ -301,6 +301,24 @@ pub const FOREIGN: &[&str] = &[
     "plugins/io.containerd.tracing.processor.v1.otlp",
 ];
 
+/// Those of them that nothing here reads.
+const IDLE: &[&str] = &[
+    "stream_processors",
+    "plugins/io.containerd.internal.v1.tracing",
+    "plugins/io.containerd.snapshotter.v1.blockfile",
+    "plugins/io.containerd.snapshotter.v1.btrfs",
+    "plugins/io.containerd.snapshotter.v1.devmapper",
+    "plugins/io.containerd.snapshotter.v1.erofs",
+    "plugins/io.containerd.snapshotter.v1.zfs",
+    "plugins/io.containerd.tracing.processor.v1.otlp",
+];
+
+/// Whether `table`, which is taken as it is, has an effect in containerd and none here.
+pub fn is_idle(table: &str) -> bool {
+    IDLE.iter()
+        .any(|idle| table.strip_prefix(idle).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+}
+
 /// The key `name` of `table`; the tables of runtime handlers share theirs.
 pub fn find(table: &str, name: &str) -> Option<&'static Key> {
     let below = table.strip_prefix(HANDLERS).filter(|handler| !handler.contains('/'));

@@ -95,6 +95,7 @@ impl Loader {
         let entries = read::entries(path, text)?;
         let version = version(path, &entries, most)?;
         let mut values = Values::default();
+        let mut idle = BTreeSet::new();
         for entry in entries {
             let entry = migrate::entry(entry, version);
             let table = entry.table.join("/");
@@ -119,7 +120,16 @@ impl Loader {
                         found: entry.value.kind(),
                     });
                 }
-                None if keys::is_foreign(&table) => values.set(&table, &entry.key, entry.value),
+                None if keys::is_foreign(&table) => {
+                    let place = format!("{}:{}", path.display(), entry.line);
+                    let warning = format!("{place}: {} has no effect", entry.table.join("."));
+                    // Go's default file has these tables too, with nothing in them.
+                    let says = keys::is_idle(&table) && !entry.value.is_zero();
+                    if says && idle.insert(table.clone()) {
+                        self.warnings.push(warning);
+                    }
+                    values.set(&table, &entry.key, entry.value);
+                }
                 None => {
                     let place = format!("{}:{}", path.display(), entry.line);
                     self.warnings.push(format!("{place}: unknown key {name} is ignored"));
@@ -271,6 +281,16 @@ mod tests {
         assert!(error.ends_with(expected), "{error}");
         let error = loaded("version = 2\n[debug\n").unwrap_err().to_string();
         assert!(error.contains("config.toml:3: "), "{error}");
+    }
+
+    #[test]
+    fn what_has_no_effect_says_so_once() {
+        let text = "version = 3\n[stream_processors.ocicrypt]\n  path = 'x'\n  returns = 'y'\n\
+                    [debug]\n  log_trace_id = true\n[timeouts]\n  'io.containerd.timeout.bolt.open' = '0s'\n";
+        let warnings = loaded(text).unwrap().warnings;
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
+        assert!(warnings[0].ends_with(": debug.log_trace_id has no effect"), "{warnings:?}");
+        assert!(warnings[1].ends_with(": stream_processors.ocicrypt has no effect"), "{warnings:?}");
     }
 
     #[test]
