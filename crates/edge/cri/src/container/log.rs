@@ -26,7 +26,10 @@ impl Cri {
             )));
         }
         let task = self.running_task(&container)?;
-        if container.record.log_path.is_some() && task.writes_logs() {
+        if container.record.log_path.is_none() || self.reopen_copied(&container).await? {
+            return Ok(v1::ReopenContainerLogResponse {});
+        }
+        if task.writes_logs() {
             task.reopen_log().await?;
         }
         Ok(v1::ReopenContainerLogResponse {})

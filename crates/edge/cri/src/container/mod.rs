@@ -12,6 +12,7 @@
 
 mod capture;
 mod checkpoint;
+pub(crate) mod copy_log;
 mod create;
 mod exec_sync;
 mod exit;

@@ -105,6 +105,7 @@ impl Cri {
                     }
                 })
                 .await;
+                self.go_on_copying(container, &*task).await;
                 self.watch(container, task);
             }
             // The daemon died between making and starting it: it never ran, and can be started still.

@@ -12,6 +12,7 @@ use super::process::state_name;
 use super::save::Durable;
 use super::{failed, io_failed, log_path, record};
 use crate::state::{Container, Phase, Pod};
+use crate::stream::fifo::Fifos;
 use crate::{Cri, fault, now_nanos};
 
 /// The exit code of a container that could not be started.
@@ -86,7 +87,7 @@ impl Cri {
     ) -> Result<(Arc<dyn Task>, u32)> {
         let id = &container.record.id;
         let sandbox = self.engine.tasks.get(&self.namespace, &pod.record.id)?;
-        let stdio = self.stdio(container, sandbox.writes_logs()).await?;
+        let (stdio, copied) = self.stdio(container, sandbox.writes_logs()).await?;
         fault::after("start streams")?;
         let key = id.clone();
         let driver = self.engine.snapshotter(&container.record.snapshotter)?;
@@ -119,7 +120,12 @@ impl Cri {
             fault::after("start started").map(|()| pid)
         };
         match started.await {
-            Ok(pid) => Ok((task, pid)),
+            Ok(pid) => {
+                if let Some(fifos) = copied {
+                    self.copy_log(container, fifos);
+                }
+                Ok((task, pid))
+            }
             Err(error) => {
                 if let Err(left) = crate::pod::end_task(&*task).await {
                     tracing::warn!(%id, %left, "a task that did not start stays behind");
@@ -129,19 +135,20 @@ impl Cri {
         }
     }
 
-    /// Where the container's output goes and its input comes from.
-    async fn stdio(&self, container: &Container, writes_logs: bool) -> Result<Stdio> {
+    /// Where the container's output goes and its input comes from; what the daemon copies, when its shim writes no log.
+    async fn stdio(&self, container: &Container, writes_logs: bool) -> Result<(Stdio, Option<Fifos>)> {
         let config = &container.record.config;
+        let io = self.container_state(&container.record.id).join("io");
         if !writes_logs {
-            return Err(Error::unimplemented("logs of a shim that does not write them itself"));
+            let fifos = self.make_copied(container, io.clone()).await?;
+            let stdin = self.stdin(config, &io).await?;
+            return Ok((Stdio { stdin, ..fifos.stdio.clone() }, Some(fifos)));
         }
         let uri = log_path::uri(
             container.record.log_path.as_deref(),
             self.config.runtime.max_container_log_line_size,
         );
-        let io = self.container_state(&container.record.id).join("io");
-        let stdin =
-            if config.stdin { self.make_stdin(&io).await?.display().to_string() } else { String::new() };
+        let stdin = self.stdin(config, &io).await?;
         let stderr = if config.tty { String::new() } else { uri.clone() };
         if let Some(dir) = container.record.log_path.as_deref().and_then(Path::parent).map(Path::to_owned) {
             self.ctx()
@@ -151,7 +158,15 @@ impl Cri {
                 })
                 .await?;
         }
-        Ok(Stdio { stdin, stdout: uri, stderr, terminal: config.tty })
+        Ok((Stdio { stdin, stdout: uri, stderr, terminal: config.tty }, None))
+    }
+
+    /// The path of the container's input; empty when it has none.
+    async fn stdin(&self, config: &v1::ContainerConfig, io: &Path) -> Result<String> {
+        match config.stdin {
+            true => Ok(self.make_stdin(io).await?.display().to_string()),
+            false => Ok(String::new()),
+        }
     }
 
     /// The FIFO of the container's input.
@@ -160,6 +175,8 @@ impl Cri {
         let made = path.clone();
         self.ctx()
             .blocking(Lane::Disk, move |_| {
+                // A daemon that died before it started the container may have made one.
+                super::remove::remove_dir(&path)?;
                 std::fs::create_dir_all(&dir)
                     .map_err(|error| io_failed(format_args!("cannot make {}", dir.display()), &error))?;
                 sys::fd::make_fifo(&path, 0o600)

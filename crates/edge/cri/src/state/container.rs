@@ -112,6 +112,8 @@ pub struct Container {
     pub watched: AtomicBool,
     /// What its init runs as, once somebody asked.
     pub process: OnceLock<Arc<Process>>,
+    /// Its log, where the daemon writes it.
+    pub log: OnceLock<crate::container::copy_log::Log>,
 }
 
 impl Container {
@@ -125,6 +127,7 @@ impl Container {
             signaled: AtomicBool::new(false),
             watched: AtomicBool::new(false),
             process: OnceLock::new(),
+            log: OnceLock::new(),
         }
     }
 

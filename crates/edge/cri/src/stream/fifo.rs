@@ -72,7 +72,11 @@ impl Fifos {
         opened
     }
 
-    fn open(stdio: &Stdio) -> Result<Self> {
+    /// Opens FIFOs that are there.
+    ///
+    /// # Errors
+    /// What open(2) says.
+    pub fn open(stdio: &Stdio) -> Result<Self> {
         let failed = |path: &str, error| Error::internal(format!("cannot open {path}: {error}"));
         let reader = |path: &str| match path {
             "" => Ok(None),

@@ -15,7 +15,7 @@ mod attach;
 mod channel;
 mod copy;
 mod exec;
-mod fifo;
+pub(crate) mod fifo;
 mod port_forward;
 mod resize;
 mod server;

@@ -150,6 +150,29 @@ fn a_daemon_that_dies_at_any_step_of_a_pod_leaves_nothing_to_the_next() {
 }
 
 #[test]
+fn a_container_whose_daemon_died_before_it_ran_is_started_by_the_next() {
+    needs!(root, overlayfs, built "containerd", built "berth-cni");
+    let mut node = Node::new("");
+    let config = node.networked("again");
+    let pod = node.run_pod(&config).unwrap();
+    for step in ["start streams", "start created"] {
+        let mut ours = node.container("one", "read line; exit 6");
+        (ours.linux, ours.stdin) = (None, true);
+        let id = node.create(&pod, &config, ours).unwrap();
+        node.fault("die", step);
+        start(&node, &id).unwrap_err();
+        node.no_fault();
+        node.daemon.restart();
+        assert_eq!(node.status(&id).state(), v1::ContainerState::ContainerCreated, "{step}");
+        start(&node, &id).unwrap_or_else(|error| panic!("{step}: {error}"));
+        assert_eq!(node.status(&id).state(), v1::ContainerState::ContainerRunning, "{step}");
+        remove_containers(&node);
+    }
+    node.remove_pod(&pod);
+    node.check_clean();
+}
+
+#[test]
 fn a_daemon_that_dies_at_any_step_of_a_container_leaves_nothing_to_the_next() {
     needs!(root, overlayfs, built "containerd", built "berth-cni");
     let mut node = Node::new("");

@@ -24,7 +24,7 @@ mod open;
 mod uri;
 
 pub use copy::{Copy, Progress, Waiting};
-pub use log::{LogFile, MAX_PATH, Stream};
+pub use log::{Lines, LogFile, MAX_PATH, Stream};
 pub use logged::{Logged, Reading};
 pub use logger::{Logger, reserve_descriptors};
 pub use open::{Flow, OpenError, Opened, Owner, open, open_terminal};
