@@ -13,6 +13,7 @@ mod go_clients;
 mod harness;
 mod hostile_layers;
 mod leaks;
+mod lost;
 mod proxies;
 mod pull;
 mod run;
