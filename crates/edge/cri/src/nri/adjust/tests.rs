@@ -1,3 +1,5 @@
+//! Each sort of adjustment arrives in a spec, or is refused by name.
+
 use super::*;
 use ::spec::Kind;
 use ::spec::runtime::{IoPriorityClass, NamespaceKind, SeccompAction, default_unix_spec};

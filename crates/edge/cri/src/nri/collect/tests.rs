@@ -1,3 +1,5 @@
+//! Several plugins and one container.
+
 use super::*;
 
 fn container() -> pb::Container {
