@@ -99,6 +99,11 @@ impl HasKind for LaunchError {
     }
 }
 
+/// Whether a shim's program complains that it knows no options of the type that is the container's id.
+fn takes_id_for_type(output: &str, bundle: &Bundle) -> bool {
+    output.contains(&format!("type with url {}:", bundle.id.as_str()))
+}
+
 /// Runs shims' programs for one daemon.
 #[derive(Clone, Debug)]
 pub struct Launcher {
@@ -165,6 +170,7 @@ impl Launcher {
         options: Option<Any>,
     ) -> Result<Endpoint, LaunchError> {
         let config = &self.config;
+        let old_input = options.as_ref().map(Message::encode_to_vec).unwrap_or_default();
         let params = BootstrapParams {
             instance_id: bundle.id.as_str().into(),
             namespace: bundle.namespace.as_str().into(),
@@ -176,17 +182,24 @@ impl Launcher {
             extensions: options.map(|value| Extension { value: Some(value) }).into_iter().collect(),
             socket_dir: Some(config.socket_dir.to_string_lossy().into_owned()),
         };
-        let run = Run {
+        let run = |input| Run {
             program,
             action: "start",
             namespace: bundle.namespace.as_str(),
             id: bundle.id.as_str(),
             dir: Some(&bundle.path),
             args: config.debug.then(|| "-debug".into()).into_iter().collect(),
-            input: params.encode_to_vec(),
+            input,
             limit: deadline::START_SHIM,
         };
-        let output = self.run(run).await?;
+        let output = match self.run(run(params.encode_to_vec())).await {
+            // Older shims read the options alone there, and so took the id for the options' type. They have done
+            // nothing yet.
+            Err(LaunchError::Failed { output, .. }) if takes_id_for_type(&output, bundle) => {
+                self.run(run(old_input)).await?
+            }
+            outcome => outcome?,
+        };
         Endpoint::parse(&output).map_err(|source| LaunchError::Endpoint { program: program.into(), source })
     }
 
