@@ -3,6 +3,7 @@
 
 mod client;
 mod faults;
+mod foreign;
 mod life;
 mod logs;
 mod network;
