@@ -88,3 +88,22 @@ fn a_frozen_shim_delays_neither_the_start_nor_the_others() {
     kubelet.remove_pod(&other_pod);
     kubelet.check_clean();
 }
+
+#[test]
+fn a_container_that_the_kernel_kills_for_want_of_memory_says_so() {
+    needs!(root, overlayfs, built "containerd");
+    let kubelet = Kubelet::new();
+    let config = kubelet.pod("oom");
+    let pod = kubelet.run_pod(&config).unwrap();
+    let mut greedy = kubelet.container("one", "exec tail /dev/zero");
+    let limit = v1::LinuxContainerResources {
+        memory_limit_in_bytes: 16 << 20,
+        ..v1::LinuxContainerResources::default()
+    };
+    greedy.linux.get_or_insert_default().resources = Some(limit);
+    let id = kubelet.start(&pod, &config, greedy);
+    let status = kubelet.ended(&id);
+    assert_eq!((status.exit_code, status.reason.as_str()), (137, "OOMKilled"));
+    kubelet.remove_pod(&pod);
+    kubelet.check_clean();
+}
