@@ -4,6 +4,7 @@
 mod client;
 mod faults;
 mod foreign;
+mod hostile;
 mod life;
 mod logs;
 mod network;
