@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test's steps fail by panicking")]
 
 mod client;
+mod events;
 mod faults;
 mod foreign;
 mod hostile;
