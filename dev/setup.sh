@@ -8,7 +8,7 @@ set -eu
 
 # registry and image tools of the tests; the Go daemon, its ctr and the runtimes that berth must get along with; the
 # standard CNI plugins and what shows networks from outside
-packages="busybox-static docker-registry containerd runc crun debootstrap zstd xz-utils ca-certificates kmod mount procps e2fsprogs bsdutils containernetworking-plugins nftables iptables"
+packages="busybox-static docker-registry containerd runc crun debootstrap zstd xz-utils ca-certificates kmod mount procps e2fsprogs bsdutils attr skopeo umoci containernetworking-plugins nftables iptables"
 
 missing=
 for package in $packages; do
