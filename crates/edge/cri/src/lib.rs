@@ -3,7 +3,7 @@
 //! ```text
 //! service/{runtime,image} ─► pod/* container/* image/* stats/* ─► engine (traits of model), net (CNI), nri
 //!                     │              │
-//!                     │              └─► spec/* (pure: what the kubelet asked ─► an OCI runtime spec)
+//!                     │              └─► spec/* cdi/* (pure: what the kubelet asked ─► an OCI runtime spec)
 //!                     └─► stream/*: exec, attach and port-forward over SPDY and WebSocket
 //! state/*: what is known of pods and containers; recover/*: how it is known again after a restart
 //! ```
@@ -13,6 +13,7 @@
 //! Invariant: a verb that was begun ends whole, whether or not its caller stays; every verb can be repeated.
 //! Invariant: what the kubelet says about names, ids and paths is checked here, before it names anything on the host.
 
+mod cdi;
 pub mod config;
 mod container;
 mod engine;

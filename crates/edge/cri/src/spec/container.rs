@@ -15,6 +15,7 @@ use super::{
     Host, Labels, PodFiles, annotation, cgroup, device, failed, merge_resources, mount, process, read_file,
     resources, security,
 };
+use crate::cdi;
 use crate::config::{Handler, Runtime};
 use crate::engine::NAMESPACE;
 
@@ -72,6 +73,8 @@ pub struct Facts {
     pub devices: Vec<device::Found>,
     /// The host's devices, for the privileged.
     pub host_devices: Vec<LinuxDevice>,
+    /// What CDI devices ask for.
+    pub edits: cdi::Edits,
 }
 
 /// A spec, and what else its container needs.
@@ -107,7 +110,24 @@ pub fn facts(input: &ContainerInput<'_>) -> Result<Facts> {
         sources: mount::sources(input.config.mounts.iter().chain(input.volumes))?,
         devices: device::find(&input.config.devices)?,
         host_devices: if all_devices { device::of_host()? } else { Vec::new() },
+        edits: edits(input)?,
     })
+}
+
+/// What the CDI devices of the request ask for.
+fn edits(input: &ContainerInput<'_>) -> Result<cdi::Edits> {
+    let (config, runtime) = (input.config, input.runtime);
+    if !runtime.enable_cdi {
+        if config.cdi_devices.is_empty() {
+            return Ok(cdi::Edits::default());
+        }
+        let names: Vec<_> = config.cdi_devices.iter().map(|device| device.name.as_str()).collect();
+        return Err(Error::failed_precondition(format_args!(
+            "CDI devices ({}) requested but CDI support is explicitly disabled",
+            names.join(", ")
+        )));
+    }
+    cdi::find(&runtime.cdi_spec_dirs, &cdi::requested(config)?)
 }
 
 fn base(handler: &Handler) -> Result<Option<Spec>> {
@@ -126,10 +146,7 @@ fn security_of(config: &v1::ContainerConfig) -> v1::LinuxContainerSecurityContex
 
 /// Refuses what is not built, rather than running a container without it.
 #[expect(deprecated, reason = "kubelets before 1.30 fill the older field")]
-fn refuse(config: &v1::ContainerConfig, security: &v1::LinuxContainerSecurityContext) -> Result<()> {
-    if !config.cdi_devices.is_empty() || config.annotations.keys().any(|key| key.starts_with("cdi.k8s.io/")) {
-        return Err(Error::unimplemented("CDI devices"));
-    }
+fn refuse(security: &v1::LinuxContainerSecurityContext) -> Result<()> {
     let options = security.namespace_options.as_ref().and_then(|options| options.userns_options.as_ref());
     if options.is_some_and(|options| options.mode != v1::NamespaceMode::Node as i32) {
         return Err(Error::unimplemented("user namespaces of pods"));
@@ -145,7 +162,7 @@ pub fn build(input: &ContainerInput<'_>, facts: &Facts) -> Result<Built> {
     let config = input.config;
     let linux = config.linux.clone().unwrap_or_default();
     let security = security_of(config);
-    refuse(config, &security)?;
+    refuse(&security)?;
     let mut spec = begin(input, facts);
     spec.root = Some(Root { path: "rootfs".into(), readonly: security.readonly_rootfs });
     let hostname = [&input.pod_config.hostname, &facts.hostname].into_iter().find(|name| !name.is_empty());
@@ -174,12 +191,13 @@ pub fn build(input: &ContainerInput<'_>, facts: &Facts) -> Result<Built> {
     namespaces(&mut spec, &security, input);
     mount::apply(&mut spec, input, &facts.sources)?;
     device::apply(&mut spec, &facts.devices, device_owner(&security, input.runtime));
+    cdi::apply(&mut spec, &facts.edits);
     if let Some(wanted) = &security.capabilities {
         security::capabilities(&mut spec, wanted, input.host)?;
     }
     if security.privileged {
         security::privilege(&mut spec, input.pod_config, input.handler, input.host)?;
-        spec.linux_mut().devices.extend(facts.host_devices.iter().cloned());
+        device::add_of_host(&mut spec, &facts.host_devices);
     } else if facts.base.is_none() || facts.filter != security::Filter::Unconfined {
         facts.filter.apply(&mut spec);
     }

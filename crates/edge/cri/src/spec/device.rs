@@ -74,6 +74,13 @@ pub fn apply(spec: &mut Spec, found: &[Found], owner: (Option<u32>, Option<u32>)
     }
 }
 
+/// Puts the host's devices into a spec, but for those whose place is taken.
+pub fn add_of_host(spec: &mut Spec, devices: &[LinuxDevice]) {
+    let list = &mut spec.linux_mut().devices;
+    let taken: std::collections::BTreeSet<_> = list.iter().map(|device| device.path.clone()).collect();
+    list.extend(devices.iter().filter(|device| !taken.contains(&device.path)).cloned());
+}
+
 fn walk(path: &Path, inside: &Path, depth: usize, found: &mut Vec<LinuxDevice>) -> Result<()> {
     let metadata = path.symlink_metadata().map_err(|error| missing(path, &error))?;
     if !metadata.is_dir() {

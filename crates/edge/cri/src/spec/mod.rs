@@ -56,7 +56,7 @@ pub struct Labels {
 }
 
 /// All of a regular file of the host's that the configuration or the kubelet names.
-fn read_file(path: &Path, limit: usize) -> sys::Result<Vec<u8>> {
+pub(crate) fn read_file(path: &Path, limit: usize) -> sys::Result<Vec<u8>> {
     // Not blocking: a pipe of that name would never answer.
     let file = sys::fd::open(path, NONBLOCK)?;
     let stat = sys::path::at::stat_fd(file.as_fd())?;

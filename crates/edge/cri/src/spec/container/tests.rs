@@ -164,10 +164,6 @@ fn what_a_mount_may_be() {
 
 #[test]
 fn what_is_not_built_is_refused() {
-    let mut cdi = Case::default();
-    cdi.config.cdi_devices = vec![v1::CdiDevice { name: "vendor.com/gpu=0".into() }];
-    let mut annotated = Case::default();
-    annotated.config.annotations.insert("cdi.k8s.io/x".into(), "vendor.com/gpu=0".into());
     let mut userns = Case::default();
     let pod = v1::UserNamespace { mode: v1::NamespaceMode::Pod as i32, ..v1::UserNamespace::default() };
     userns.security.namespace_options =
@@ -176,7 +172,7 @@ fn what_is_not_built_is_refused() {
     apparmor.security.apparmor = Some(v1::SecurityProfile { profile_type: 2, localhost_ref: "x".into() });
     let mut privileged = Case::default();
     privileged.security.privileged = true;
-    for case in [cdi, annotated, userns, apparmor, privileged] {
+    for case in [userns, apparmor, privileged] {
         assert!(case.build().is_err());
     }
 }
