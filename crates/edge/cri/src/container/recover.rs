@@ -84,8 +84,7 @@ impl Cri {
 
     /// Whether the engine still has, or is about to take up, a task of this id.
     fn has_bundle(&self, id: &str) -> bool {
-        let tasks = self.engine.state.join("io.containerd.runtime.v2.task");
-        tasks.join(self.namespace.as_str()).join(id).exists()
+        self.bundle(id).exists()
     }
 
     async fn take_up(

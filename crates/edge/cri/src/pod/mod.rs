@@ -7,6 +7,7 @@ mod network;
 pub mod record;
 mod remove;
 mod run;
+mod shim;
 mod status;
 mod stop;
 mod update;

@@ -35,6 +35,7 @@ impl Cri {
         self.stop_pod(pod)
             .await
             .map_err(|error| error.context(format_args!("failed to stop sandbox {id:?}")))?;
+        self.end_silent_shim(pod).await?;
         let mut failures = Vec::new();
         let mut note = |what: &str, outcome: Result<()>| {
             if let Err(error) = outcome {

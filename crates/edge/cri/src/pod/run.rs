@@ -330,7 +330,7 @@ impl Cri {
 const DEATH: Duration = Duration::from_secs(10);
 
 /// SIGKILL.
-const SIGKILL: u32 = 9;
+pub(super) const SIGKILL: u32 = 9;
 
 /// Kills and deletes a sandbox's task. May be repeated.
 ///

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use ::spec::{Error, Kind};
 use api::runtime::v1;
-use model::task::Exit;
+use model::task::{Exit, Task};
 use model::{Lane, Result};
 
 use super::run::{end_task, gone};
@@ -71,7 +71,7 @@ impl Cri {
             Ok(task) => {
                 let exit = match end_task(&*task).await {
                     Ok(exit) => exit,
-                    Err(error) => self.end_sandbox_by_hand(pod, task.pid(), error).await?,
+                    Err(error) => self.end_sandbox_by_hand(pod, &*task, error).await?,
                 };
                 self.pod_ended(pod, exit);
             }
@@ -84,8 +84,8 @@ impl Cri {
     }
 
     /// Kills a sandbox whose shim does not do it for `error`. The task goes when its shim answers again, or is killed.
-    async fn end_sandbox_by_hand(&self, pod: &Pod, pid: u32, error: Error) -> Result<Option<Exit>> {
-        let id = pod.record.id.clone();
+    async fn end_sandbox_by_hand(&self, pod: &Pod, task: &dyn Task, error: Error) -> Result<Option<Exit>> {
+        let (id, pid) = (pod.record.id.clone(), self.sandbox_pid(pod, task).await?);
         tracing::warn!(%id, pid, %error, "the shim does not end the sandbox; killing it by hand");
         match self.ctx().blocking(Lane::Wait, move |_| kill::all(pid, &id)).await {
             Ok(true) => Ok(Some(Exit { pid, status: KILLED, at: SystemTime::now() })),

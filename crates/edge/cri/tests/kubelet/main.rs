@@ -5,6 +5,7 @@ mod client;
 mod events;
 mod faults;
 mod foreign;
+mod frozen;
 mod hostile;
 mod life;
 mod logs;
