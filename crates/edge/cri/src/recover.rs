@@ -45,8 +45,8 @@ impl Cri {
             join_all(containers.map(|stored| self.recover_in_pod(stored, deadline))),
         )
         .await;
-        if let Err(error) = self.sweep_container_dirs().await {
-            tracing::warn!(%error, "directories of containers that are gone stay behind");
+        if let Err(error) = self.sweep_containers(&recorded).await {
+            tracing::warn!(%error, "parts of containers that are gone stay behind");
         }
         if let Err(error) = self.sweep_pod_dirs().await {
             tracing::warn!(%error, "directories of pods that are gone stay behind");
@@ -176,7 +176,7 @@ async fn ask_again(cri: std::sync::Weak<Cri>, pod: Arc<Pod>, task: Arc<dyn model
 }
 
 /// Whether an id is of the form that pods and containers get here.
-fn is_our_id(id: &str) -> bool {
+pub(crate) fn is_our_id(id: &str) -> bool {
     id.len() == 64 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 

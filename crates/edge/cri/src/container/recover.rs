@@ -128,26 +128,29 @@ impl Cri {
         self.remove_parts(&stored.id, &stored.snapshotter).await
     }
 
-    /// Removes directories that no container has: call it once everything is known.
+    /// Removes what is left of containers that have no record: a daemon died while it made or removed them. They are
+    /// found by their directories, which are the first to be made; their snapshots go before these, so that what resists
+    /// is found again by the next start. `recorded` are the ids of every record, also of one that cannot be read.
     ///
     /// # Errors
-    /// The directories cannot be listed, or one resists.
-    pub(crate) async fn sweep_container_dirs(self: &Arc<Self>) -> Result<()> {
-        let known: BTreeSet<String> =
-            self.containers.list().iter().map(|container| container.record.id.clone()).collect();
+    /// The directories cannot be listed, or something resists; everything was tried.
+    pub(crate) async fn sweep_containers(self: &Arc<Self>, recorded: &BTreeSet<String>) -> Result<()> {
         let parents = [self.root_dir().join("containers"), self.state_dir().join("containers")];
-        self.ctx()
-            .blocking(Lane::Disk, move |_| {
-                for parent in parents {
-                    for name in names(&parent)? {
-                        if !known.contains(&name) {
-                            super::remove::remove_dir(&parent.join(&name))?;
-                        }
-                    }
-                }
-                Ok(())
-            })
-            .await
+        let recorded = recorded.clone();
+        self.on_disk(&self.ctx(), move |engine, cx| {
+            let mut left = BTreeSet::new();
+            for parent in &parents {
+                left.extend(names(parent)?.into_iter().filter(|name| !recorded.contains(name)));
+            }
+            let swept = left.iter().map(|id| {
+                // Which driver it was is not known without its record; an id of ours is nobody else's key.
+                let mut drivers = engine.snapshotters.values().filter(|_| crate::recover::is_our_id(id));
+                drivers.try_for_each(|driver| super::remove::gone(driver.remove(cx, id)))?;
+                parents.iter().try_for_each(|parent| super::remove::remove_dir(&parent.join(id)))
+            });
+            swept.fold(Ok(()), Result::and)
+        })
+        .await
     }
 }
 

@@ -173,6 +173,31 @@ fn a_container_whose_daemon_died_before_it_ran_is_started_by_the_next() {
 }
 
 #[test]
+fn what_a_dead_daemon_left_of_a_container_without_a_record_goes_while_its_pod_lives() {
+    needs!(root, overlayfs, built "containerd", built "berth-cni");
+    let mut node = Node::new("");
+    let config = node.networked("dies");
+    let pod = node.run_pod(&config).unwrap();
+    let mut ours = node.container("one", "exec sleep 1000");
+    ours.linux = None;
+    // Once through, so that the image is unpacked; one that lives stays as it is.
+    let mut lives = ours.clone();
+    lives.metadata.get_or_insert_default().name = "lives".into();
+    let lives = node.start(&pod, &config, lives);
+    let before = node.left();
+    for step in &CONTAINER[..4] {
+        node.fault("die", step);
+        node.create(&pod, &config, ours.clone()).unwrap_err();
+        node.no_fault();
+        node.daemon.restart();
+        node.settles_at(&before, step);
+        assert_eq!(node.exec(&lives, "echo here", 30).unwrap().stdout, b"here\n");
+    }
+    node.remove_pod(&pod);
+    node.check_clean();
+}
+
+#[test]
 fn a_daemon_that_dies_at_any_step_of_a_container_leaves_nothing_to_the_next() {
     needs!(root, overlayfs, built "containerd", built "berth-cni");
     let mut node = Node::new("");
