@@ -13,6 +13,7 @@ mod network;
 mod node;
 mod nri;
 mod nri_plugin;
+mod orphans;
 mod plugins;
 mod streams;
 mod survive;

@@ -49,6 +49,11 @@ impl Left {
         self.snapshots.clone_from(&other.snapshots);
         self == *other
     }
+
+    /// Whether nothing is attached to the node's networks.
+    pub fn unattached(&self) -> bool {
+        self.links.is_empty() && self.addresses.is_empty() && self.cached.is_empty()
+    }
 }
 
 impl Node {
@@ -114,6 +119,23 @@ impl Node {
         let path = self.daemon.dir().join("bin").join(name);
         fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// A container `id` of somebody else's in the node's networks, as nerdctl makes them; answers its namespace, for the
+    /// caller to remove.
+    pub fn attach_stranger(&self, id: &str) -> PathBuf {
+        let netns = net::netns::create(&self.daemon.dir().join("strangers")).unwrap();
+        let settings = net::cni::Settings {
+            conf_dir: self.daemon.dir().join("net.d"),
+            bin_dirs: vec![self.daemon.dir().join("bin")],
+            ..net::cni::Settings::default()
+        };
+        let pod = net::cni::Pod { id: id.into(), netns: Some(netns.clone()), ..net::cni::Pod::default() };
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        let attach = || net::cni::Network::open(settings).setup(&pod, deadline).map(drop);
+        let host = net::netns::open(&self.host.0).unwrap();
+        net::netns::run(std::os::fd::AsFd::as_fd(&host), attach).unwrap().unwrap();
+        netns
     }
 
     /// The configuration of a pod with a network of its own.

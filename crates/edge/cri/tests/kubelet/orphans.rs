@@ -1,0 +1,89 @@
+//! What belongs to nobody any more goes at the daemon's start; what belongs to others stays.
+
+use std::fs;
+use std::time::Duration;
+
+use api::containerd::services::{containers, sandbox};
+use api::runtime::v1;
+use grpc::channel::Headers;
+use grpc::containerd::services as stub;
+use testkit::command::Run;
+use testkit::{needs, wait};
+
+use crate::client::{IMAGE, Kubelet, call};
+use crate::node::Node;
+
+/// Deletes the records of a pod, as though they were lost.
+fn lose_records(kubelet: &Kubelet, pod: &str) {
+    let headers = || Headers::new("k8s.io", None).unwrap();
+    kubelet.run(async {
+        let channel = grpc::channel::connect(&kubelet.daemon.socket()).await.unwrap();
+        let mut records = stub::containers::v1::containers_client::ContainersClient::with_interceptor(
+            channel.clone(),
+            headers(),
+        );
+        records.delete(containers::v1::DeleteContainerRequest { id: pod.into() }).await.unwrap();
+        let mut records = stub::sandbox::v1::store_client::StoreClient::with_interceptor(channel, headers());
+        let request = sandbox::v1::StoreDeleteRequest {
+            sandbox_id: pod.into(),
+            ..sandbox::v1::StoreDeleteRequest::default()
+        };
+        records.delete(request).await.unwrap();
+    });
+}
+
+#[test]
+fn what_no_record_names_goes_at_the_start_and_what_is_others_stays() {
+    needs!(root, overlayfs, program "mount", built "containerd", built "berth-cni");
+    let mut node = Node::new("");
+    let config = node.networked("kept");
+    let kept = node.run_pod(&config).unwrap();
+    let mut ours = node.container("one", "exec sleep 1000");
+    ours.linux = None;
+    let lives = node.start(&kept, &config, ours.clone());
+    // Others': a container of ctr's in the same namespace, one of nerdctl's in the same network.
+    node.daemon.ctr(&format!("-n k8s.io run -d {IMAGE} stranger sleep 1000")).ok();
+    let stranger = node.attach_stranger("stranger-that-lives");
+    let before = node.left();
+    // Ours: a whole pod whose records are lost, an attachment without its namespace, directories of nobody.
+    let lost_config = node.networked("lost");
+    let lost = node.run_pod(&lost_config).unwrap();
+    node.start(&lost, &lost_config, ours);
+    let stale = node.attach_stranger("stranger-that-is-gone");
+    assert_ne!(node.left(), before);
+    lose_records(&node, &lost);
+    node.daemon.kill();
+    net::netns::remove(&stale).unwrap();
+    let id = "0f".repeat(32);
+    let dirs = ["root", "state"].map(|part| node.daemon.dir().join(part).join("io.containerd.grpc.v1.cri"));
+    let shm = dirs[1].join("sandboxes").join(&id).join("shm");
+    for dir in
+        [&shm, &dirs[0].join("sandboxes").join(&id), &dirs[0].join("containers").join(&id).join("volumes/x")]
+    {
+        fs::create_dir_all(dir).unwrap();
+    }
+    Run::new("mount").args(["-t", "tmpfs", "shm"]).args([&shm]).ok();
+    node.daemon.restart();
+    node.settles_at(&before, "the next start");
+    let pods = call!(node, list_pod_sandbox, v1::ListPodSandboxRequest::default()).unwrap().items;
+    assert_eq!(pods.iter().map(|pod| &pod.id).collect::<Vec<_>>(), [&kept]);
+    assert_eq!(node.exec(&lives, "echo here", 30).unwrap().stdout, b"here\n");
+    let tasks = node.daemon.ctr("-n k8s.io task ls").ok();
+    let theirs =
+        tasks.lines().find(|line| line.starts_with("stranger ")).unwrap_or_else(|| panic!("{tasks}"));
+    assert!(theirs.contains("RUNNING"), "{theirs}");
+    assert!(net::netns::exists(&stranger), "a stranger's namespace");
+    // The name of the lost pod is free.
+    let again = node.run_pod(&lost_config).unwrap();
+    node.remove_pod(&again);
+    node.remove_pod(&kept);
+    node.daemon.ctr("-n k8s.io task rm -f stranger").ok();
+    node.daemon.ctr("-n k8s.io container rm stranger").ok();
+    net::netns::remove(&stranger).unwrap();
+    // Its attachment goes with its namespace.
+    node.daemon.restart();
+    wait::eventually(Duration::from_secs(20), "the stranger's attachment", || {
+        node.left().unattached().then_some(())
+    });
+    node.check_clean();
+}
