@@ -3,6 +3,7 @@
 
 mod client;
 mod events;
+mod exec;
 mod faults;
 mod foreign;
 mod frozen;
