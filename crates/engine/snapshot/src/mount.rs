@@ -28,15 +28,12 @@ pub enum MountError {
     Unmount { target: PathBuf, source: sys::Error },
     #[error("cannot make a temporary mount point in {dir}")]
     Temporary { dir: PathBuf, source: std::io::Error },
-    #[error("mapped ids ({0}) are not supported for this mount: not implemented")]
-    Mapped(String),
 }
 
 impl HasKind for MountError {
     fn kind(&self) -> Kind {
         match self {
             Self::None => Kind::InvalidArgument,
-            Self::Mapped(_) => Kind::Unimplemented,
             Self::Mount { source, .. } | Self::Target { source, .. } | Self::Unmount { source, .. } => {
                 match Kind::from_errno(source.errno()) {
                     // A mount point or a layer that is missing is no record that is missing.
@@ -64,7 +61,6 @@ pub fn all(mounts: &[Mount], target: &Path) -> Result<(), MountError> {
 }
 
 fn one(mount: &Mount, target: &Path) -> Result<(), MountError> {
-    refuse_mapped(mount)?;
     let failed = |source| MountError::Mount {
         kind: mount.kind.clone(),
         source_dir: mount.source.clone(),
@@ -88,14 +84,6 @@ fn one(mount: &Mount, target: &Path) -> Result<(), MountError> {
 
 fn place(mount: &Mount, target: &Path) -> PathBuf {
     target.join(sys::path::clean(Path::new(&mount.target)))
-}
-
-fn refuse_mapped(mount: &Mount) -> Result<(), MountError> {
-    let mapped = |option: &&String| option.starts_with("uidmap=") || option.starts_with("gidmap=");
-    match mount.options.iter().find(mapped) {
-        Some(option) => Err(MountError::Mapped(option.clone())),
-        None => Ok(()),
-    }
 }
 
 /// Takes away everything mounted at the trusted `target`. Nothing mounted there, or nothing there at all, is success.
@@ -169,7 +157,6 @@ pub fn temporary<T, E: From<MountError>>(
 /// whose error is the one to tell).
 fn detached(mounts: &[Mount]) -> Result<Option<OwnedFd>, MountError> {
     let [mount] = mounts else { return if mounts.is_empty() { Err(MountError::None) } else { Ok(None) } };
-    refuse_mapped(mount)?;
     if !mount.target.is_empty() {
         return Ok(None);
     }
@@ -229,11 +216,6 @@ pub fn in_user_namespace() -> bool {
     })
 }
 
-/// Whether mounts of [`all`] can map ids.
-pub(crate) fn can_map_ids() -> bool {
-    false
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -247,6 +229,37 @@ mod tests {
     fn a_read_only_overlay_has_its_upper_directory_on_top() {
         let mount = overlay(&["index=off", "workdir=/w", "upperdir=/u", "lowerdir=/a:/b"]);
         assert_eq!(read_only(&[mount]), [overlay(&["index=off", "lowerdir=/u:/a:/b"])]);
+    }
+
+    #[test]
+    fn mapped_owners_are_seen_shifted_and_stay_as_they_are_on_disk() {
+        testkit::needs!(root, overlayfs);
+        let dir = testkit::place::temp();
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        for name in ["a", "b", "up", "work"] {
+            std::fs::create_dir(path(name)).unwrap();
+        }
+        std::fs::write(path("b/file"), "x").unwrap();
+        std::os::unix::fs::chown(path("b/file"), Some(7), Some(8)).unwrap();
+        let maps = ["uidmap=0:100000:65536", "gidmap=0:200000:65536"];
+        let layers = [format!("lowerdir={}:{}", path("a"), path("b")), format!("upperdir={}", path("up"))];
+        let work = format!("workdir={}", path("work"));
+        let all = overlay(&[maps[0], maps[1], &layers[0], &layers[1], &work]);
+        let options = [maps[0], maps[1], "ro"].map(str::to_owned).to_vec();
+        let bind = Mount { kind: "bind".into(), source: path("b"), options, ..Mount::default() };
+        for mount in [all, bind] {
+            let owner = temporary(&dir.path().join("places"), &[mount], |root| {
+                let stat = sys::path::at::stat(root, OsStr::new("file")).unwrap();
+                Ok::<_, MountError>((stat.uid, stat.gid))
+            });
+            assert_eq!(owner.unwrap(), (100_007, 200_008));
+        }
+        let metadata = std::fs::metadata(path("b/file")).unwrap();
+        assert_eq!(std::os::unix::fs::MetadataExt::uid(&metadata), 7);
+        let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!table.contains(dir.path().to_str().unwrap()));
+        let wrong = overlay(&["uidmap=0:1:1", &layers[0]]);
+        assert!(temporary(dir.path(), &[wrong], |_| Ok::<_, MountError>(())).is_err());
     }
 
     #[test]

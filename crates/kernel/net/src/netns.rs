@@ -96,6 +96,23 @@ pub fn create_at(path: &Path) -> Result<(), NetnsError> {
     settle(made, path)
 }
 
+/// Makes a network namespace kept at `path`, as [`create_at`], which belongs to a new user namespace whose ids are mapped
+/// by the texts of `uid_map` and `gid_map`: who is root there may configure it, and nothing else.
+pub fn create_owned_at(path: &Path, uid_map: &str, gid_map: &str) -> Result<(), NetnsError> {
+    reserve(path)?;
+    let made = namespace::make_mapped(uid_map, gid_map, Namespace::Network)
+        .and_then(|(_, netns)| netns.map_or(Ok(()), |netns| pin(netns.as_fd(), path)));
+    settle(Ok(made), path)
+}
+
+/// Keeps the user namespace that the network namespace at `path` belongs to at `at`, which must not exist.
+/// [`remove`] lets it go.
+pub fn keep_owner_at(path: &Path, at: &Path) -> Result<(), NetnsError> {
+    let netns = open(path)?;
+    reserve(at)?;
+    settle(Ok(namespace::owner(netns.as_fd()).and_then(|user| pin(user.as_fd(), at))), at)
+}
+
 /// [`create_at`] a [`fresh_path`] in `dir`.
 pub fn create(dir: &Path) -> Result<PathBuf, NetnsError> {
     let path = fresh_path(dir)?;
@@ -265,6 +282,27 @@ mod tests {
         assert!(reached.unwrap());
         drop(netns);
         remove(&path).unwrap();
+    }
+
+    #[test]
+    fn a_namespace_of_a_user_namespaces_own() {
+        needs!(root);
+        let dir = tempfile::tempdir().unwrap();
+        let path = fresh_path(dir.path()).unwrap();
+        create_owned_at(&path, "0 100000 65536\n", "0 100000 65536\n").unwrap();
+        let user = dir.path().join("user");
+        keep_owner_at(&path, &user).unwrap();
+        let kept = namespace::open(&user, Namespace::User).unwrap();
+        let ours = namespace::open(Path::new("/proc/self/ns/user"), Namespace::User).unwrap();
+        let inode = |fd: &OwnedFd| sys::path::at::stat_fd(fd.as_fd()).unwrap().ino;
+        assert_ne!(inode(&kept), inode(&ours));
+        loopback_up(&path).unwrap();
+        for path in [&path, &user] {
+            remove(path).unwrap();
+            assert!(!path.exists());
+        }
+        assert!(create_owned_at(&path, "nonsense", "0 1 1\n").is_err());
+        assert!(!path.exists());
     }
 
     #[test]

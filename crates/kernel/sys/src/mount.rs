@@ -15,6 +15,7 @@ use rustix::mount::{
 use crate::error::{Error, Result, call, check, last_errno};
 
 pub mod fstab;
+pub mod mapped;
 pub mod table;
 
 /// Attributes of one mount, as `mount_setattr(2)` numbers them.

@@ -1,11 +1,14 @@
 //! Namespaces: opened, joined, left.
 
+mod mapped;
+
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Error, Result, call, check};
+pub use mapped::{make_mapped, owner};
 
 /// A kind of namespace, by its clone flag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

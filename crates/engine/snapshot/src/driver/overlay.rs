@@ -68,13 +68,13 @@ impl Overlay {
             options.push("index=off".to_owned());
         }
         let mut capabilities = vec![REBASE];
-        if crate::mount::can_map_ids() {
-            capabilities.push("remap-ids");
-        }
         capabilities.push("only-remap-ids");
         let layout = Stacked { options, upperdir_label: config.upperdir_label, capabilities };
-        let driver = Self::open_with(&config.root, layout, config.sync_remove)?;
+        let mut driver = Self::open_with(&config.root, layout, config.sync_remove)?;
         check_types(&driver.snapshots, &config.root)?;
+        if sys::mount::mapped::works(&config.root) {
+            driver.layout.capabilities.push("remap-ids");
+        }
         Ok(driver)
     }
 }

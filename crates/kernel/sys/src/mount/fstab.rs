@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use super::mapped::Maps;
 use super::{Attributes, Change, Context, Propagation, attach_at, change, classic, copy, sets_detached};
 use crate::error::{Error, Result};
 use crate::path::{Root, at, of_fd};
@@ -121,8 +122,10 @@ fn propagation(option: &str) -> Option<(Propagation, bool)> {
 
 /// Mounts `source` of the file system `name` onto the trusted path `target`, as containerd's `mount.All` does for one.
 pub fn mount<S: AsRef<str>>(name: &str, source: &OsStr, options: &[S], target: &Path) -> Result<()> {
-    let options = split(options);
+    let (maps, rest) = Maps::take(options)?;
+    let options = split(&rest);
     let tree = match options.bind {
+        _ if maps.is_some() => detached_mapped(name, source, &rest, maps)?,
         Some(recursive) => bind(source, recursive, &options)?,
         None if name == "bind" || name == "rbind" => bind(source, name == "rbind", &options)?,
         None if data_length(&options) > PAGE => detached_long(name, source, &options)?,
@@ -136,11 +139,22 @@ pub fn mount<S: AsRef<str>>(name: &str, source: &OsStr, options: &[S], target: &
 ///
 /// Linux 5.2; an overlay needs 6.8 for `lowerdir+`.
 pub fn detached<S: AsRef<str>>(name: &str, source: &OsStr, options: &[S]) -> Result<OwnedFd> {
-    let options = split(options);
+    let (maps, rest) = Maps::take(options)?;
+    if maps.is_some() {
+        return detached_mapped(name, source, &rest, maps);
+    }
+    let options = split(&rest);
     match options.bind {
         Some(recursive) => bind(source, recursive, &options),
         None if name == "bind" || name == "rbind" => bind(source, name == "rbind", &options),
         None => detached_long(name, source, &options),
+    }
+}
+
+fn detached_mapped(name: &str, source: &OsStr, options: &[&str], maps: Option<Maps>) -> Result<OwnedFd> {
+    match maps {
+        Some(maps) => maps.mount(name, source, options),
+        None => detached(name, source, options),
     }
 }
 
