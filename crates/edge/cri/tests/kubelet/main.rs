@@ -16,5 +16,6 @@ mod nri;
 mod nri_plugin;
 mod orphans;
 mod plugins;
+mod refused;
 mod streams;
 mod survive;
