@@ -100,3 +100,64 @@ fn a_pod_whose_network_namespace_or_configuration_has_gone_is_stopped_and_remove
     node.remove_pod(&pod);
     node.settles_at(&before, "the pod's end");
 }
+
+#[test]
+fn a_plugin_that_names_itself_for_addresses_is_refused_and_a_broken_list_is_told_and_mended() {
+    needs!(root, overlayfs, built "containerd", built "berth-cni");
+    let node = Node::new("");
+    let config = node.networked("itself");
+    let pod = node.run_pod(&config).unwrap();
+    node.remove_pod(&pod);
+    let before = node.left();
+    let list = node.daemon.dir().join("net.d/10-bridge.conflist");
+    let good = fs::read_to_string(&list).unwrap();
+    let write = |text: &str| {
+        let draft = node.daemon.dir().join("draft");
+        fs::write(&draft, text).unwrap();
+        fs::rename(draft, &list).unwrap();
+    };
+    let ready = || {
+        let status = call!(node, status, v1::StatusRequest::default()).unwrap().status.unwrap();
+        status.conditions.into_iter().find(|one| one.r#type == "NetworkReady").unwrap()
+    };
+    for (name, broken) in [
+        ("cut", good[..good.len() / 2].to_owned()),
+        ("binary", "\0\u{1}".repeat(1000)),
+        ("deep", "[".repeat(100_000)),
+        ("nameless", good.replace("\"name\"", "\"nome\"")),
+        ("escaping", good.replace("\"bridge\",\"bridge\"", "\"../../bin/sh\",\"bridge\"")),
+        ("empty", String::new()),
+    ] {
+        assert_ne!(broken, good, "{name}");
+        write(&broken);
+        let told = testkit::wait::eventually(Duration::from_secs(20), name, || {
+            let condition = ready();
+            (!condition.status).then_some(condition)
+        });
+        assert_eq!(told.reason, "NetworkPluginNotReady", "{name}");
+        assert!(!told.message.is_empty(), "{name}");
+        let error = node.run_pod(&config).unwrap_err();
+        assert!(error.message().contains("cni"), "{name}: {error}");
+        node.settles_at(&before, name);
+        write(&good);
+        testkit::wait::eventually(Duration::from_secs(20), "the list that is whole again", || {
+            ready().status.then_some(())
+        });
+    }
+    let itself = good.replace("\"type\":\"host-local\"", "\"type\":\"bridge\"");
+    assert_ne!(itself, good);
+    write(&itself);
+    // That the daemon has read it is seen by its answer alone.
+    testkit::wait::eventually(Duration::from_secs(20), "the refusal", || match node.run_pod(&config) {
+        Ok(pod) => {
+            node.remove_pod(&pod);
+            None
+        }
+        Err(error) => error.message().contains("plugin \"bridge\" cannot serve itself").then_some(()),
+    });
+    node.settles_at(&before, "a plugin that names itself");
+    write(&good);
+    let pod = testkit::wait::eventually(Duration::from_secs(20), "a pod", || node.run_pod(&config).ok());
+    node.remove_pod(&pod);
+    node.settles_at(&before, "the end");
+}

@@ -54,6 +54,10 @@ impl Plugins {
 /// another. It runs on the caller's thread when it is ours.
 pub fn delegate(plugin: &str, command: Command, call: &Call) -> Result<Option<CniResult>, Error> {
     if plugin == call.config.plugin {
+        // No ADD of it was ever let through, so there is nothing to give back; a pod must not stay for it.
+        if matches!(command, Command::Del | Command::Gc) {
+            return Ok(None);
+        }
         return Err(Error::config(format!("plugin {plugin:?} cannot serve itself")));
     }
     let plugins = Plugins { bin_dirs: call.path.clone(), in_process: true };
