@@ -97,8 +97,11 @@ impl Cri {
         let id = &container.record.id;
         let signal = match container.record.stop_signal.as_str() {
             "" => SIGTERM,
-            text => signal::parse(text)
-                .map_err(|error| error.context(format_args!("failed to parse stop signal {text:?}")))?,
+            // The image's word, which must not keep its container from being stopped.
+            text => signal::parse(text).unwrap_or_else(|error| {
+                tracing::warn!(%id, %error, "no such stop signal; SIGTERM serves instead");
+                SIGTERM
+            }),
         };
         match task.kill("", signal, false).await {
             Ok(()) => Ok(()),

@@ -22,16 +22,19 @@ pub(super) fn wanted(image: &ImageConfig, mounts: &[v1::Mount]) -> Result<Vec<St
     }
     let mut places = Vec::new();
     for place in volumes.keys() {
-        let inside = Path::new(place).components().all(|part| !matches!(part, Component::ParentDir));
-        if place.len() > 4096 || place.contains('\0') || !inside || Path::new(place).components().count() < 2
-        {
+        let mut parts = Path::new(place).components();
+        let inside = parts.clone().all(|part| !matches!(part, Component::ParentDir));
+        let named = parts.any(|part| matches!(part, Component::Normal(_)));
+        if place.len() > 4096 || place.contains('\0') || !inside || !named {
             return Err(Error::invalid(format!("the image's volume {place:?} is no path in a container")));
         }
+        // A relative one is below the root, as containerd has it.
+        let place = if place.starts_with('/') { place.clone() } else { format!("/{place}") };
         let taken = |mount: &v1::Mount| {
-            Path::new(&mount.container_path).components().eq(Path::new(place).components())
+            Path::new(&mount.container_path).components().eq(Path::new(&place).components())
         };
         if !mounts.iter().any(taken) {
-            places.push(if place.starts_with('/') { place.clone() } else { format!("/{place}") });
+            places.push(place);
         }
     }
     Ok(places)
@@ -55,4 +58,26 @@ pub(super) fn make(root: &Path, places: &[String]) -> Result<Vec<v1::Mount>> {
         });
     }
     Ok(mounts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wants(places: &[&str], mounted: &[&str]) -> Result<Vec<String>> {
+        let mut image = ImageConfig::default();
+        image.config.volumes = places.iter().map(|&place| (place.to_owned(), Default::default())).collect();
+        let mount = |path: &&str| v1::Mount { container_path: (*path).into(), ..v1::Mount::default() };
+        wanted(&image, &mounted.iter().map(mount).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn a_volume_is_a_place_below_the_root_where_nothing_else_is_mounted() {
+        assert_eq!(wants(&["/data", "logs", "/a/./b/"], &[]).unwrap(), ["/a/./b/", "/data", "/logs"]);
+        assert_eq!(wants(&["/data", "logs", "/a/./b/"], &["/a/b", "/data/", "/logs"]).unwrap(), [""; 0]);
+        let long = "/x".repeat(3000);
+        for place in ["", "/", ".", "/.", "..", "/a/../b", "a\0b", &long] {
+            assert!(wants(&[place], &[]).is_err(), "{place:?}");
+        }
+    }
 }
