@@ -9,6 +9,7 @@ use model::Result;
 use serde_json::json;
 
 use crate::Cri;
+use crate::spec::userns;
 
 /// The version of the kubelet's own interface that containerd has always told.
 const KUBE_API_VERSION: &str = "0.1.0";
@@ -81,11 +82,14 @@ impl Cri {
     /// Each handler and what it can do; the default one under the empty name too.
     fn handlers(&self) -> Vec<v1::RuntimeHandler> {
         let names = self.config.runtime.runtimes.keys().map(String::as_str);
-        let features = v1::RuntimeHandlerFeatures {
-            recursive_read_only_mounts: self.host.recursive_read_only,
-            user_namespaces: false,
+        let handler = |name: &str| {
+            let snapshotter = self.engine.snapshotter(&self.snapshotter_of(name));
+            let features = v1::RuntimeHandlerFeatures {
+                recursive_read_only_mounts: self.host.recursive_read_only,
+                user_namespaces: snapshotter.is_ok_and(|driver| userns::can(driver.capabilities())),
+            };
+            v1::RuntimeHandler { name: name.into(), features: Some(features) }
         };
-        let handler = |name: &str| v1::RuntimeHandler { name: name.into(), features: Some(features) };
         std::iter::once("").chain(names).map(handler).collect()
     }
 

@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use ::spec::{Error, Labels, LeaseId};
+use ::spec::{Error, LeaseId};
 use api::runtime::v1;
 use model::container::{Container as Stored, Runtime};
 use model::snapshot::Snapshotter;
@@ -22,6 +22,7 @@ use crate::pod::record::runtime_name;
 use crate::spec::PodFiles;
 use crate::spec::container::{self as builder, Built, ContainerInput};
 use crate::spec::user::Accounts;
+use crate::spec::userns;
 use crate::state::{Container, ContainerRecord, ContainerState, Phase, Pod};
 use crate::{Cri, fault, now_nanos};
 
@@ -218,9 +219,10 @@ impl Cri {
         undo.push("remove the container's snapshot", move || async move {
             gone(undoing.blocking(Lane::Disk, move |cx| driver.remove(cx, &gone_key)).await)
         });
+        let labels = self.mapping(&pod.record.config, &draft.record.snapshotter)?;
         let (volumes, state) = (draft.volumes.clone(), self.state_dir().join("mounts"));
         let accounts = self.on_disk(&ctx, move |engine, cx| {
-            let mounts = making.prepare(cx, &key, &parent, &Labels::default())?;
+            let mounts = userns::unshifted(&making.prepare(cx, &key, &parent, &labels)?);
             let filled = volumes.iter().try_for_each(|volume| {
                 let (inside, to) = (Path::new(&volume.container_path), Path::new(&volume.host_path));
                 (engine.copy_out)(cx, &state, &mounts, inside, to).map(drop)

@@ -3,6 +3,7 @@
 //! ```text
 //! <root>/io.containerd.grpc.v1.cri/sandboxes/<id>/{hostname,hosts,resolv.conf}
 //! <state>/io.containerd.grpc.v1.cri/sandboxes/<id>/shm      a tmpfs, unless the pod shares the host's IPC
+//! <state>/io.containerd.grpc.v1.cri/sandboxes/<id>/userns   its user namespace, when it has one
 //! <state>/io.containerd.grpc.v1.cri/pause/rootfs/pause       the built-in pause, once for all pods
 //! ```
 
@@ -54,6 +55,11 @@ impl Files {
         self.state.join("shm")
     }
 
+    /// Where the user namespace of a pod that has one is kept.
+    pub fn userns(&self) -> PathBuf {
+        self.state.join("userns")
+    }
+
     /// Makes all of them.
     ///
     /// # Errors
@@ -91,6 +97,7 @@ impl Files {
     /// # Errors
     /// The mount does not go.
     pub fn unmount(&self) -> Result<()> {
+        net::netns::remove(&self.userns()).map_err(Error::from)?;
         let shm = self.shm();
         if !shm.exists() {
             return Ok(());

@@ -20,6 +20,7 @@ use net::cni::{self, Network, Settings, Setup, watch::Watch};
 
 use super::files::Files;
 use crate::config::{self, IpPreference};
+use crate::spec::UserNamespace;
 use crate::state::{Pod, PodRecord, PodState};
 use crate::{Cri, fault};
 
@@ -102,6 +103,7 @@ impl Cri {
         undo.push("destroy the pod's network", move || async move { cri.leave_network(&leaving).await });
         let files = self.pod_files(&pod.record.id);
         let (path, network, plan) = (netns.to_owned(), self.networks.clone(), plan(&pod.record));
+        let userns = UserNamespace::of(&pod.namespaces())?.map(UserNamespace::maps);
         self.ctx()
             .blocking(Lane::Wait, move |_| {
                 let write = |path: &Path, bytes: &[u8]| {
@@ -110,7 +112,12 @@ impl Cri {
                 };
                 write(&netns_file(&files), path.as_os_str().as_encoded_bytes())?;
                 fault::after("pod netns path")?;
-                net::netns::create_at(&path).map_err(Error::from)?;
+                match userns {
+                    None => net::netns::create_at(&path),
+                    Some((uid_map, gid_map)) => net::netns::create_owned_at(&path, &uid_map, &gid_map)
+                        .and_then(|()| net::netns::keep_owner_at(&path, &files.userns())),
+                }
+                .map_err(Error::from)?;
                 fault::after("pod netns")?;
                 let setup = network
                     .0

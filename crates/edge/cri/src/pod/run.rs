@@ -20,9 +20,9 @@ use model::{Ctx, Lane, Result};
 
 use super::record::{self, Rootfs};
 use super::{files, network};
-use crate::spec::PodFiles;
 use crate::spec::pod::{self as builder, PodInput};
 use crate::spec::user::Accounts;
+use crate::spec::{PodFiles, UserNamespace};
 use crate::state::{Pod, PodPhase, PodRecord, PodState, Reserved};
 use crate::{Cri, container, fault, nanos, now_nanos};
 
@@ -46,8 +46,8 @@ impl Cri {
     ) -> Result<v1::RunPodSandboxResponse> {
         let config = request.config.ok_or_else(|| Error::invalid("sandbox config must not be empty"))?;
         let name = name_of(&config)?;
-        check_user_namespace(&config)?;
         let handler = self.choose_handler(&config, &request.runtime_handler)?;
+        self.mapping(&config, &self.snapshotter_of(&handler))?;
         let id = container::new_id()?;
         let reserved = self.pod_names.reserve(&name, &id)?;
         let on_host = crate::state::namespaces(&config).network == v1::NamespaceMode::Node as i32;
@@ -195,6 +195,7 @@ impl Cri {
             (self.engine.snapshotter(&snapshotter)?, pod.record.id.clone(), image.chain_id.clone());
         let lease: LeaseId = id.parse()?;
         let (making, key) = (Arc::clone(&driver), id.clone());
+        let labels = self.mapping(&pod.record.config, &snapshotter)?;
         let ctx = self.ctx().with_lease(lease);
         let undoing = self.ctx();
         undo.push("remove the sandbox's snapshot", move || async move {
@@ -202,7 +203,7 @@ impl Cri {
         });
         let (mounts, accounts) = self
             .on_disk(&ctx, move |_, cx| {
-                let mounts = making.prepare(cx, &key, &chain_id, &Labels::default())?;
+                let mounts = making.prepare(cx, &key, &chain_id, &labels)?;
                 fault::after("pod snapshot")?;
                 let accounts = Accounts::of_snapshot(&mounts)?;
                 Ok((mounts, accounts))
@@ -226,6 +227,14 @@ impl Cri {
         });
         let config = pod.record.config.clone();
         self.ctx().blocking(Lane::Disk, move |_| files.make(&config)).await
+    }
+
+    /// Labels of the snapshots of a pod of `config`: how owners are shifted where it has a user namespace.
+    pub(crate) fn mapping(&self, config: &v1::PodSandboxConfig, snapshotter: &str) -> Result<Labels> {
+        match UserNamespace::of(&crate::state::namespaces(config))? {
+            None => Ok(Labels::default()),
+            Some(userns) => userns.labels(snapshotter, self.engine.snapshotter(snapshotter)?.capabilities()),
+        }
     }
 
     fn pod_spec(
@@ -253,6 +262,7 @@ impl Cri {
             accounts: &made.accounts,
             netns: pod.record.netns.as_deref(),
             files: &seen,
+            userns: &files.userns(),
         };
         let facts = builder::facts(&input, &|_| false)?;
         builder::build(&input, &facts)
@@ -363,18 +373,6 @@ pub(super) fn gone(outcome: Result<()>) -> Result<()> {
     }
 }
 
-/// Refuses a user namespace of the pod's own: running it in the host's instead would give it more than was asked for.
-fn check_user_namespace(config: &v1::PodSandboxConfig) -> Result<()> {
-    let wanted = crate::state::namespaces(config).userns_options;
-    match wanted.map(|options| options.mode()) {
-        None | Some(v1::NamespaceMode::Node) => Ok(()),
-        Some(v1::NamespaceMode::Pod) => Err(Error::unimplemented("user namespaces of pods")),
-        Some(mode) => {
-            Err(Error::invalid(format!("unsupported user namespace mode: {:?}", mode.as_str_name())))
-        }
-    }
-}
-
 /// `name_namespace_uid_attempt`, which is unique on a node.
 fn name_of(config: &v1::PodSandboxConfig) -> Result<String> {
     let metadata = config.metadata.as_ref();
@@ -405,27 +403,5 @@ mod tests {
             assert_eq!(name_of(&config(&hostile)).unwrap_err().kind(), Kind::InvalidArgument);
         }
         assert!(name_of(&v1::PodSandboxConfig::default()).is_err());
-    }
-
-    #[test]
-    fn a_user_namespace_is_refused_and_never_left_out() {
-        let asking = |mode: v1::NamespaceMode| {
-            let userns = v1::UserNamespace { mode: mode.into(), ..v1::UserNamespace::default() };
-            let names =
-                v1::NamespaceOption { userns_options: Some(userns), ..v1::NamespaceOption::default() };
-            let security = v1::LinuxSandboxSecurityContext {
-                namespace_options: Some(names),
-                ..v1::LinuxSandboxSecurityContext::default()
-            };
-            let linux = v1::LinuxPodSandboxConfig {
-                security_context: Some(security),
-                ..v1::LinuxPodSandboxConfig::default()
-            };
-            check_user_namespace(&v1::PodSandboxConfig { linux: Some(linux), ..config("a") })
-        };
-        assert!(check_user_namespace(&config("a")).is_ok());
-        assert!(asking(v1::NamespaceMode::Node).is_ok());
-        assert_eq!(asking(v1::NamespaceMode::Pod).unwrap_err().kind(), Kind::Unimplemented);
-        assert_eq!(asking(v1::NamespaceMode::Target).unwrap_err().kind(), Kind::InvalidArgument);
     }
 }

@@ -1,6 +1,7 @@
 //! The spec of a container.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use ::spec::Error;
 use ::spec::image::ProcessConfig;
@@ -12,8 +13,8 @@ use model::Result;
 
 use super::user::{self, Accounts};
 use super::{
-    Host, Labels, PodFiles, annotation, cgroup, device, failed, merge_resources, mount, process, read_file,
-    resources, security,
+    Host, Labels, PodFiles, UserNamespace, annotation, cgroup, device, failed, merge_resources, mount,
+    process, read_file, resources, security,
 };
 use crate::cdi;
 use crate::config::{Handler, Runtime};
@@ -147,10 +148,6 @@ fn security_of(config: &v1::ContainerConfig) -> v1::LinuxContainerSecurityContex
 /// Refuses what is not built, rather than running a container without it.
 #[expect(deprecated, reason = "kubelets before 1.30 fill the older field")]
 fn refuse(security: &v1::LinuxContainerSecurityContext) -> Result<()> {
-    let options = security.namespace_options.as_ref().and_then(|options| options.userns_options.as_ref());
-    if options.is_some_and(|options| options.mode != v1::NamespaceMode::Node as i32) {
-        return Err(Error::unimplemented("user namespaces of pods"));
-    }
     security::no_apparmor(security.apparmor.as_ref(), &security.apparmor_profile)
 }
 
@@ -163,6 +160,8 @@ pub fn build(input: &ContainerInput<'_>, facts: &Facts) -> Result<Built> {
     let linux = config.linux.clone().unwrap_or_default();
     let security = security_of(config);
     refuse(&security)?;
+    let options = security.namespace_options.clone().unwrap_or_default();
+    let userns = UserNamespace::of_container(&options, input.pod_config)?;
     let mut spec = begin(input, facts);
     spec.root = Some(Root { path: "rootfs".into(), readonly: security.readonly_rootfs });
     let hostname = [&input.pod_config.hostname, &facts.hostname].into_iter().find(|name| !name.is_empty());
@@ -189,7 +188,12 @@ pub fn build(input: &ContainerInput<'_>, facts: &Facts) -> Result<Built> {
         spec.linux_mut().readonly_paths.clone_from(&security.readonly_paths);
     }
     namespaces(&mut spec, &security, input);
-    mount::apply(&mut spec, input, &facts.sources)?;
+    if let Some(userns) = userns {
+        let path = PathBuf::from(format!("/proc/{}/ns/user", input.pod_pid));
+        let of_pod = crate::state::namespaces(input.pod_config);
+        userns.apply(&mut spec, Some(&path), of_pod.network == v1::NamespaceMode::Node as i32);
+    }
+    mount::apply(&mut spec, input, userns, &facts.sources)?;
     device::apply(&mut spec, &facts.devices, device_owner(&security, input.runtime));
     cdi::apply(&mut spec, &facts.edits);
     if let Some(wanted) = &security.capabilities {

@@ -25,6 +25,7 @@ mod process;
 pub mod resources;
 mod security;
 pub mod user;
+pub mod userns;
 
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -32,6 +33,7 @@ use std::path::{Path, PathBuf};
 use ::spec::{Error, Kind};
 pub use host::Host;
 pub use resources::merge_resources;
+pub use userns::UserNamespace;
 
 /// The files of a pod that its containers see.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

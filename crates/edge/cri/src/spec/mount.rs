@@ -10,6 +10,7 @@ use model::Result;
 use sys::mount::table;
 use sys::path::clean;
 
+use super::UserNamespace;
 use super::container::ContainerInput;
 
 /// What is known of a path of the host that a mount names.
@@ -31,7 +32,7 @@ pub struct Source {
 /// # Errors
 /// A path cannot be resolved or made.
 pub fn sources<'a>(mounts: impl Iterator<Item = &'a v1::Mount>) -> Result<BTreeMap<String, Source>> {
-    let mut found = BTreeMap::new();
+    let mut found: BTreeMap<String, Source> = BTreeMap::new();
     let mut table: Option<Vec<(PathBuf, bool, bool)>> = None;
     for mount in mounts {
         if mount.image.is_some() && mount.host_path.is_empty() {
@@ -65,7 +66,11 @@ pub fn sources<'a>(mounts: impl Iterator<Item = &'a v1::Mount>) -> Result<BTreeM
                 (source.receives, source.sends) = (*shared || *slave, *shared);
             }
         }
-        found.insert(mount.host_path.clone(), source);
+        // Another mount of the same path may have asked how it propagates.
+        match found.get(&mount.host_path) {
+            Some(known) if source.on.is_empty() && !known.on.is_empty() => {}
+            _ => drop(found.insert(mount.host_path.clone(), source)),
+        }
     }
     Ok(found)
 }
@@ -92,7 +97,12 @@ fn propagation() -> Result<Vec<(PathBuf, bool, bool)>> {
 ///
 /// # Errors
 /// A mount is not valid: where it goes, its propagation, or its being read-only.
-pub fn apply(spec: &mut Spec, input: &ContainerInput<'_>, sources: &BTreeMap<String, Source>) -> Result<()> {
+pub fn apply(
+    spec: &mut Spec,
+    input: &ContainerInput<'_>,
+    userns: Option<UserNamespace>,
+    sources: &BTreeMap<String, Source>,
+) -> Result<()> {
     let mode = if input.handler.cgroup_writable { "rw" } else { "ro" };
     let mut options = vec!["nosuid", "noexec", "nodev", "relatime", mode];
     let own_cgroups = spec.linux_mut().namespace(::spec::runtime::NamespaceKind::Cgroup).is_some();
@@ -103,8 +113,13 @@ pub fn apply(spec: &mut Spec, input: &ContainerInput<'_>, sources: &BTreeMap<Str
 
     let kubelets = &input.config.mounts;
     let taken = |at: &str| kubelets.iter().any(|one| same(&one.container_path, at));
-    let files = of_pod(input);
-    let ours = files.iter().chain(input.volumes).filter(|one| !taken(&one.container_path));
+    let mut ours: Vec<v1::Mount> = of_pod(input).into_iter().chain(input.volumes.iter().cloned()).collect();
+    if let Some(userns) = userns {
+        // What is in /dev/shm was made inside, and has the right owners.
+        let files = ours.iter_mut().filter(|mount| mount.container_path != "/dev/shm");
+        files.for_each(|mount| userns.shift(mount));
+    }
+    let ours = ours.iter().filter(|one| !taken(&one.container_path));
     let mut all: Vec<&v1::Mount> = kubelets.iter().chain(ours).collect();
     all.sort_by_key(|mount| depth(&mount.container_path));
     let over_dev = all.iter().any(|one| same(&one.container_path, "/dev"));

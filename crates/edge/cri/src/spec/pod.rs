@@ -9,7 +9,7 @@ use api::runtime::v1;
 use model::Result;
 
 use super::user::{self, Accounts};
-use super::{Host, Labels, PodFiles, annotation, cgroup, process, resources, security};
+use super::{Host, Labels, PodFiles, UserNamespace, annotation, cgroup, process, resources, security};
 use crate::config::{Handler, Runtime};
 use crate::engine::NAMESPACE;
 
@@ -44,6 +44,8 @@ pub struct PodInput<'a> {
     pub netns: Option<&'a Path>,
     /// The pod's files.
     pub files: &'a PodFiles,
+    /// Where the user namespace is kept that the pod's network belongs to, in a network of its own.
+    pub userns: &'a Path,
 }
 
 /// What the spec of a sandbox depends on beside its request: read by [`facts`].
@@ -129,6 +131,9 @@ pub fn build(input: &PodInput<'_>, facts: &PodFacts) -> Result<Spec> {
     for (path, at) in [(shm, "/dev/shm"), (&input.files.resolv_conf, "/etc/resolv.conf")] {
         spec.mounts.push(Mount::new(at, "bind", &path.display().to_string(), &options));
     }
+    if let Some(userns) = UserNamespace::of(&namespaces)? {
+        userns.apply(&mut spec, input.netns.map(|_| input.userns), input.netns.is_none());
+    }
     spec.annotations.extend(annotation::passed_through(&config.annotations, &input.handler.pod_annotations));
     let ours = annotation::of_sandbox(input.id, input.image_name, config);
     spec.annotations.extend(ours.into_iter().map(|(key, value)| (key.to_owned(), value)));
@@ -148,7 +153,12 @@ fn sysctls(
             }
         };
         unless_set(input.runtime.enable_unprivileged_ports, "net.ipv4.ip_unprivileged_port_start", "0");
-        let icmp = input.runtime.enable_unprivileged_icmp && !input.host.in_user_namespace;
+        let security = linux.security_context.as_ref();
+        let options = security.and_then(|security| security.namespace_options.as_ref());
+        let userns = options.and_then(|options| options.userns_options.as_ref());
+        let owned = userns.is_some_and(|userns| userns.mode == v1::NamespaceMode::Pod as i32);
+        // The range must be one of groups that are mapped.
+        let icmp = input.runtime.enable_unprivileged_icmp && !input.host.in_user_namespace && !owned;
         unless_set(icmp, "net.ipv4.ping_group_range", "0 2147483647");
     }
     all

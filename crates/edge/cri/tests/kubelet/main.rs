@@ -17,5 +17,8 @@ mod nri_plugin;
 mod orphans;
 mod plugins;
 mod refused;
+mod security;
 mod streams;
 mod survive;
+mod vanish;
+mod userns;

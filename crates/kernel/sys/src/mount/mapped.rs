@@ -7,6 +7,8 @@ use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use super::{Attributes, Change, Propagation, attach_at, change, copy, fstab, propagate_path};
 use crate::error::{Error, Result, call};
@@ -93,8 +95,10 @@ fn shift(mount: BorrowedFd<'_>, user: BorrowedFd<'_>, recursive: bool) -> Result
 
 /// Runs `work` on a thread of its own, in a mount namespace that nobody else sees and that ends with it.
 fn apart<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    std::thread::scope(|scope| {
+    let number = OnceLock::new();
+    let done = std::thread::scope(|scope| {
         let inside = || {
+            let _first = number.set(rustix::thread::gettid().as_raw_nonzero().get());
             namespace::unshare(Kind::Mount.flag())?;
             propagate_path(Path::new("/"), Propagation::Private, true)?;
             work()
@@ -103,7 +107,20 @@ fn apart<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         let thread = std::thread::Builder::new().name("mapped mount".into()).spawn_scoped(scope, inside);
         let thread = thread.map_err(|error| lost(&error.to_string()))?;
         thread.join().map_err(|_| lost("the thread panicked"))?
-    })
+    });
+    if let Some(&number) = number.get() {
+        until_gone(number);
+    }
+    done
+}
+
+/// Waits for the kernel to take apart a thread that was joined: callers count on being alone again.
+fn until_gone(number: i32) {
+    let path = format!("/proc/self/task/{number}");
+    let end = Instant::now() + Duration::from_secs(1);
+    while Path::new(&path).exists() && Instant::now() < end {
+        std::thread::yield_now();
+    }
 }
 
 /// `container:host:length[,...]` as the kernel's files have it.
