@@ -133,7 +133,7 @@ impl Cri {
     }
 
     /// Kills the command with its session and its descendants, and waits for its end.
-    async fn kill_command(&self, task: &dyn Task, exec_id: &str, pid: u32) -> Result<()> {
+    pub(crate) async fn kill_command(&self, task: &dyn Task, exec_id: &str, pid: u32) -> Result<()> {
         for _ in 0..ROUNDS {
             // A shim that does not answer leaves us the command itself.
             let pids = task.pids().await.unwrap_or_default();

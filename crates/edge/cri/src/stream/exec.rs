@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::spec::{Error, Kind};
 use api::runtime::v1;
@@ -76,13 +77,14 @@ async fn steps(
         Streams { stdin: wanted.stdin, stdout: wanted.stdout, stderr: wanted.stderr, terminal: wanted.tty };
     let ctx = cri.ctx();
     let fifos = Fifos::make(&ctx, dir.clone(), streams).await?;
-    let ended = process_to_its_end(&*task, &exec_id, process, fifos, channels).await;
+    let ended = process_to_its_end(cri, &*task, &exec_id, process, fifos, channels).await;
     fifo::remove(&ctx, &dir).await;
     ended
 }
 
 /// Makes and starts the process, copies until it and its output have ended, and deletes it whatever happened.
 async fn process_to_its_end(
+    cri: &Cri,
     task: &dyn Task,
     exec_id: &str,
     process: Vec<u8>,
@@ -91,7 +93,7 @@ async fn process_to_its_end(
 ) -> Result<u32> {
     let exec = Exec { id: exec_id.to_owned(), process, stdio: fifos.stdio.clone() };
     task.exec(exec).await.map_err(|error| error.context("failed to create exec"))?;
-    let ended = started(task, exec_id, fifos, channels).await;
+    let ended = started(cri, task, exec_id, fifos, channels).await;
     if ended.is_err() {
         // It may not have started, or its shim may be what failed.
         let _gone = task.kill(exec_id, SIGKILL, true).await;
@@ -106,9 +108,19 @@ async fn process_to_its_end(
 }
 
 const SIGKILL: u32 = 9;
+const SIGHUP: u32 = 1;
+/// How long a command may take to end once its client has gone.
+const HANG_UP: Duration = Duration::from_secs(5);
 
-async fn started(task: &dyn Task, exec_id: &str, mut fifos: Fifos, channels: &mut Channels) -> Result<u32> {
-    task.start(exec_id).await.map_err(|error| error.context("failed to start exec"))?;
+async fn started(
+    cri: &Cri,
+    task: &dyn Task,
+    exec_id: &str,
+    mut fifos: Fifos,
+    channels: &mut Channels,
+) -> Result<u32> {
+    let pid = task.start(exec_id).await.map_err(|error| error.context("failed to start exec"))?;
+    let client = channels.error.clone();
     let feeding = feed(task, exec_id, fifos.stdin.take(), channels.stdin.take());
     let sizing = follow_size(task, exec_id, channels.resize.take());
     let copying = async {
@@ -121,12 +133,29 @@ async fn started(task: &dyn Task, exec_id: &str, mut fifos: Fifos, channels: &mu
     // Only the process's end counts: what a client still says after it goes nowhere.
     let exit: task::Exit = tokio::select! {
         exit = ending => exit?,
+        () = client.gone() => {
+            hang_up(cri, task, exec_id, pid).await?;
+            return Err(Error::new(Kind::Canceled, "the client has gone"));
+        }
         never = async {
             tokio::join!(feeding, sizing);
             std::future::pending::<Infallible>().await
         } => match never {},
     };
     Ok(exit.status)
+}
+
+/// Ends a command whose client has gone without waiting for it: nobody could see, feed or end it any more. As a terminal
+/// does it: SIGHUP first.
+async fn hang_up(cri: &Cri, task: &dyn Task, exec_id: &str, pid: u32) -> Result<()> {
+    if let Err(error) = task.kill(exec_id, SIGHUP, false).await {
+        tracing::debug!(%error, exec_id, "cannot hang up");
+    }
+    // Its end is looked at below; the processes that it leaves behind are not its client's.
+    match tokio::time::timeout(HANG_UP, task.wait(exec_id)).await {
+        Ok(_ended) => Ok(()),
+        Err(_) => cri.kill_command(task, exec_id, pid).await,
+    }
 }
 
 /// Feeds the process's input until the client's end, and then closes it.
