@@ -52,3 +52,40 @@ fn the_logs_of_a_shim_that_writes_none_are_copied_rotated_and_go_on_with_the_nex
     kubelet.remove_pod(&pod);
     kubelet.check_clean();
 }
+
+/// A runtime handler of `shim` (ours when `None`) and `runc`, with the configuration's further `options`.
+fn handler(name: &str, shim: Option<&std::path::Path>, runc: &std::path::Path, options: &str) -> String {
+    let path = shim.map(|shim| format!("runtime_path = '{}'\n", shim.display())).unwrap_or_default();
+    format!(
+        "[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.{name}]\n\
+         runtime_type = 'io.containerd.runc.v2'\n{path}options = {{ BinaryName = '{}'{options} }}\n",
+        runc.display()
+    )
+}
+
+#[test]
+fn pods_run_by_debians_runc_under_our_shim_and_under_its_own() {
+    needs!(root, overlayfs, built "containerd", program "runc", program "containerd-shim-runc-v2");
+    let (shim, runc) = (testkit::place::debian("containerd-shim-runc-v2"), testkit::place::debian("runc"));
+    // That runc fails where it may not lower the score, as in a container; this keeps it from trying.
+    let kubelet = Kubelet::with(&format!(
+        "[plugins.'io.containerd.cri.v1.runtime']\nrestrict_oom_score_adj = true\n{}{}",
+        handler("ours", None, &runc, ""),
+        handler("theirs", Some(&shim), &runc, "")
+    ));
+    for name in ["ours", "theirs"] {
+        let config = kubelet.pod(name);
+        let request = v1::RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: name.into() };
+        let pod = call!(kubelet, run_pod_sandbox, request).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let pod = pod.pod_sandbox_id;
+        let script = "echo begun; while [ ! -e /go ]; do sleep 0.05; done; exit 6";
+        let id = kubelet.start(&pod, &config, kubelet.container("one", script));
+        wait_for(&kubelet, "stdout F begun\n");
+        assert_eq!(kubelet.exec(&id, "echo here; exit 3", 30).unwrap().exit_code, 3, "{name}");
+        kubelet.exec(&id, "touch /go", 30).unwrap();
+        assert_eq!(kubelet.ended(&id).exit_code, 6, "{name}");
+        kubelet.remove_pod(&pod);
+        std::fs::remove_file(kubelet.logs().join("one.log")).unwrap();
+    }
+    kubelet.check_clean();
+}
