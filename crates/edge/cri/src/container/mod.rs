@@ -16,6 +16,7 @@ pub(crate) mod copy_log;
 mod create;
 mod exec_sync;
 mod exit;
+mod image_volume;
 pub(crate) mod kill;
 mod list;
 mod log;

@@ -36,7 +36,7 @@ pub fn sources<'a>(mounts: impl Iterator<Item = &'a v1::Mount>) -> Result<BTreeM
     let mut table: Option<Vec<(PathBuf, bool, bool)>> = None;
     for mount in mounts {
         if mount.image.is_some() && mount.host_path.is_empty() {
-            return Err(Error::unimplemented("images as volumes"));
+            return Err(Error::internal("an image that is to be mounted is not"));
         }
         let path = Path::new(&mount.host_path);
         if !path.is_absolute() {

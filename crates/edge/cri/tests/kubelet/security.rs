@@ -10,7 +10,8 @@ use testkit::image::{Build, Layer, busybox_tar};
 use testkit::needs;
 use testkit::tar::Archive;
 
-use crate::client::Kubelet;
+use crate::client::{Kubelet, call};
+use crate::node::Node;
 
 type Security = v1::LinuxContainerSecurityContext;
 
@@ -275,4 +276,88 @@ fn cdi_devices_are_injected_or_the_container_is_refused() {
     let error = case.kubelet.create(&case.pod, &case.config, wanted).unwrap_err();
     assert!(error.message().contains("unresolvable CDI devices berth.test/null=1"), "{error}");
     case.end();
+}
+
+#[test]
+fn an_image_is_a_read_only_volume_and_goes_with_its_container() {
+    needs!(root, overlayfs, built "containerd");
+    let case = Case::new("image", "", |_| ());
+    let files = |name: &str, text: &[u8]| {
+        let tar = Archive::new().dir("data", 0o755).dir("data/deep", 0o755).file(name, 0o644, text);
+        Layer::plain(tar.symlink("data/out", "/data/deep").finish())
+    };
+    let image = Build::new().layer(files("data/a", b"first")).layer(files("data/deep/b", b"second")).build();
+    let reference = "docker.io/library/data:v1";
+    let archive = case.kubelet.daemon.dir().join("data.tar");
+    fs::write(&archive, image.archive(reference)).unwrap();
+    case.kubelet.daemon.ctr("-n k8s.io image import").args([&archive]).ok();
+    let volume = |at: &str, inside: &str| v1::Mount {
+        container_path: at.into(),
+        image: Some(v1::ImageSpec { image: reference.into(), ..v1::ImageSpec::default() }),
+        image_sub_path: inside.into(),
+        readonly: true,
+        ..v1::Mount::default()
+    };
+    let mut wanted = case.container("one", |_| ());
+    wanted.mounts = vec![volume("/whole", ""), volume("/part", "data/deep"), volume("/link", "data/out")];
+    let id = case.start(wanted.clone());
+    assert_eq!(case.say(&id, "cat /whole/data/a /part/b /link/b"), "firstsecondsecond");
+    assert_ne!(case.ask(&id, "touch /whole/x").0, 0);
+    assert!(case.kubelet.status(&id).mounts[0].image.is_some());
+    // The image may go; what is mounted of it stays.
+    let image = v1::ImageSpec { image: reference.into(), ..v1::ImageSpec::default() };
+    case.kubelet.daemon.ctr("-n k8s.io image rm --sync").args([&image.image]).ok();
+    assert_eq!(case.say(&id, "cat /whole/data/a"), "first");
+    let mut again = wanted.clone();
+    again.metadata = Some(v1::ContainerMetadata { name: "gone".into(), attempt: 0 });
+    let error = case.kubelet.create(&case.pod, &case.config, again).unwrap_err();
+    assert!(error.message().contains("ImageVolumeMountFailed"), "{error}");
+    case.kubelet.daemon.ctr("-n k8s.io image import").args([&archive]).ok();
+    let mut missing = case.container("missing", |_| ());
+    missing.mounts = vec![volume("/whole", ""), volume("/part", "data/none")];
+    let error = case.kubelet.create(&case.pod, &case.config, missing).unwrap_err();
+    assert!(error.message().contains("ImageVolumeMountFailed"), "{error}");
+    let remove = v1::RemoveContainerRequest { container_id: id };
+    call!(case.kubelet, remove_container, remove).unwrap();
+    let snapshots = case.kubelet.daemon.ctr("-n k8s.io snapshots ls").ok();
+    assert!(!snapshots.contains("-image-"), "{snapshots}");
+    case.end();
+}
+
+#[test]
+fn an_image_volume_that_is_not_made_whole_leaves_nothing() {
+    needs!(root, overlayfs, built "containerd", built "berth-cni");
+    let mut node = Node::new("");
+    let config = node.networked("torn");
+    let pod = node.run_pod(&config).unwrap();
+    let wanted = |name: &str| {
+        let image = v1::ImageSpec { image: crate::client::IMAGE.into(), ..v1::ImageSpec::default() };
+        let mut one = node.container(name, "exec sleep 1000");
+        one.linux = None;
+        let volume = v1::Mount {
+            container_path: "/v".into(),
+            image: Some(image),
+            readonly: true,
+            ..v1::Mount::default()
+        };
+        one.mounts = vec![v1::Mount { container_path: "/w".into(), ..volume.clone() }, volume];
+        one
+    };
+    let (first, second) = (wanted("first"), wanted("second"));
+    let id = node.create(&pod, &config, first).unwrap();
+    call!(node, remove_container, v1::RemoveContainerRequest { container_id: id }).unwrap();
+    let before = node.left();
+    for step in ["container image view", "container adjusted"] {
+        node.fault("fail", step);
+        let error = node.create(&pod, &config, second.clone()).unwrap_err();
+        assert!(error.message().contains(step), "{error}");
+        node.settles_at(&before, step);
+        node.fault("die", step);
+        node.create(&pod, &config, second.clone()).unwrap_err();
+        node.no_fault();
+        node.daemon.restart();
+        node.settles_at(&before, step);
+    }
+    node.remove_pod(&pod);
+    node.check_clean();
 }
