@@ -1,4 +1,4 @@
-//! Streams over WebSocket, against the daemon's own streaming server.
+//! Streams over WebSocket in each of its protocols, against the daemon's own streaming server.
 
 use api::runtime::v1;
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -113,4 +113,82 @@ fn streams_that_make_no_sense_are_refused() {
     let url = call!(kubelet, exec, request(true, false, false)).unwrap().url;
     assert!(kubelet.run(talk(&url, "v9.channel.k8s.io", Vec::new())).unwrap_err().contains("403"));
     kubelet.remove_pod(&pod);
+}
+
+/// Everything that comes on each channel, by its number, of an exec that is fed `typed`; the text forms are base64.
+async fn every(url: &str, protocol: &str, typed: &[u8]) -> Vec<(u8, Vec<u8>)> {
+    use base64::Engine as _;
+    use base64::prelude::BASE64_STANDARD;
+    let address = url.strip_prefix("http://").unwrap().split('/').next().unwrap();
+    let socket = tokio::net::TcpStream::connect(address).await.unwrap();
+    let mut request = url.replace("http://", "ws://").into_client_request().unwrap();
+    if !protocol.is_empty() {
+        request.headers_mut().insert("sec-websocket-protocol", protocol.parse().unwrap());
+    }
+    let (mut stream, answer) = tokio_tungstenite::client_async(request, socket).await.unwrap();
+    let agreed = answer.headers().get("sec-websocket-protocol").map(|value| value.to_str().unwrap());
+    assert_eq!(agreed.unwrap_or_default(), protocol);
+    let text = protocol.contains("base64");
+    let message = match text {
+        true => Message::text(format!("0{}", BASE64_STANDARD.encode(typed))),
+        false => Message::binary([b"\0", typed].concat()),
+    };
+    stream.send(message).await.unwrap();
+    let mut heard = Vec::new();
+    while let Some(Ok(message)) = stream.next().await {
+        match message {
+            Message::Binary(bytes) if !text => heard.push((bytes[0], bytes[1..].to_vec())),
+            Message::Text(bytes) if text => {
+                let channel = bytes.as_bytes()[0] - b'0';
+                heard.push((channel, BASE64_STANDARD.decode(&bytes.as_bytes()[1..]).unwrap()));
+            }
+            Message::Close(_) => {}
+            other => panic!("{protocol}: {other:?}"),
+        }
+    }
+    heard
+}
+
+#[test]
+fn an_exec_over_every_protocol_of_websocket_has_its_streams_and_its_outcome() {
+    needs!(root, overlayfs, built "containerd");
+    let kubelet = Kubelet::new();
+    let config = kubelet.pod("protocols");
+    let pod = kubelet.run_pod(&config).unwrap();
+    let id = kubelet.start(&pod, &config, kubelet.container("one", "exec sleep 1000"));
+    for protocol in [
+        "v5.channel.k8s.io",
+        "v4.channel.k8s.io",
+        "v4.base64.channel.k8s.io",
+        "channel.k8s.io",
+        "base64.channel.k8s.io",
+        "",
+    ] {
+        let request = v1::ExecRequest {
+            container_id: id.clone(),
+            cmd: ["/bin/sh", "-c", "read line; echo heard $line; echo bad >&2; exit 4"]
+                .map(str::to_owned)
+                .to_vec(),
+            stdin: true,
+            stdout: true,
+            stderr: true,
+            tty: false,
+        };
+        let url = call!(kubelet, exec, request).unwrap().url;
+        let heard = kubelet.run(every(&url, protocol, b"you\n"));
+        let on = |channel: u8| -> Vec<u8> {
+            heard.iter().filter(|(of, _)| *of == channel).flat_map(|(_, bytes)| bytes.clone()).collect()
+        };
+        assert_eq!((on(1), on(2)), (b"heard you\n".to_vec(), b"bad\n".to_vec()), "{protocol:?}");
+        let outcome = String::from_utf8(on(3)).unwrap();
+        match protocol.starts_with('v') {
+            true => {
+                let status: serde_json::Value = serde_json::from_str(&outcome).unwrap();
+                assert_eq!(status["details"]["causes"][0]["message"], "4", "{protocol}");
+            }
+            false => assert!(outcome.contains("exit code 4"), "{protocol:?}: {outcome}"),
+        }
+    }
+    kubelet.remove_pod(&pod);
+    kubelet.check_clean();
 }
