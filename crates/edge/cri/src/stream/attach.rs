@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::spec::Error;
 use api::runtime::v1;
@@ -14,6 +15,9 @@ use super::fifo::{self, Fifos, Streams};
 use super::status::Outcome;
 use super::{Agreed, copy, exec};
 use crate::Cri;
+
+/// How long the end of a container's output may take to come behind its own.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 impl Cri {
     /// Answers a URL at which a running container's streams are joined.
@@ -69,12 +73,23 @@ async fn steps(cri: &Arc<Cri>, id: &str, wanted: Wanted, channels: &mut Channels
             let feeding = feed(&*task, fifos.stdin.take(), once, channels.stdin.take());
             let sizing = exec::follow_size(&*task, "", channels.resize.take());
             let error = channels.error.clone();
-            // The first end of an output, the container's end or the client's going ends it; what is behind is dropped.
+            let outputs = (fifos.stdout.is_some(), fifos.stderr.is_some());
+            let stdout = copy::output_while_there(fifos.stdout.take(), channels.stdout.clone());
+            let stderr = copy::output_while_there(fifos.stderr.take(), channels.stderr.clone());
+            let (mut stdout, mut stderr) = (std::pin::pin!(stdout), std::pin::pin!(stderr));
+            // The first end of an output, the container's end or the client's going ends it.
             tokio::select! {
-                () = copy::output_while_there(fifos.stdout.take(), channels.stdout.clone()) => {}
-                () = copy::output_while_there(fifos.stderr.take(), channels.stderr.clone()) => {}
+                () = &mut stdout => {}
+                () = &mut stderr => {}
                 () = error.gone() => {}
-                _ended = task.wait("") => {}
+                _ended = task.wait("") => {
+                    // Its last words are in the FIFOs still: the end is told over another way.
+                    let rest = async {
+                        if outputs.0 { stdout.await }
+                        if outputs.1 { stderr.await }
+                    };
+                    let _late = tokio::time::timeout(LAST_WORDS, rest).await;
+                }
                 never = async {
                     tokio::join!(feeding, sizing);
                     std::future::pending::<Infallible>().await
