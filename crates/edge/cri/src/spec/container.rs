@@ -13,8 +13,8 @@ use model::Result;
 
 use super::user::{self, Accounts};
 use super::{
-    Host, Labels, PodFiles, UserNamespace, annotation, cgroup, device, failed, merge_resources, mount,
-    process, read_file, resources, security,
+    Host, Labels, PodFiles, UserNamespace, annotation, apparmor, cgroup, device, failed, merge_resources,
+    mount, process, read_file, resources, security,
 };
 use crate::cdi;
 use crate::config::{Handler, Runtime};
@@ -76,6 +76,8 @@ pub struct Facts {
     pub host_devices: Vec<LinuxDevice>,
     /// What CDI devices ask for.
     pub edits: cdi::Edits,
+    /// The AppArmor profile; empty for none.
+    pub apparmor: String,
 }
 
 /// A spec, and what else its container needs.
@@ -112,6 +114,12 @@ pub fn facts(input: &ContainerInput<'_>) -> Result<Facts> {
         devices: device::find(&input.config.devices)?,
         host_devices: if all_devices { device::of_host()? } else { Vec::new() },
         edits: edits(input)?,
+        apparmor: apparmor::profile(
+            input.host.apparmor.as_ref().filter(|_| !input.runtime.disable_apparmor),
+            security.apparmor.as_ref(),
+            &security.apparmor_profile,
+            security.privileged,
+        )?,
     })
 }
 
@@ -145,12 +153,6 @@ fn security_of(config: &v1::ContainerConfig) -> v1::LinuxContainerSecurityContex
     linux.unwrap_or_default()
 }
 
-/// Refuses what is not built, rather than running a container without it.
-#[expect(deprecated, reason = "kubelets before 1.30 fill the older field")]
-fn refuse(security: &v1::LinuxContainerSecurityContext) -> Result<()> {
-    security::no_apparmor(security.apparmor.as_ref(), &security.apparmor_profile)
-}
-
 /// The spec of a container.
 ///
 /// # Errors
@@ -159,7 +161,6 @@ pub fn build(input: &ContainerInput<'_>, facts: &Facts) -> Result<Built> {
     let config = input.config;
     let linux = config.linux.clone().unwrap_or_default();
     let security = security_of(config);
-    refuse(&security)?;
     let options = security.namespace_options.clone().unwrap_or_default();
     let userns = UserNamespace::of_container(&options, input.pod_config)?;
     let mut spec = begin(input, facts);
@@ -204,6 +205,10 @@ pub fn build(input: &ContainerInput<'_>, facts: &Facts) -> Result<Built> {
         device::add_of_host(&mut spec, &facts.host_devices);
     } else if facts.base.is_none() || facts.filter != security::Filter::Unconfined {
         facts.filter.apply(&mut spec);
+    }
+    if !facts.apparmor.is_empty() {
+        // Also for the privileged, who may ask for one by its name.
+        spec.process_mut().apparmor_profile.clone_from(&facts.apparmor);
     }
     let from_pod = annotation::passed_through(&input.pod_config.annotations, &input.handler.pod_annotations);
     spec.annotations.extend(from_pod);

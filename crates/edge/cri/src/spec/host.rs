@@ -4,6 +4,8 @@ use std::path::Path;
 
 use sys::cgroup::Filesystem;
 
+use super::apparmor::AppArmor;
+
 /// The host, as far as specs depend on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {
@@ -15,8 +17,8 @@ pub struct Host {
     pub hugetlb_controller: bool,
     /// Options of the host's cgroup mount that a container's mount must repeat, or the host's would lose them.
     pub cgroup_options: Vec<String>,
-    /// Whether AppArmor confines containers here.
-    pub apparmor: bool,
+    /// AppArmor, where it confines containers.
+    pub apparmor: Option<AppArmor>,
     /// Whether SELinux labels containers here.
     pub selinux: bool,
     /// Whether system calls can be filtered.
@@ -40,6 +42,7 @@ impl Host {
         let held = named.filter(|(number, _)| capabilities.0 >> number & 1 == 1).map(|(_, name)| name);
         Self {
             cgroup2,
+            apparmor: AppArmor::of_host(),
             swap_controller: has_swap(cgroup2),
             hugetlb_controller: has_hugetlb(cgroup2),
             cgroup_options: if cgroup2 { cgroup_options() } else { Vec::new() },
@@ -90,7 +93,7 @@ impl Default for Host {
             swap_controller: false,
             hugetlb_controller: false,
             cgroup_options: Vec::new(),
-            apparmor: false,
+            apparmor: None,
             selinux: false,
             seccomp: true,
             recursive_read_only: true,

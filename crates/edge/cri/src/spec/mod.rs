@@ -15,6 +15,7 @@
 //! Invariant: a field that this module cannot honour is an error and not left out.
 
 pub mod annotation;
+mod apparmor;
 mod cgroup;
 pub mod container;
 mod device;

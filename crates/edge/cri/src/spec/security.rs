@@ -177,18 +177,6 @@ fn read(path: &str) -> Result<Filter> {
     Ok(Filter::Profile(Box::new(profile)))
 }
 
-/// Refuses what needs AppArmor, which this host or this daemon does not confine containers with.
-///
-/// # Errors
-/// A profile is asked for.
-pub fn no_apparmor(profile: Option<&v1::SecurityProfile>, older: &str) -> Result<()> {
-    let unconfined = match profile {
-        Some(profile) => profile.profile_type == ProfileType::Unconfined as i32,
-        None => matches!(older, "" | "unconfined" | "runtime/default"),
-    };
-    if unconfined { Ok(()) } else { Err(Error::failed_precondition("apparmor is not supported")) }
-}
-
 #[cfg(test)]
 mod tests {
     use ::spec::runtime::default_unix_spec;
