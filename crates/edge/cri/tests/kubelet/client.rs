@@ -184,6 +184,10 @@ impl Kubelet {
 
     /// Whatever a case must not leave behind: processes, mounts, cgroups.
     pub fn check_clean(&self) {
+        // A shim answers before it ends.
+        let _ended = testkit::wait::within(Duration::from_secs(10), || {
+            self.daemon.traces().processes.is_empty().then_some(())
+        });
         let traces = self.daemon.traces();
         assert!(traces.processes.is_empty(), "{:?}", traces.processes);
         assert!(traces.mounts.is_empty(), "{:?}", traces.mounts);
