@@ -13,8 +13,8 @@ use model::Result;
 
 use super::user::{self, Accounts};
 use super::{
-    Host, Labels, PodFiles, UserNamespace, annotation, apparmor, cgroup, device, failed, merge_resources,
-    mount, process, read_file, resources, security,
+    Host, Labels, PodFiles, UserNamespace, annotation, apparmor, cgroup, class, device, failed,
+    merge_resources, mount, process, read_file, resources, security,
 };
 use crate::cdi;
 use crate::config::{Handler, Runtime};
@@ -215,6 +215,7 @@ pub fn build(input: &ContainerInput<'_>, facts: &Facts) -> Result<Built> {
     spec.annotations
         .extend(annotation::passed_through(&config.annotations, &input.handler.container_annotations));
     let name = config.metadata.as_ref().map_or("", |metadata| metadata.name.as_str());
+    class::check(name, &config.annotations, &input.pod_config.annotations, input.runtime)?;
     let ours = annotation::of_container(input.pod_id, name, input.image_name, input.pod_config);
     spec.annotations.extend(ours.into_iter().map(|(key, value)| (key.to_owned(), value)));
     Ok(Built { spec, process_label: facts.labels.process.clone() })

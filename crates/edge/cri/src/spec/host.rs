@@ -50,6 +50,7 @@ impl Host {
             in_user_namespace: !text("/proc/self/uid_map").split_whitespace().eq(["0", "0", "4294967295"]),
             oom_score_adj: text("/proc/self/oom_score_adj").trim().parse().unwrap_or(0),
             capabilities: held.collect(),
+            recursive_read_only: sys::mount::sets_detached(),
             ..Self::default()
         }
     }

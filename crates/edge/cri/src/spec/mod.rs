@@ -17,6 +17,7 @@
 pub mod annotation;
 mod apparmor;
 mod cgroup;
+mod class;
 pub mod container;
 mod device;
 mod host;

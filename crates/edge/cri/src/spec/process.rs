@@ -125,3 +125,7 @@ fn without_zero(text: &str, what: &str) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "process_tests.rs"]
+mod tests;

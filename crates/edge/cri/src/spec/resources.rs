@@ -86,3 +86,7 @@ pub fn oom_score_adj(wanted: i64, host: &Host, runtime: &Runtime) -> Result<i32>
 fn positive(number: i64, field: &str) -> Result<u64> {
     u64::try_from(number).map_err(|_| Error::invalid(format_args!("{field} must not be negative: {number}")))
 }
+
+#[cfg(test)]
+#[path = "resources_tests.rs"]
+mod tests;

@@ -295,3 +295,7 @@ fn read(root: &Root, path: &str) -> Result<String> {
     }
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
+
+#[cfg(test)]
+#[path = "user_tests.rs"]
+mod tests;

@@ -140,8 +140,8 @@ pub const KEYS: &[Key] = keys! {
     }
     "plugins/io.containerd.cri.v1.runtime/containerd" {
         "default_runtime_name": Text = "'runc'",
-        "ignore_blockio_not_enabled_errors": Boolean = "false" idle,
-        "ignore_rdt_not_enabled_errors": Boolean = "false" idle,
+        "ignore_blockio_not_enabled_errors": Boolean = "false",
+        "ignore_rdt_not_enabled_errors": Boolean = "false",
     }
     "plugins/io.containerd.cri.v1.runtime/cni" {
         "bin_dirs": Texts = "['/opt/cni/bin']",
