@@ -18,7 +18,29 @@ mod name;
 mod number;
 mod yaml;
 
+use model::{Lane, Result};
+
+use crate::Cri;
+
 pub use apply::apply;
 pub use catalog::find;
 pub use file::Edits;
 pub use name::requested;
+
+impl Cri {
+    /// What a container with `devices` gets, where a plugin and not the kubelet asks for them.
+    ///
+    /// # Errors
+    /// As of [`find`]; CDI is switched off.
+    pub(crate) async fn cdi_edits(&self, devices: impl Iterator<Item = String>) -> Result<Edits> {
+        let names: Vec<String> = devices.collect();
+        if names.is_empty() {
+            return Ok(Edits::default());
+        }
+        if !self.config.runtime.enable_cdi {
+            return Err(::spec::Error::failed_precondition("CDI support is explicitly disabled"));
+        }
+        let dirs = self.config.runtime.cdi_spec_dirs.clone();
+        self.ctx().blocking(Lane::Disk, move |_| find(&dirs, &names)).await
+    }
+}

@@ -21,16 +21,13 @@ use crate::spec::Host;
 /// Puts `wanted` into `spec`.
 ///
 /// # Errors
-/// `InvalidArgument`: no container can be so; `Unimplemented`: ours cannot.
+/// `InvalidArgument`: no container can be so; `Unimplemented`: ours cannot. CDI devices are the caller's to apply.
 pub fn apply(
     spec: &mut Spec,
     wanted: &pb::ContainerAdjustment,
     host: &Host,
     runtime: &Runtime,
 ) -> Result<()> {
-    if let Some(device) = wanted.cdi_devices.first() {
-        return Err(Error::unimplemented(format_args!("CDI device {:?} of an NRI plugin", device.name)));
-    }
     settings("annotation", &mut spec.annotations, &wanted.annotations)?;
     env(&mut spec.process_mut().env, &wanted.env)?;
     if !wanted.args.is_empty() {

@@ -12,8 +12,8 @@ use tokio::sync::OwnedRwLockReadGuard;
 use super::collect::Collected;
 use super::plugin::Plugin;
 use super::{Nri, adjust, resources, validate, view};
-use crate::Cri;
 use crate::state::{Container, ContainerRecord, Phase, Pod};
+use crate::{Cri, cdi};
 
 /// What plugins were told of a container that is being made. While it is held no plugin is told what there is.
 #[derive(Debug)]
@@ -153,8 +153,11 @@ impl Nri {
         let container = view::container(record, None, spec);
         let adjusted = async {
             let collected = self.collect(&pod, &container).await?;
+            let edits =
+                cri.cdi_edits(collected.adjust.cdi_devices.iter().map(|device| device.name.clone())).await?;
             adjust::apply(spec, &collected.adjust, &cri.host, &cri.config.runtime)
                 .map_err(|error| error.context("failed to NRI-adjust container Spec"))?;
+            cdi::apply(spec, &edits);
             Ok(collected)
         };
         let adjusted: Result<Collected> = adjusted.await;

@@ -4,6 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use api::Message as _;
+use api::nri::pkg::api::v1alpha1 as pb;
 use api::runtime::v1;
 use serde_json::json;
 use testkit::image::{Build, Layer, busybox_tar};
@@ -12,6 +14,7 @@ use testkit::tar::Archive;
 
 use crate::client::{Kubelet, call};
 use crate::node::Node;
+use crate::nri_plugin::Plugin;
 
 type Security = v1::LinuxContainerSecurityContext;
 
@@ -275,6 +278,16 @@ fn cdi_devices_are_injected_or_the_container_is_refused() {
     wanted.cdi_devices = vec![v1::CdiDevice { name: "berth.test/null=1".into() }];
     let error = case.kubelet.create(&case.pod, &case.config, wanted).unwrap_err();
     assert!(error.message().contains("unresolvable CDI devices berth.test/null=1"), "{error}");
+    // A plugin asks for one too.
+    let plugin = Plugin::connect(&case.kubelet, "10", "cdi", |method, _| {
+        let devices = vec![pb::CdiDevice { name: "berth.test/null=0".into() }];
+        let adjust = pb::ContainerAdjustment { cdi_devices: devices, ..pb::ContainerAdjustment::default() };
+        let answer = pb::CreateContainerResponse { adjust: Some(adjust), ..Default::default() };
+        Some(Ok(if method == "CreateContainer" { answer.encode_to_vec() } else { Vec::new() }))
+    });
+    let adjusted = case.start(case.container("adjusted", |_| ()));
+    assert_eq!(case.say(&adjusted, "echo $NULL; cat /opt/tool"), "zero\nof the vendor");
+    drop(plugin);
     case.end();
 }
 
