@@ -18,6 +18,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
 
 use super::io_failed;
+use super::tap::Taps;
 use crate::Cri;
 use crate::state::Container;
 use crate::stream::fifo::{Fifos, Streams};
@@ -49,7 +50,12 @@ impl Cri {
         let max = self.config.runtime.max_container_log_line_size.unwrap_or(MAX_LINE);
         for (from, stream) in [(fifos.stdout, Stream::Stdout), (fifos.stderr, Stream::Stderr)] {
             if let Some(from) = from {
-                self.in_background(copy(self.ctx(), from, Arc::clone(log), Lines::new(stream, max)));
+                let (log, taps) = (Arc::clone(log), Arc::clone(&container.taps));
+                let (ctx, lines) = (self.ctx(), Lines::new(stream, max));
+                self.in_background(async move {
+                    copy(ctx, from, log, lines, &taps).await;
+                    taps.end(stream);
+                });
             }
         }
     }
@@ -63,6 +69,11 @@ impl Cri {
         let path = |name: &str| io.join(name).to_string_lossy().into_owned();
         let stderr = if container.record.config.tty { String::new() } else { path("stderr") };
         let stdio = Stdio { stdin: String::new(), stdout: path("stdout"), stderr, terminal: false };
+        if container.record.config.stdin
+            && let Err(error) = container.taps.hold_input(&self.input_path(&container.record.id))
+        {
+            tracing::warn!(id = %container.record.id, %error, "a container's input does not stay open");
+        }
         let opened = match self.open_log(container).await {
             Ok(()) => Fifos::open(&stdio),
             Err(error) => Err(error),
@@ -104,10 +115,11 @@ impl Cri {
 }
 
 /// Copies one output to its end.
-async fn copy(ctx: Ctx, mut from: pipe::Receiver, log: Log, mut lines: Lines) {
+async fn copy(ctx: Ctx, mut from: pipe::Receiver, log: Log, mut lines: Lines, taps: &Taps) {
     let mut chunk = vec![0; CHUNK];
     loop {
         let count = from.read(&mut chunk).await.unwrap_or(0);
+        taps.give(lines.stream(), &chunk[..count]);
         let (into, mut read) = (Arc::clone(&log), std::mem::take(&mut chunk));
         let written = ctx.blocking(Lane::Disk, move |_| {
             let mut log = into.lock().unwrap_or_else(PoisonError::into_inner);

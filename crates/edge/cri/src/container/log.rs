@@ -41,6 +41,9 @@ impl Cri {
     /// It does not run, or has no such stream.
     pub(crate) async fn attach_output(&self, container: &Container, attach: Attach) -> Result<()> {
         let task = self.running_task(container)?;
-        task.attach("", attach).await
+        match task.writes_logs() {
+            true => task.attach("", attach).await,
+            false => self.tap(container, &attach),
+        }
     }
 }

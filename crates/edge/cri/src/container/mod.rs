@@ -31,6 +31,7 @@ mod signal;
 mod start;
 mod status;
 mod stop;
+pub(crate) mod tap;
 mod update;
 mod volume;
 

@@ -142,6 +142,9 @@ impl Cri {
         if !writes_logs {
             let fifos = self.make_copied(container, io.clone()).await?;
             let stdin = self.stdin(config, &io).await?;
+            if config.stdin {
+                container.taps.hold_input(Path::new(&stdin))?;
+            }
             return Ok((Stdio { stdin, ..fifos.stdio.clone() }, Some(fifos)));
         }
         let uri = log_path::uri(

@@ -114,6 +114,8 @@ pub struct Container {
     pub process: OnceLock<Arc<Process>>,
     /// Its log, where the daemon writes it.
     pub log: OnceLock<crate::container::copy_log::Log>,
+    /// Who is attached, where the daemon writes its log.
+    pub taps: Arc<crate::container::tap::Taps>,
 }
 
 impl Container {
@@ -128,6 +130,7 @@ impl Container {
             watched: AtomicBool::new(false),
             process: OnceLock::new(),
             log: OnceLock::new(),
+            taps: Arc::default(),
         }
     }
 

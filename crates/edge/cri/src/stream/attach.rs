@@ -15,6 +15,7 @@ use super::fifo::{self, Fifos, Streams};
 use super::status::Outcome;
 use super::{Agreed, copy, exec};
 use crate::Cri;
+use crate::state::Container;
 
 /// How long the end of a container's output may take to come behind its own.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -55,13 +56,20 @@ async fn steps(cri: &Arc<Cri>, id: &str, wanted: Wanted, channels: &mut Channels
     let tty = container.record.config.tty;
     // A container that was made without a standard input has none to feed.
     let streams = Streams {
-        stdin: wanted.stdin && container.record.config.stdin,
+        stdin: wanted.stdin && container.record.config.stdin && task.writes_logs(),
         stdout: wanted.stdout,
         stderr: wanted.stderr && !tty,
         terminal: false,
     };
+    let tapped = match wanted.stdin && container.record.config.stdin && !task.writes_logs() {
+        true => Some(cri.tapped_input(&container)?),
+        false => None,
+    };
     let ctx = cri.ctx();
     let mut fifos = Fifos::make(&ctx, dir.clone(), streams).await?;
+    if let Some(input) = tapped {
+        fifos.stdin = Some(input);
+    }
     let path = |name: &str| (!name.is_empty()).then(|| name.into());
     let stdio = &fifos.stdio;
     let joined =
@@ -70,7 +78,7 @@ async fn steps(cri: &Arc<Cri>, id: &str, wanted: Wanted, channels: &mut Channels
     let outcome = match attached {
         Ok(()) => {
             let once = container.record.config.stdin_once;
-            let feeding = feed(&*task, fifos.stdin.take(), once, channels.stdin.take());
+            let feeding = feed(&*task, &container, fifos.stdin.take(), once, channels.stdin.take());
             let sizing = exec::follow_size(&*task, "", channels.resize.take());
             let error = channels.error.clone();
             let outputs = (fifos.stdout.is_some(), fifos.stderr.is_some());
@@ -104,10 +112,20 @@ async fn steps(cri: &Arc<Cri>, id: &str, wanted: Wanted, channels: &mut Channels
 }
 
 /// Feeds the container's input; closes it behind the first client when the container asked for that.
-async fn feed(task: &dyn Task, fifo: Option<pipe::Sender>, once: bool, client: Option<Incoming>) {
+async fn feed(
+    task: &dyn Task,
+    container: &Container,
+    fifo: Option<pipe::Sender>,
+    once: bool,
+    client: Option<Incoming>,
+) {
     let (Some(mut fifo), Some(mut client)) = (fifo, client) else { return };
     copy::input(&mut client, &mut fifo).await;
     drop(fifo);
+    if once {
+        // Where the daemon holds the input open. The shim has an end of its own, and reads what is in the FIFO before it.
+        container.taps.end_input();
+    }
     if once && let Err(error) = task.close_stdin("").await {
         tracing::debug!(%error, "cannot close the standard input");
     }

@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use api::runtime::v1;
+use futures_util::SinkExt as _;
 use testkit::{needs, wait};
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::client::{Kubelet, call};
+use crate::vanish::{next, open};
 
 /// What the log says, without the times.
 fn log(kubelet: &Kubelet) -> String {
@@ -88,4 +91,72 @@ fn pods_run_by_debians_runc_under_our_shim_and_under_its_own() {
         std::fs::remove_file(kubelet.logs().join("one.log")).unwrap();
     }
     kubelet.check_clean();
+}
+
+/// Attaches to a container with a line for its input, and answers what it says up to `until`.
+fn attached(kubelet: &Kubelet, id: &str, line: &str, until: &str) -> String {
+    let request =
+        v1::AttachRequest { container_id: id.into(), stdin: true, stdout: true, ..Default::default() };
+    let url = call!(kubelet, attach, request).unwrap().url;
+    kubelet.run(async {
+        let mut stream = open(&url, "v4.channel.k8s.io").await.unwrap();
+        stream.send(Message::binary([b"\0", line.as_bytes()].concat())).await.unwrap();
+        let mut heard = String::new();
+        while !heard.contains(until) {
+            let Some(bytes) = next(&mut stream, 1).await else { break };
+            heard.push_str(&String::from_utf8(bytes).unwrap());
+        }
+        heard
+    })
+}
+
+#[test]
+fn a_container_whose_shim_lets_nobody_attach_is_attached_to_by_the_daemon() {
+    needs!(root, overlayfs, built "containerd", built "runc", program "containerd-shim-runc-v2");
+    let shim = testkit::place::debian("containerd-shim-runc-v2");
+    let runc = testkit::place::built("runc");
+    let mut kubelet = Kubelet::with(&handler("foreign", Some(&shim), &runc, ""));
+    let config = kubelet.pod("attach");
+    let request =
+        v1::RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: "foreign".into() };
+    let pod = call!(kubelet, run_pod_sandbox, request).unwrap().pod_sandbox_id;
+    let mut wanted =
+        kubelet.container("one", "while read line; do echo heard $line; done; echo over; exit 3");
+    wanted.stdin = true;
+    let id = kubelet.start(&pod, &config, wanted);
+    kubelet.exec(&id, "true", 30).unwrap();
+    let before = kubelet.daemon.traces().descriptors;
+    assert_eq!(attached(&kubelet, &id, "a\n", "heard a\n"), "heard a\n");
+    // The end of one client is not that of the input, and the log has it all.
+    assert_eq!(attached(&kubelet, &id, "b\n", "heard b\n"), "heard b\n");
+    assert_eq!(kubelet.status(&id).state(), v1::ContainerState::ContainerRunning);
+    wait::eventually(
+        Duration::from_secs(20),
+        "the daemon's descriptors, though the container is silent",
+        || (kubelet.daemon.traces().descriptors <= before).then_some(()),
+    );
+    wait_for(&kubelet, "stdout F heard a\nstdout F heard b\n");
+    call!(kubelet, stop_container, v1::StopContainerRequest { container_id: id, timeout: 0 }).unwrap();
+    // Unless it is asked to be: then all that was said is read before it.
+    let script = "exec > /dev/null; cat > /all; exit $(($(wc -c < /all) / 1024))";
+    let mut wanted = kubelet.container("two", script);
+    (wanted.stdin, wanted.stdin_once) = (true, true);
+    let id = kubelet.start(&pod, &config, wanted);
+    attached_once(&kubelet, &id, &"x".repeat(40 << 10));
+    assert_eq!(kubelet.ended(&id).exit_code, 40);
+    kubelet.daemon.restart();
+    kubelet.remove_pod(&pod);
+    kubelet.check_clean();
+}
+
+/// Says `text` to a container's input and leaves.
+fn attached_once(kubelet: &Kubelet, id: &str, text: &str) {
+    let request = v1::AttachRequest { container_id: id.into(), stdin: true, ..Default::default() };
+    let url = call!(kubelet, attach, request).unwrap().url;
+    kubelet.run(async {
+        let mut stream = open(&url, "v5.channel.k8s.io").await.unwrap();
+        stream.send(Message::binary([b"\0", text.as_bytes()].concat())).await.unwrap();
+        stream.send(Message::binary(vec![255, 0])).await.unwrap();
+        while next(&mut stream, 3).await.is_some() {}
+    });
 }

@@ -24,10 +24,7 @@ fn lose_records(kubelet: &Kubelet, pod: &str) {
         );
         records.delete(containers::v1::DeleteContainerRequest { id: pod.into() }).await.unwrap();
         let mut records = stub::sandbox::v1::store_client::StoreClient::with_interceptor(channel, headers());
-        let request = sandbox::v1::StoreDeleteRequest {
-            sandbox_id: pod.into(),
-            ..sandbox::v1::StoreDeleteRequest::default()
-        };
+        let request = sandbox::v1::StoreDeleteRequest { sandbox_id: pod.into() };
         records.delete(request).await.unwrap();
     });
 }

@@ -18,7 +18,7 @@ use crate::client::{Kubelet, call};
 const HANG: Duration = Duration::from_secs(30);
 
 /// A client at `url`.
-async fn open(url: &str, protocol: &str) -> Result<WebSocketStream<TcpStream>, String> {
+pub async fn open(url: &str, protocol: &str) -> Result<WebSocketStream<TcpStream>, String> {
     let address = url.strip_prefix("http://").unwrap().split('/').next().unwrap();
     let socket = TcpStream::connect(address).await.unwrap();
     let mut request = url.replace("http://", "ws://").into_client_request().unwrap();
@@ -28,7 +28,7 @@ async fn open(url: &str, protocol: &str) -> Result<WebSocketStream<TcpStream>, S
 }
 
 /// The next bytes that come on `channel`; none at the connection's end.
-async fn next(stream: &mut WebSocketStream<TcpStream>, channel: u8) -> Option<Vec<u8>> {
+pub async fn next(stream: &mut WebSocketStream<TcpStream>, channel: u8) -> Option<Vec<u8>> {
     loop {
         let message = tokio::time::timeout(HANG, stream.next()).await.expect("a message");
         match message {
