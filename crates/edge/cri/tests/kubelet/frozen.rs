@@ -50,6 +50,12 @@ fn works(kubelet: &Kubelet, running: &Running, attempt: u32) {
     assert_eq!(kubelet.exec(container, "echo here", 30).unwrap().stdout, b"here\n");
     let request = v1::ContainerStatsRequest { container_id: container.clone() };
     assert!(call!(kubelet, container_stats, request).unwrap().stats.unwrap().memory.is_some());
+    let all = call!(kubelet, list_container_stats, v1::ListContainerStatsRequest::default()).unwrap().stats;
+    let ours = all.iter().find(|one| one.attributes.as_ref().is_some_and(|of| of.id == *container));
+    assert!(ours.is_some_and(|one| one.memory.is_some()), "{all:?}");
+    let all =
+        call!(kubelet, list_pod_sandbox_stats, v1::ListPodSandboxStatsRequest::default()).unwrap().stats;
+    assert!(all.iter().any(|one| one.attributes.as_ref().is_some_and(|of| of.id == *pod)), "{all:?}");
     let mut another = kubelet.container("another", "exec sleep 1000");
     another.metadata.get_or_insert_default().attempt = attempt;
     let another = kubelet.start(pod, config, another);
