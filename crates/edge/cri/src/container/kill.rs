@@ -88,6 +88,12 @@ fn facts(proc: &Procfs, pids: &[u32]) -> BTreeMap<u32, (u32, u32)> {
     pids.iter().filter_map(one).collect()
 }
 
+/// The parent of a process, also of one that has ended and that its parent has not waited for; 0 when there is none.
+pub(crate) fn parent(pid: u32) -> u32 {
+    let Ok(proc) = Procfs::of_host() else { return 0 };
+    facts(&proc, &[pid]).get(&pid).map_or(0, |(parent, _)| *parent)
+}
+
 /// Of the line of `/proc/PID/stat`: what the process calls itself may have spaces and brackets in it.
 fn parent_and_session(line: &str) -> Option<(u32, u32)> {
     let (_, rest) = line.rsplit_once(')')?;

@@ -15,6 +15,7 @@ use sys::procfs::Procfs;
 
 use super::run::SIGKILL;
 use crate::Cri;
+use crate::container::kill;
 use crate::state::Pod;
 
 /// The most bytes of a command line that are read.
@@ -51,10 +52,17 @@ impl Cri {
             Err(error) if error.kind() == Kind::DeadlineExceeded => {}
             _ => return Ok(()),
         }
-        let pid = self.noted_pid(id, "shim.pid").await?;
+        let pid = match self.noted_pid(id, "shim.pid").await? {
+            // Other shims note no number of their own, but each is the parent of its dead, whom it has not waited for.
+            0 => {
+                let init = self.noted_pid(id, "init.pid").await?;
+                self.ctx().blocking(Lane::Wait, move |_| Ok(kill::parent(init))).await?
+            }
+            pid => pid,
+        };
         tracing::warn!(%id, pid, "the shim does not answer, and all that it ran is gone: killing it");
         let (of, gone) = (id.clone(), format!("failed to kill the shim {pid} of sandbox {id:?}"));
-        if !self.ctx().blocking(Lane::Wait, move |_| kill(pid, &of)).await? {
+        if !self.ctx().blocking(Lane::Wait, move |_| kill_shim(pid, &of)).await? {
             return Err(Error::new(Kind::DeadlineExceeded, gone));
         }
         // The engine cleans up after it, for each of its tasks.
@@ -77,7 +85,7 @@ impl Cri {
 }
 
 /// Kills the shim `pid` of the pod `id`; says whether it is gone, or was not there any more.
-fn kill(pid: u32, id: &str) -> Result<bool> {
+fn kill_shim(pid: u32, id: &str) -> Result<bool> {
     let failed = |error: &sys::Error| Error::internal(format!("cannot kill the shim of {id:?}: {error}"));
     let proc = Procfs::of_host().map_err(|error| failed(&error))?;
     if pid == 0 {
@@ -119,7 +127,7 @@ mod tests {
         }
         assert!(!is_shim_of(b"", &id));
         // A number that the kernel has given to another.
-        assert!(kill(std::process::id(), &id).unwrap());
-        assert!(kill(0, &id).is_err());
+        assert!(kill_shim(std::process::id(), &id).unwrap());
+        assert!(kill_shim(0, &id).is_err());
     }
 }

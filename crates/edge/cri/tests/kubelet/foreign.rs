@@ -160,3 +160,21 @@ fn attached_once(kubelet: &Kubelet, id: &str, text: &str) {
         while next(&mut stream, 3).await.is_some() {}
     });
 }
+
+#[test]
+fn a_pod_whose_other_shim_is_frozen_is_stopped_and_removed() {
+    needs!(root, overlayfs, built "containerd", built "runc", program "containerd-shim-runc-v2");
+    let shim = testkit::place::debian("containerd-shim-runc-v2");
+    let runc = testkit::place::built("runc");
+    let kubelet = Kubelet::with(&handler("foreign", Some(&shim), &runc, ""));
+    let config = kubelet.pod("frozen");
+    let request =
+        v1::RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: "foreign".into() };
+    let pod = call!(kubelet, run_pod_sandbox, request).unwrap().pod_sandbox_id;
+    kubelet.start(&pod, &config, kubelet.container("one", "exec sleep 1000"));
+    rustix::process::kill_process(crate::frozen::shim(&kubelet, &pod), rustix::process::Signal::STOP)
+        .unwrap();
+    let remove = v1::RemovePodSandboxRequest { pod_sandbox_id: pod.clone() };
+    crate::frozen::converges("RemovePodSandbox", || call!(kubelet, remove_pod_sandbox, remove.clone()));
+    kubelet.check_clean();
+}

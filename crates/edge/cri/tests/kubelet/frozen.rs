@@ -26,7 +26,7 @@ fn run(kubelet: &Kubelet, name: &str) -> Running {
 }
 
 /// The shim of a pod.
-fn shim(kubelet: &Kubelet, pod: &str) -> Pid {
+pub fn shim(kubelet: &Kubelet, pod: &str) -> Pid {
     let is_its = |line: &&String| line.contains("containerd-shim") && line.contains(pod);
     let processes = kubelet.daemon.traces().processes;
     let line = processes.iter().find(is_its).unwrap_or_else(|| panic!("{pod}: {processes:?}"));
@@ -65,7 +65,7 @@ fn works(kubelet: &Kubelet, running: &Running, attempt: u32) {
 }
 
 /// Repeats a verb as the kubelet does, until it succeeds.
-fn converges<T>(what: &str, mut verb: impl FnMut() -> Result<T, tonic::Status>) -> T {
+pub fn converges<T>(what: &str, mut verb: impl FnMut() -> Result<T, tonic::Status>) -> T {
     let mut errors = Vec::new();
     for _ in 0..4 {
         match verb() {
