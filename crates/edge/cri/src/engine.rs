@@ -150,6 +150,11 @@ impl Cri {
     /// # Errors
     /// The state directory cannot be read.
     pub async fn start(self: &Arc<Self>) -> Result<()> {
+        if self.config.runtime.enable_selinux && self.host.selinux.is_none() {
+            tracing::warn!(
+                "enable_selinux: this host has no SELinux policy for containers; nothing is labelled"
+            );
+        }
         self.start_images().await?;
         self.follow_ooms();
         self.recover().await?;

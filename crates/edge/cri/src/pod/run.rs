@@ -22,7 +22,7 @@ use super::record::{self, Rootfs};
 use super::{files, network};
 use crate::spec::pod::{self as builder, PodInput};
 use crate::spec::user::Accounts;
-use crate::spec::{PodFiles, UserNamespace};
+use crate::spec::{Labels as Labelled, PodFiles, UserNamespace, selinux};
 use crate::state::{Pod, PodPhase, PodRecord, PodState, Reserved};
 use crate::{Cri, container, fault, nanos, now_nanos};
 
@@ -52,6 +52,7 @@ impl Cri {
         let reserved = self.pod_names.reserve(&name, &id)?;
         let on_host = crate::state::namespaces(&config).network == v1::NamespaceMode::Node as i32;
         let netns = if on_host { None } else { Some(self.fresh_netns().await?) };
+        let labels = self.labels(&config)?;
         let record = PodRecord {
             id: id.clone(),
             name,
@@ -59,6 +60,8 @@ impl Cri {
             handler,
             created_at: now_nanos(),
             netns,
+            process_label: labels.process,
+            mount_label: labels.mount,
             config,
             ..PodRecord::default()
         };
@@ -229,6 +232,16 @@ impl Cri {
         self.ctx().blocking(Lane::Disk, move |_| files.make(&config)).await
     }
 
+    /// The SELinux labels of a new pod.
+    fn labels(&self, config: &v1::PodSandboxConfig) -> Result<Labelled> {
+        let security = config.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
+        let options = security.and_then(|security| security.selinux_options.as_ref());
+        let runtime = &self.config.runtime;
+        let pods = self.pods.list();
+        let taken = |level: &str| pods.iter().any(|pod| selinux::level(&pod.record.process_label) == level);
+        selinux::of_pod(self.host.selinux(runtime), options, runtime.selinux_category_range, &taken)
+    }
+
     /// Labels of the snapshots of a pod of `config`: how owners are shifted where it has a user namespace.
     pub(crate) fn mapping(&self, config: &v1::PodSandboxConfig, snapshotter: &str) -> Result<Labels> {
         match UserNamespace::of(&crate::state::namespaces(config))? {
@@ -250,6 +263,8 @@ impl Cri {
             resolv_conf: files.resolv_conf(),
             shm: files.shm(),
         };
+        let record = &pod.record;
+        let labels = Labelled { process: record.process_label.clone(), mount: record.mount_label.clone() };
         let input = PodInput {
             id: &pod.record.id,
             config: &pod.record.config,
@@ -261,10 +276,11 @@ impl Cri {
             root: &made.path,
             accounts: &made.accounts,
             netns: pod.record.netns.as_deref(),
+            labels: &labels,
             files: &seen,
             userns: &files.userns(),
         };
-        let facts = builder::facts(&input, &|_| false)?;
+        let facts = builder::facts(&input)?;
         builder::build(&input, &facts)
             .map_err(|error| error.context("failed to generate sandbox container spec"))
     }

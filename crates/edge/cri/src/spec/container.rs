@@ -14,7 +14,7 @@ use model::Result;
 use super::user::{self, Accounts};
 use super::{
     Host, Labels, PodFiles, UserNamespace, annotation, apparmor, cgroup, class, device, failed,
-    merge_resources, mount, process, read_file, resources, security,
+    merge_resources, mount, process, read_file, resources, security, selinux,
 };
 use crate::cdi;
 use crate::config::{Handler, Runtime};
@@ -103,14 +103,22 @@ pub fn facts(input: &ContainerInput<'_>) -> Result<Facts> {
         security.privileged,
         input.host,
     )?;
+    let labels = selinux::of_container(
+        input.host.selinux(input.runtime),
+        security.selinux_options.as_ref(),
+        input.runtime.selinux_category_range,
+        input.pod_label,
+    )?;
+    mount::relabel_files(input.files, &labels.mount)?;
     let all_devices = security.privileged && !input.handler.privileged_without_host_devices;
     let hostname = read_file("/proc/sys/kernel/hostname".as_ref(), 4096).unwrap_or_default();
+    let sources = mount::sources(input.config.mounts.iter().chain(input.volumes), &labels.mount)?;
     Ok(Facts {
         hostname: String::from_utf8_lossy(&hostname).trim().to_owned(),
-        labels: Labels { process: input.pod_label.to_owned(), ..Labels::default() },
+        labels,
         base: base(input.handler)?,
         filter,
-        sources: mount::sources(input.config.mounts.iter().chain(input.volumes))?,
+        sources,
         devices: device::find(&input.config.devices)?,
         host_devices: if all_devices { device::of_host()? } else { Vec::new() },
         edits: edits(input)?,
@@ -180,6 +188,7 @@ pub fn build(input: &ContainerInput<'_>, facts: &Facts) -> Result<Built> {
             Some(resources::oom_score_adj(wanted.oom_score_adj, input.host, input.runtime)?);
         merge_resources(&mut spec, wanted, input.host, input.runtime)?;
     }
+    spec.linux_mut().mount_label.clone_from(&facts.labels.mount);
     let parent = input.pod_config.linux.as_ref().map_or("", |linux| linux.cgroup_parent.as_str());
     if !parent.is_empty() {
         spec.linux_mut().cgroups_path = cgroup::path(parent, input.id);

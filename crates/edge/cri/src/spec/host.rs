@@ -5,6 +5,8 @@ use std::path::Path;
 use sys::cgroup::Filesystem;
 
 use super::apparmor::AppArmor;
+use super::selinux::SeLinux;
+use crate::config::Runtime;
 
 /// The host, as far as specs depend on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,8 +21,8 @@ pub struct Host {
     pub cgroup_options: Vec<String>,
     /// AppArmor, where it confines containers.
     pub apparmor: Option<AppArmor>,
-    /// Whether SELinux labels containers here.
-    pub selinux: bool,
+    /// SELinux, where it labels containers.
+    pub selinux: Option<SeLinux>,
     /// Whether system calls can be filtered.
     pub seccomp: bool,
     /// Whether mounts can be read-only with all that is below them.
@@ -34,6 +36,11 @@ pub struct Host {
 }
 
 impl Host {
+    /// SELinux, where it labels containers and the configuration wants that.
+    pub fn selinux(&self, runtime: &Runtime) -> Option<&SeLinux> {
+        self.selinux.as_ref().filter(|_| runtime.enable_selinux)
+    }
+
     /// Reads the host. What cannot be read counts as absent.
     pub fn read() -> Self {
         let cgroup2 = sys::cgroup::filesystem(Path::new("/sys/fs/cgroup")) == Ok(Filesystem::V2);
@@ -43,6 +50,7 @@ impl Host {
         Self {
             cgroup2,
             apparmor: AppArmor::of_host(),
+            selinux: SeLinux::of_host(),
             swap_controller: has_swap(cgroup2),
             hugetlb_controller: has_hugetlb(cgroup2),
             cgroup_options: if cgroup2 { cgroup_options() } else { Vec::new() },
@@ -95,7 +103,7 @@ impl Default for Host {
             hugetlb_controller: false,
             cgroup_options: Vec::new(),
             apparmor: None,
-            selinux: false,
+            selinux: None,
             seccomp: true,
             recursive_read_only: true,
             in_user_namespace: false,

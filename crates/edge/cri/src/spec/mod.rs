@@ -26,6 +26,7 @@ pub mod pod;
 mod process;
 pub mod resources;
 mod security;
+pub mod selinux;
 pub mod user;
 pub mod userns;
 

@@ -10,8 +10,8 @@ use model::Result;
 use sys::mount::table;
 use sys::path::clean;
 
-use super::UserNamespace;
 use super::container::ContainerInput;
+use super::{PodFiles, UserNamespace, selinux};
 
 /// What is known of a path of the host that a mount names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,11 +27,14 @@ pub struct Source {
 }
 
 /// Looks at the paths of the host that mounts name, and makes directories of those that are missing, as containerd
-/// does for the kubelet's volumes.
+/// does for the kubelet's volumes. Those that are to be relabelled get the SELinux `label`.
 ///
 /// # Errors
 /// A path cannot be resolved or made.
-pub fn sources<'a>(mounts: impl Iterator<Item = &'a v1::Mount>) -> Result<BTreeMap<String, Source>> {
+pub fn sources<'a>(
+    mounts: impl Iterator<Item = &'a v1::Mount>,
+    label: &str,
+) -> Result<BTreeMap<String, Source>> {
     let mut found: BTreeMap<String, Source> = BTreeMap::new();
     let mut table: Option<Vec<(PathBuf, bool, bool)>> = None;
     for mount in mounts {
@@ -54,6 +57,9 @@ pub fn sources<'a>(mounts: impl Iterator<Item = &'a v1::Mount>) -> Result<BTreeM
             Ok(_) => {}
         }
         let path = path.canonicalize().map_err(|error| failed("resolve symlink", &error))?;
+        if mount.selinux_relabel {
+            selinux::relabel(&path, label)?;
+        }
         let mut source = Source { path: text(&path)?, ..Source::default() };
         if mount.propagation != v1::MountPropagation::PropagationPrivate as i32 {
             let table = match &mut table {
@@ -73,6 +79,17 @@ pub fn sources<'a>(mounts: impl Iterator<Item = &'a v1::Mount>) -> Result<BTreeM
         }
     }
     Ok(found)
+}
+
+/// Gives the pod's files the SELinux `label` of the container that sees them.
+///
+/// # Errors
+/// A file cannot be labelled.
+pub fn relabel_files(files: &PodFiles, label: &str) -> Result<()> {
+    let own_shm = files.shm != Path::new("/dev/shm");
+    let shm = own_shm.then_some(&files.shm);
+    let mut all = [&files.hostname, &files.hosts, &files.resolv_conf].into_iter().chain(shm);
+    all.try_for_each(|path| selinux::relabel(path, label))
 }
 
 fn text(path: &Path) -> Result<String> {

@@ -42,6 +42,8 @@ pub struct PodInput<'a> {
     pub accounts: &'a Accounts,
     /// The pod's network namespace; none in the host's network.
     pub netns: Option<&'a Path>,
+    /// The pod's SELinux labels.
+    pub labels: &'a Labels,
     /// The pod's files.
     pub files: &'a PodFiles,
     /// Where the user namespace is kept that the pod's network belongs to, in a network of its own.
@@ -51,8 +53,6 @@ pub struct PodInput<'a> {
 /// What the spec of a sandbox depends on beside its request: read by [`facts`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PodFacts {
-    /// The SELinux labels of the pod.
-    pub labels: Labels,
     /// The system call filter.
     pub filter: security::Filter,
 }
@@ -62,12 +62,12 @@ pub fn builtin() -> ProcessConfig {
     ProcessConfig { entrypoint: vec!["/pause".into()], ..ProcessConfig::default() }
 }
 
-/// Reads what the spec depends on. `taken` says whether another pod has an SELinux process label.
+/// Reads what the spec depends on.
 ///
 /// # Errors
 /// A profile cannot be read, or is not valid.
 #[expect(deprecated, reason = "kubelets before 1.27 fill the older field")]
-pub fn facts(input: &PodInput<'_>, _taken: &dyn Fn(&str) -> bool) -> Result<PodFacts> {
+pub fn facts(input: &PodInput<'_>) -> Result<PodFacts> {
     let linux = input.config.linux.as_ref().and_then(|linux| linux.security_context.clone());
     let security = linux.unwrap_or_default();
     let filter = security::filter(
@@ -77,7 +77,7 @@ pub fn facts(input: &PodInput<'_>, _taken: &dyn Fn(&str) -> bool) -> Result<PodF
         security.privileged,
         input.host,
     )?;
-    Ok(PodFacts { filter, ..PodFacts::default() })
+    Ok(PodFacts { filter })
 }
 
 /// The spec of a sandbox.
@@ -102,11 +102,13 @@ pub fn build(input: &PodInput<'_>, facts: &PodFacts) -> Result<Spec> {
     }
     process.user = user::of_sandbox(&security, &input.image.user, input.accounts)?;
     process.oom_score_adj = Some(resources::oom_score_adj(OOM_SCORE_ADJ, input.host, input.runtime)?);
-    process.selinux_label.clone_from(&facts.labels.process);
+    if !security.privileged {
+        process.selinux_label.clone_from(&input.labels.process);
+    }
     if !linux.cgroup_parent.is_empty() {
         spec.linux_mut().cgroups_path = cgroup::path(&linux.cgroup_parent, input.id);
     }
-    spec.linux_mut().mount_label.clone_from(&facts.labels.mount);
+    spec.linux_mut().mount_label.clone_from(&input.labels.mount);
     facts.filter.apply(&mut spec);
     spec.process_mut().no_new_privileges = true;
     spec.linux_mut().sysctl = sysctls(&linux, input);

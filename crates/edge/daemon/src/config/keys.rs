@@ -116,8 +116,8 @@ pub const KEYS: &[Key] = keys! {
     "plugins/io.containerd.cri.v1.images/registry" { "config_path": Text = "''" }
     "plugins/io.containerd.cri.v1.images/image_decryption" { "key_model": Text = "'node'" idle }
     "plugins/io.containerd.cri.v1.runtime" {
-        "enable_selinux": Boolean = "false" idle,
-        "selinux_category_range": Integer = "1024" idle,
+        "enable_selinux": Boolean = "false",
+        "selinux_category_range": Integer = "1024",
         "max_container_log_line_size": Integer = "16384",
         "disable_apparmor": Boolean = "false",
         "restrict_oom_score_adj": Boolean = "false",
