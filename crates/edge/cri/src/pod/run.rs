@@ -63,7 +63,6 @@ impl Cri {
             process_label: labels.process,
             mount_label: labels.mount,
             config,
-            ..PodRecord::default()
         };
         let cri = Arc::clone(self);
         Self::whole(async move { cri.make_pod(record, reserved).await }).await?;

@@ -59,7 +59,6 @@ impl Host {
             oom_score_adj: text("/proc/self/oom_score_adj").trim().parse().unwrap_or(0),
             capabilities: held.collect(),
             recursive_read_only: sys::mount::sets_detached(),
-            ..Self::default()
         }
     }
 }

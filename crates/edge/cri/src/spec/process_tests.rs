@@ -32,11 +32,7 @@ fn commands_and_entrypoints_combine_as_dockers() {
 #[test]
 fn later_variables_replace_earlier_ones_in_their_place() {
     let image = ProcessConfig { env: words("A=1 PATH=/image B=2 = =x C"), ..ProcessConfig::default() };
-    let variable = |key: &str, value: &[u8]| v1::KeyValue {
-        key: key.into(),
-        value: value.to_vec(),
-        ..Default::default()
-    };
+    let variable = |key: &str, value: &[u8]| v1::KeyValue { key: key.into(), value: value.to_vec() };
     let mut config = v1::ContainerConfig { tty: true, ..Default::default() };
     config.envs = vec![variable("A", b"9"), variable("D", b"x=y")];
     let found = env(&words("BASE=0"), "host", &config, &image).unwrap();
