@@ -5,7 +5,10 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use api::runtime::v1;
+use serde_json::json;
+use testkit::image::{Build, Image, Layer, busybox_tar};
 use testkit::needs;
+use testkit::tar::{Archive, Entry};
 
 use crate::client::{Kubelet, call};
 use crate::node::Node;
@@ -130,4 +133,37 @@ fn a_pod_with_a_user_namespace_and_a_network_of_its_own() {
     assert!(said(&node, &id, "ifconfig lo 127.0.0.2 && ifconfig lo").contains("127.0.0.2"));
     node.remove_pod(&pod);
     node.check_clean();
+}
+
+#[test]
+fn a_pause_image_and_volumes_of_an_image_are_shifted_too() {
+    needs!(root, overlayfs, built "containerd");
+    let pause = "docker.io/library/pause:v1";
+    let kubelet =
+        Kubelet::with(&format!("[plugins.'io.containerd.cri.v1.images'.pinned_images]\nsandbox = '{pause}'"));
+    let import = |image: &Image, reference: &str| {
+        let archive = kubelet.daemon.dir().join("image.tar");
+        fs::write(&archive, image.archive(reference)).unwrap();
+        kubelet.daemon.ctr("-n k8s.io image import").args([&archive]).ok();
+    };
+    import(&Build::new().layer(Layer::plain(busybox_tar())).cmd(&["sleep", "1000"]).build(), pause);
+    let mut file = Entry::new(b'0', "srv/data/of-seven");
+    (file.uid, file.gid, file.mode) = (7, 8, 0o600);
+    let tar = Archive::new().dir("srv", 0o755).dir("srv/data", 0o755).entry(&file).finish();
+    let built = Build::new().layer(Layer::plain(busybox_tar())).layer(Layer::plain(tar));
+    let built = built.set("Volumes", json!({"/srv/data": {}})).build();
+    let reference = "docker.io/library/volumes:v1";
+    import(&built, reference);
+    let network = v1::NamespaceMode::Node;
+    let config = pod(&kubelet, "volumes", network);
+    let pod = kubelet.run_pod(&config).unwrap();
+    let mut wanted = container(&kubelet, "one", network);
+    wanted.image = Some(v1::ImageSpec { image: reference.into(), ..v1::ImageSpec::default() });
+    let id = kubelet.start(&pod, &config, wanted);
+    assert_eq!(said(&kubelet, &id, "stat -c %u:%g /srv/data /srv/data/of-seven"), "0:0\n7:8");
+    assert_eq!(said(&kubelet, &id, "touch /srv/data/new && stat -c %u /srv/data/new"), "0");
+    let info = kubelet.daemon.ctr("-n k8s.io snapshots info").args([&pod]).ok();
+    assert!(info.contains("0:200000:65536"), "{info}");
+    kubelet.remove_pod(&pod);
+    kubelet.check_clean();
 }
