@@ -158,12 +158,51 @@ fn a_pause_image_and_volumes_of_an_image_are_shifted_too() {
     let config = pod(&kubelet, "volumes", network);
     let pod = kubelet.run_pod(&config).unwrap();
     let mut wanted = container(&kubelet, "one", network);
-    wanted.image = Some(v1::ImageSpec { image: reference.into(), ..v1::ImageSpec::default() });
+    let image = Some(v1::ImageSpec { image: reference.into(), ..v1::ImageSpec::default() });
+    wanted.image.clone_from(&image);
+    wanted.mounts = vec![v1::Mount {
+        container_path: "/image".into(),
+        image,
+        readonly: true,
+        uid_mappings: vec![map()],
+        gid_mappings: vec![map()],
+        ..v1::Mount::default()
+    }];
     let id = kubelet.start(&pod, &config, wanted);
+    assert_eq!(said(&kubelet, &id, "stat -c %u:%g /image/srv/data/of-seven"), "7:8");
     assert_eq!(said(&kubelet, &id, "stat -c %u:%g /srv/data /srv/data/of-seven"), "0:0\n7:8");
     assert_eq!(said(&kubelet, &id, "touch /srv/data/new && stat -c %u /srv/data/new"), "0");
     let info = kubelet.daemon.ctr("-n k8s.io snapshots info").args([&pod]).ok();
     assert!(info.contains("0:200000:65536"), "{info}");
     kubelet.remove_pod(&pod);
     kubelet.check_clean();
+}
+
+#[test]
+fn a_pod_with_a_user_namespace_that_is_not_made_whole_leaves_nothing() {
+    needs!(root, overlayfs, built "containerd", built "berth-cni");
+    let mut node = Node::new("");
+    let config = pod(&node, "torn", v1::NamespaceMode::Pod);
+    let whole = node.run_pod(&config).unwrap();
+    node.remove_pod(&whole);
+    let before = node.left();
+    for step in ["pod netns", "pod created"] {
+        node.fault("fail", step);
+        assert!(node.run_pod(&config).unwrap_err().message().contains(step), "{step}");
+        node.settles_at(&before, step);
+        node.fault("die", step);
+        node.run_pod(&config).unwrap_err();
+        node.no_fault();
+        node.daemon.restart();
+        let pods = call!(node, list_pod_sandbox, v1::ListPodSandboxRequest::default()).unwrap().items;
+        pods.iter().for_each(|pod| node.remove_pod(&pod.id));
+        node.settles_at(&before, step);
+    }
+    // What the next daemon takes up can still be joined.
+    let taken_up = node.run_pod(&config).unwrap();
+    node.daemon.restart();
+    let id = node.start(&taken_up, &config, container(&node, "later", v1::NamespaceMode::Pod));
+    assert_eq!(host_user(&node, &id), FIRST);
+    node.remove_pod(&taken_up);
+    node.check_clean();
 }
