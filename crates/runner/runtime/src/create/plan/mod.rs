@@ -143,7 +143,7 @@ pub fn plan(spec: &Spec, bundle: &Path) -> Result<Plan, PlanError> {
     process.seccomp =
         linux.seccomp.as_ref().map(crate::seccomp::compile).transpose().map_err(PlanError::Seccomp)?;
     process.personality = process::personality(linux.personality.as_ref())?;
-    let mounts = mount::plan(&spec.mounts, &namespaces, bundle)?;
+    let mounts = mount::plan(&spec.mounts, bundle)?;
     let own_dev = !mounts.iter().any(Mount::binds_dev);
     Ok(Plan {
         rootfs: bundle.join(&root.path),

@@ -4,9 +4,8 @@ use std::path::{Path, PathBuf};
 
 use spec::runtime::IdMapping;
 use sys::mount::fstab::{Options, split};
-use sys::namespace;
 
-use super::{Namespaces, PlanError};
+use super::PlanError;
 
 /// What a mount shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,15 +62,11 @@ impl Mount {
 }
 
 /// Checks and sorts the options of every mount.
-pub(super) fn plan(
-    mounts: &[spec::runtime::Mount],
-    namespaces: &Namespaces,
-    bundle: &Path,
-) -> Result<Vec<Mount>, PlanError> {
-    mounts.iter().map(|mount| one(mount, namespaces, bundle)).collect()
+pub(super) fn plan(mounts: &[spec::runtime::Mount], bundle: &Path) -> Result<Vec<Mount>, PlanError> {
+    mounts.iter().map(|mount| one(mount, bundle)).collect()
 }
 
-fn one(mount: &spec::runtime::Mount, namespaces: &Namespaces, bundle: &Path) -> Result<Mount, PlanError> {
+fn one(mount: &spec::runtime::Mount, bundle: &Path) -> Result<Mount, PlanError> {
     let refuse = |why: &str| PlanError::field("mounts", format!("{:?}: {why}", mount.destination));
     if mount.destination.is_empty()
         || [&mount.destination, &mount.source, &mount.kind].iter().any(|s| s.contains('\0'))
@@ -89,9 +84,6 @@ fn one(mount: &spec::runtime::Mount, namespaces: &Namespaces, bundle: &Path) -> 
     };
     if matches!(kind, MountKind::Bind { .. }) && mount.source.is_empty() {
         return Err(refuse("a bind needs a source"));
-    }
-    if mount.kind == "mqueue" && !namespaces.has(namespace::Kind::Ipc) && kind == MountKind::FileSystem {
-        return Err(refuse("mqueue needs a private IPC namespace"));
     }
     if options.copy_up && mount.kind != "tmpfs" {
         return Err(refuse("tmpcopyup is for tmpfs only"));
