@@ -79,6 +79,17 @@ pub fn keep_on_exec(fd: BorrowedFd<'_>) -> Result<()> {
     rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty()).map_err(call!("fcntl", fd, "F_SETFD"))
 }
 
+/// The next run of bytes at or behind `from` that is no hole; `None` when there is none. `lseek(2)` with `SEEK_DATA` and
+/// `SEEK_HOLE`, Linux 3.1; a file system that tells of no holes gives the rest of the file.
+pub fn next_data(fd: BorrowedFd<'_>, from: u64) -> Result<Option<std::ops::Range<u64>>> {
+    let seek = |position| rustix::fs::seek(fd, position).map_err(call!("lseek", fd, from));
+    match seek(rustix::fs::SeekFrom::Data(from)) {
+        Ok(start) => Ok(Some(start..seek(rustix::fs::SeekFrom::Hole(start))?)),
+        Err(error) if error.is(libc::ENXIO) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Makes `fd` the standard stream `number` (0, 1 or 2), which stays open over exec. `dup3(2)`.
 pub fn become_standard(fd: BorrowedFd<'_>, number: i32) -> Result<()> {
     if fd.as_raw_fd() == number {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -105,14 +106,29 @@ impl Copy {
 fn copy_file(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &OsStr, stat: &Stat) -> sys::Result<()> {
     let source = File::from(at::open(from, name, libc::O_RDONLY | libc::O_NONBLOCK, 0)?);
     let target = File::from(at::make_file(to, name, 0o600)?);
-    // The standard library asks the kernel to copy (and the file system to share blocks) where it can.
-    std::io::copy(&mut &source, &mut &target).map_err(|error| {
+    copy_bytes(&source, &target, stat).map_err(|error| {
         sys::Error::new(error.raw_os_error().unwrap_or(libc::EIO), format!("copy_file_range({name:?})"))
     })?;
     at::chown_fd(target.as_fd(), stat.uid, stat.gid)?;
     copy_attributes(source.as_fd(), target.as_fd())?;
     at::chmod_fd(target.as_fd(), stat.mode & 0o7777)?;
     at::set_times_fd(target.as_fd(), stat.atime, stat.mtime)
+}
+
+/// Copies what a file holds. Holes stay holes, or a small layer could fill the disk.
+fn copy_bytes(mut source: &File, mut target: &File, stat: &Stat) -> std::io::Result<()> {
+    // The standard library asks the kernel to copy (and the file system to share blocks) where it can.
+    if stat.blocks.saturating_mul(512) >= stat.size {
+        return std::io::copy(&mut source, &mut target).map(drop);
+    }
+    let mut at = 0;
+    while let Some(run) = sys::fd::next_data(source.as_fd(), at)? {
+        source.seek(SeekFrom::Start(run.start))?;
+        target.seek(SeekFrom::Start(run.start))?;
+        std::io::copy(&mut source.take(run.end - run.start), &mut target)?;
+        at = run.end;
+    }
+    target.set_len(stat.size)
 }
 
 fn finish_dir(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> sys::Result<()> {

@@ -28,7 +28,8 @@ pub enum EntryType {
 impl EntryType {
     pub(super) fn from_flag(flag: u8) -> Option<Self> {
         Some(match flag {
-            b'0' | 0 => Self::File,
+            // `S`: a sparse file, whose map the reader has.
+            b'0' | b'S' | 0 => Self::File,
             b'1' => Self::HardLink,
             b'2' => Self::Symlink,
             b'3' => Self::CharDevice,
@@ -173,7 +174,7 @@ pub(super) fn text(field: &[u8]) -> Vec<u8> {
 }
 
 /// A number: octal digits between blanks or NULs, or base 256 when the first bit is set.
-fn number(field: &[u8], name: &'static str) -> Result<i64, TarError> {
+pub(super) fn number(field: &[u8], name: &'static str) -> Result<i64, TarError> {
     match field.first() {
         Some(&first) if first & 0x80 != 0 => base_256(field).ok_or(TarError::Number(name)),
         _ => octal(field).ok_or(TarError::Number(name)),

@@ -1,13 +1,15 @@
 //! Tar archives as layers use them: a streaming [`Reader`] and a deterministic [`Writer`].
 //!
 //! The reader takes what containerd's does: v7, ustar, pax, GNU long names and base-256 numbers, with or without end
-//! blocks. Global pax headers are skipped (containerd ignores them too). Sparse files are refused.
+//! blocks. Global pax headers are skipped (containerd ignores them too). Of a sparse
+//! file it tells where its bytes belong.
 //!
 //! Invariant: no length from the archive is ever allocated before it has been bounded.
 
 mod header;
 mod pax;
 mod reader;
+mod sparse;
 mod writer;
 
 pub use header::{Entry, EntryType, Time};

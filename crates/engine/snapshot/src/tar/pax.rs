@@ -2,6 +2,7 @@
 
 use super::header::Time;
 use super::reader::TarError;
+use super::sparse;
 
 /// What an extended header says of the entry behind it. An empty value leaves the header's own, as in containerd.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,11 +15,14 @@ pub(super) struct Pax {
     pub mtime: Option<Time>,
     pub atime: Option<Time>,
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-    pub is_sparse: bool,
+    pub sparse: Option<sparse::Records>,
 }
 
 /// Prefix of the keys that carry extended attributes.
 pub(super) const XATTR: &[u8] = b"SCHILY.xattr.";
+
+/// Prefix of the keys that describe a sparse file.
+const SPARSE: &[u8] = b"GNU.sparse.";
 
 impl Pax {
     pub fn parse(mut bytes: &[u8]) -> Result<Self, TarError> {
@@ -37,7 +41,9 @@ impl Pax {
         }
         let name = || if value.contains(&0) { Err(TarError::NameNul) } else { Ok(value.to_vec()) };
         match key {
-            _ if key.starts_with(b"GNU.sparse.") => self.is_sparse = true,
+            _ if key.starts_with(SPARSE) => {
+                self.sparse.get_or_insert_default().set(&key[SPARSE.len()..], value)?;
+            }
             _ if key.starts_with(XATTR) => self.set_xattr(&key[XATTR.len()..], value)?,
             _ if value.is_empty() => {}
             b"path" => self.path = Some(name()?),
@@ -76,7 +82,7 @@ fn record(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     Some((&record[..equals], &record[equals + 1..], rest))
 }
 
-fn decimal(text: &[u8]) -> Option<i64> {
+pub(super) fn decimal(text: &[u8]) -> Option<i64> {
     let text = std::str::from_utf8(text).ok()?;
     if text.starts_with('+') { None } else { text.parse().ok() }
 }

@@ -4,6 +4,7 @@ use std::io::{self, BufRead};
 
 use super::header::{Entry, EntryType, Raw, text};
 use super::pax::Pax;
+use super::sparse::{Form, Fragment, Lines, Map, OldHeader};
 use super::{BLOCK, LONGEST_EXTENSION};
 
 /// Why an archive could not be read.
@@ -24,8 +25,8 @@ pub enum TarError {
     NameNul,
     #[error("an extended header or long name of {0} bytes is longer than the {LONGEST_EXTENSION} allowed")]
     Extension(u64),
-    #[error("sparse file {0:?} is not supported")]
-    Sparse(String),
+    #[error("malformed map of a sparse file")]
+    Sparse,
     #[error("entry {name:?} has the unknown type {flag:#04x}")]
     Type { name: String, flag: u8 },
     #[error("cannot read the layer")]
@@ -38,13 +39,25 @@ pub struct Reader<R> {
     /// Bytes of the current entry that are still to come, and the filling behind them.
     left: u64,
     padding: u64,
+    /// Where the next byte of the current entry belongs, how many follow it there, and where those after them do.
+    offset: u64,
+    fragment: u64,
+    fragments: std::vec::IntoIter<Fragment>,
     ended: bool,
 }
 
 impl<R: BufRead> Reader<R> {
     /// Reads the archive `from`.
     pub fn new(from: R) -> Self {
-        Self { from, left: 0, padding: 0, ended: false }
+        Self {
+            from,
+            left: 0,
+            padding: 0,
+            offset: 0,
+            fragment: 0,
+            fragments: Vec::new().into_iter(),
+            ended: false,
+        }
     }
 
     /// Gives back what it reads from.
@@ -60,48 +73,56 @@ impl<R: BufRead> Reader<R> {
         loop {
             let Some(block) = self.next_header()? else { return Ok(None) };
             let raw = Raw::parse(&block)?;
+            let old = if raw.flag == b'S' { Some(self.old_map(&block)?) } else { None };
             match raw.flag {
                 b'x' => pax = Pax::parse(&self.extension(&raw)?)?,
                 b'L' => long_name = Some(text(&self.extension(&raw)?)),
                 b'K' => long_link = Some(text(&self.extension(&raw)?)),
                 // Global headers speak of no file of a layer; containerd ignores them.
                 b'g' => drop(self.extension(&raw)?),
-                _ => return self.finish(raw, pax, long_name, long_link).map(Some),
+                _ => return self.finish(raw, pax, old, long_name, long_link).map(Some),
             }
         }
     }
 
-    /// Bytes of the current entry that are at hand; none at its end. [`Reader::consume`] passes on.
-    pub fn data(&mut self) -> Result<&[u8], TarError> {
+    /// Bytes of the current entry that are at hand, and where in the file they belong: what lies between is zero. None
+    /// at its end. [`Reader::consume`] passes on.
+    pub fn data(&mut self) -> Result<(u64, &[u8]), TarError> {
         if self.left == 0 {
-            return Ok(&[]);
+            return Ok((self.offset, &[]));
+        }
+        while self.fragment == 0 {
+            // A map covers all the bytes that are left; see `Map::new`.
+            let Some(next) = self.fragments.next() else { return Err(TarError::Sparse) };
+            (self.offset, self.fragment) = (next.offset, next.length);
         }
         let bytes = fill(&mut self.from)?;
         if bytes.is_empty() {
             return Err(TarError::Truncated);
         }
-        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
-        Ok(&bytes[..most])
+        let most = usize::try_from(self.fragment).unwrap_or(usize::MAX).min(bytes.len());
+        Ok((self.offset, &bytes[..most]))
     }
 
     /// Passes `count` bytes, at most as many as [`Reader::data`] gave.
     pub fn consume(&mut self, count: usize) {
         self.from.consume(count);
         self.left = self.left.saturating_sub(count as u64);
+        self.fragment = self.fragment.saturating_sub(count as u64);
+        self.offset = self.offset.saturating_add(count as u64);
     }
 
     fn finish(
         &mut self,
         raw: Raw,
         pax: Pax,
+        old: Option<OldHeader>,
         long_name: Option<Vec<u8>>,
         long_link: Option<Vec<u8>>,
     ) -> Result<Entry, TarError> {
-        let name = pax.path.or(long_name).unwrap_or(raw.name);
+        let sparse_name = pax.sparse.as_ref().and_then(|records| records.name.clone());
+        let name = sparse_name.or(pax.path).or(long_name).unwrap_or(raw.name);
         let lossy = |name: &[u8]| String::from_utf8_lossy(&name[..name.len().min(256)]).into_owned();
-        if pax.is_sparse || raw.flag == b'S' {
-            return Err(TarError::Sparse(lossy(&name)));
-        }
         let Some(mut kind) = EntryType::from_flag(raw.flag) else {
             return Err(TarError::Type { name: lossy(&name), flag: raw.flag });
         };
@@ -112,6 +133,14 @@ impl<R: BufRead> Reader<R> {
         let size = u64::try_from(pax.size.unwrap_or(raw.size)).map_err(|_| TarError::Number("size"))?;
         let size = if kind == EntryType::File { size } else { 0 };
         self.expect(size);
+        let form =
+            pax.sparse.filter(|_| kind == EntryType::File).map(|records| records.form()).transpose()?;
+        let map = match (form, old) {
+            (Some(Form::Records { numbers, size: real }), _) => Some(Map::new(&numbers, real, size)?),
+            (Some(Form::Lines { size: real }), _) => Some(self.map_lines(real)?),
+            (None, old) => old.map(|old| old.finish(size)).transpose()?,
+        };
+        let size = map.map_or(size, |map| self.scatter(map));
         let id = |value: i64, name| {
             u32::try_from(value).ok().filter(|&id| id != u32::MAX).ok_or(TarError::Number(name))
         };
@@ -138,6 +167,33 @@ impl<R: BufRead> Reader<R> {
     fn expect(&mut self, size: u64) {
         self.left = size;
         self.padding = (BLOCK as u64 - size % BLOCK as u64) % BLOCK as u64;
+        (self.offset, self.fragment, self.fragments) = (0, size, Vec::new().into_iter());
+    }
+
+    /// The bytes of the current entry belong where `map` says; gives the file's length.
+    fn scatter(&mut self, map: Map) -> u64 {
+        (self.offset, self.fragment, self.fragments) = (0, 0, map.fragments.into_iter());
+        map.size
+    }
+
+    /// The map of an old sparse header, with the blocks of it that stand between header and bytes.
+    fn old_map(&mut self, header: &[u8; BLOCK]) -> Result<OldHeader, TarError> {
+        let mut old = OldHeader::parse(header)?;
+        while old.continues {
+            old.extend(&self.block()?.ok_or(TarError::Truncated)?)?;
+        }
+        Ok(old)
+    }
+
+    /// The map that stands before a file's bytes, counted among them.
+    fn map_lines(&mut self, real_size: u64) -> Result<Map, TarError> {
+        let mut lines = Lines::default();
+        while !lines.is_complete() {
+            let block = self.block()?.ok_or(TarError::Truncated)?;
+            self.left = self.left.checked_sub(BLOCK as u64).ok_or(TarError::Sparse)?;
+            lines.extend(&block)?;
+        }
+        lines.finish(real_size, self.left)
     }
 
     /// The bytes of a long name or an extended header.
@@ -149,7 +205,7 @@ impl<R: BufRead> Reader<R> {
         self.expect(size);
         let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
         while self.left > 0 {
-            let more = self.data()?;
+            let (_, more) = self.data()?;
             bytes.extend_from_slice(more);
             let count = more.len();
             self.consume(count);
@@ -163,7 +219,7 @@ impl<R: BufRead> Reader<R> {
             return Ok(None);
         }
         while self.left > 0 {
-            let count = self.data()?.len();
+            let count = self.data()?.1.len();
             self.consume(count);
         }
         self.ended = true;

@@ -67,6 +67,46 @@ fn gnu_tar_compressed() {
 }
 
 #[test]
+fn sparse_files_in_every_form() {
+    needs!(root, overlayfs, program "tar");
+    // More fragments than the old header and its first extension hold, a hole at the end, nothing but a hole.
+    let script = "for n in $(seq 0 40); do printf data$n | dd of=many bs=1 seek=$((n * 100000)) conv=notrunc status=none; done; \
+                  truncate -s 5000000 many; truncate -s 1000000 hole; printf end >> hole; truncate -s 70000 empty; \
+                  ln many other; mkdir d; echo after > d/after; touch -d 2001-02-03 many hole empty d/after";
+    let dir = testkit::place::temp();
+    let root = dir.path().join("tree");
+    std::fs::create_dir(&root).unwrap();
+    assert!(Command::new("sh").args(["-ec", script]).current_dir(&root).status().unwrap().success());
+    for form in [
+        &["--format=gnu"][..],
+        &["--format=oldgnu"],
+        &["--format=pax", "--sparse-version=0.0"],
+        &["--format=pax", "--sparse-version=0.1"],
+        &["--format=pax", "--sparse-version=1.0"],
+    ] {
+        let output =
+            Command::new("tar").args(form).args(["-Scf", "-", "."]).current_dir(&root).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(output.stdout.len() < 1_000_000, "{form:?} is not sparse");
+        for which in [Which::Overlay, Which::Native] {
+            let stage = Stage::new(which);
+            let mounts = stage.prepare("active", "").unwrap();
+            stage.apply(&mounts, &output.stdout).unwrap();
+            let mut found = upper(&mounts);
+            if which == Which::Native {
+                // Its child is a copy.
+                stage.commit("base", "active").unwrap();
+                found = upper(&stage.prepare("child", "base").unwrap());
+            }
+            let tree = |root: &Path| describe(root, Times::NotOfDirectories);
+            assert_same(&format!("{form:?}"), &tree(&root), &tree(&found));
+            let taken = std::os::unix::fs::MetadataExt::blocks(&found.join("many").metadata().unwrap());
+            assert!(taken < 2000, "{form:?}: {taken} blocks");
+        }
+    }
+}
+
+#[test]
 fn python_in_every_format() {
     needs!(root, overlayfs, program "python3");
     for format in ["GNU_FORMAT", "PAX_FORMAT"] {

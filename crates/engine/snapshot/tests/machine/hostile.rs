@@ -179,6 +179,14 @@ fn damaged_archives_are_refused() {
         &Archive::new().entry(&Entry { pax: &[("GNU.sparse.major", "1")], ..Entry::new(b'0', "s") }).finish(),
         "sparse",
     );
+    let sparse = |map: &str, size: &str| {
+        let pax = [("GNU.sparse.map", map), ("GNU.sparse.size", size)];
+        Archive::new().entry(&Entry { pax: &pax, data: b"1234", ..Entry::new(b'0', "s") }).finish()
+    };
+    refused(&sparse("0,4,2,4", "10"), "sparse");
+    refused(&sparse("0,3", "10"), "sparse");
+    refused(&sparse("8,4", "10"), "sparse");
+    refused(&sparse("9223372036854775800,4", "9223372036854775807"), "more than the");
     let long = "x".repeat(5000);
     refused(&Archive::new().file(&long, 0o644, b"").finish(), "more than a path may have");
     let part = "y".repeat(300);

@@ -185,6 +185,6 @@ proptest! {
         let mut reader = Reader::new(&bytes[..]);
         prop_assert_eq!(reader.next_entry().unwrap(), Some(entry));
         prop_assert_eq!(reader.next_entry().unwrap(), Some(file));
-        prop_assert_eq!(reader.data().unwrap(), &value[..]);
+        prop_assert_eq!(reader.data().unwrap(), (0, &value[..]));
     }
 }

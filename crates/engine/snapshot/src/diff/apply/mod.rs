@@ -58,6 +58,8 @@ pub enum ApplyError {
     Entry { name: String, what: &'static str, source: sys::Error },
     #[error("the layer has more than {0} entries")]
     TooMany(u64),
+    #[error("file {name:?} has {size} bytes, more than the {most} allowed")]
+    Large { name: String, size: u64, most: u64 },
     #[error("cannot flush the file system")]
     Sync(#[source] sys::Error),
     #[error("{0}")]
@@ -80,7 +82,9 @@ impl HasKind for ApplyError {
             Self::Mount(error) => error.kind(),
             Self::ReadOnly => Kind::FailedPrecondition,
             Self::Open { .. } => Kind::Internal,
-            Self::Inflate(InflateError::Bomb { .. }) | Self::TooMany(_) => Kind::InvalidArgument,
+            Self::Inflate(InflateError::Bomb { .. }) | Self::TooMany(_) | Self::Large { .. } => {
+                Kind::InvalidArgument
+            }
             Self::Inflate(InflateError::Damaged(..)) => Kind::InvalidArgument,
             Self::Inflate(InflateError::Thread(_)) => Kind::ResourceExhausted,
             Self::Inflate(InflateError::Read(error)) => {
@@ -190,6 +194,11 @@ fn run(
             entries += 1;
             if entries > limits.most_entries {
                 return Err(ApplyError::TooMany(limits.most_entries));
+            }
+            // Holes take no place in the layer; whoever copies the file may have to fill them.
+            if entry.size > limits.most_bytes {
+                let (size, most) = (entry.size, limits.most_bytes);
+                return Err(ApplyError::Large { name: names::show(&entry.name), size, most });
             }
             target.entry(cx, &entry, &mut reader)?;
         }

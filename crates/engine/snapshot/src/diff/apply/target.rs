@@ -237,21 +237,27 @@ impl Target {
         entry: &Entry,
         data: &mut Reader<R>,
     ) -> Result<(), ApplyError> {
-        use std::io::Write;
+        use std::os::unix::fs::FileExt;
         let named = |(what, source)| ApplyError::Entry { name: show(&entry.name), what, source };
-        let mut file = std::fs::File::from(file);
+        let failed = |call: &str, error: std::io::Error| {
+            named(("write it", sys::Error::new(error.raw_os_error().unwrap_or(libc::EIO), call)))
+        };
+        let file = std::fs::File::from(file);
+        let mut end = 0;
         loop {
-            let bytes = data.data()?;
+            let (offset, bytes) = data.data()?;
             let count = bytes.len();
             if count == 0 {
                 break;
             }
-            file.write_all(bytes).map_err(|error| {
-                let errno = error.raw_os_error().unwrap_or(libc::EIO);
-                named(("write it", sys::Error::new(errno, "write")))
-            })?;
+            file.write_all_at(bytes, offset).map_err(|error| failed("pwrite", error))?;
             data.consume(count);
+            end = offset + count as u64;
             cx.check().map_err(ApplyError::Stopped)?;
+        }
+        // A sparse file may end in a hole.
+        if end < entry.size {
+            file.set_len(entry.size).map_err(|error| failed("ftruncate", error))?;
         }
         let mode_is_set = entry.mode & self.umask == 0 && !self.has_default_acl.get();
         metadata::set_fd(file.as_fd(), entry, mode_is_set).map_err(named)?;
