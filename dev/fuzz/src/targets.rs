@@ -128,6 +128,18 @@ fn layers() -> Vec<Vec<u8>> {
             })
             .entry(&Entry { link: "x", ..Entry::new(b'L', "././@LongLink") })
             .finish(),
+        Archive::new()
+            .entry(&Entry {
+                pax: &[("GNU.sparse.map", "0,2,9,2"), ("GNU.sparse.size", "20")],
+                data: b"text",
+                ..Entry::new(b'0', "listed")
+            })
+            .entry(&Entry {
+                pax: &[("GNU.sparse.major", "1"), ("GNU.sparse.minor", "0"), ("GNU.sparse.realsize", "600")],
+                data: &[&b"1\n500\n4\n"[..], &[0; 503], b"text"].concat(),
+                ..Entry::new(b'0', "lined")
+            })
+            .finish(),
         Vec::new(),
     ]
 }
