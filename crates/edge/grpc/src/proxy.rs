@@ -4,9 +4,10 @@
 //! The trait's verbs block; the calls run on the daemon's runtime, and the verb waits for their answers.
 //!
 //! Invariant: no verb waits longer than its request's deadline, nor ever longer than [`LONGEST`].
+//! Invariant: a driver that hangs holds up nobody who does not ask it.
 
 use std::path::Path;
-use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
 use api::containerd::services::snapshots::v1 as wire;
@@ -91,15 +92,21 @@ impl Proxy {
             // Whoever asked may have given up.
             let _given_up = tell.send(answer.await);
         });
+        let answer = cx.outside(|| self.wait(cx, &told, deadline)).flatten();
+        if answer.is_err() {
+            task.abort();
+        }
+        answer
+    }
+
+    fn wait<T>(&self, cx: &Cx<'_>, told: &Receiver<Result<T, Status>>, deadline: Instant) -> Result<T> {
         loop {
             match told.recv_timeout(LOOK) {
                 Ok(answer) => return answer.map_err(|status| self.failed(&status)),
                 Err(RecvTimeoutError::Timeout) => {
-                    let late = Instant::now() >= deadline;
-                    let given_up = cx.check().err().or_else(|| late.then(|| self.late()));
-                    if let Some(error) = given_up {
-                        task.abort();
-                        return Err(error);
+                    cx.check()?;
+                    if Instant::now() >= deadline {
+                        return Err(self.late());
                     }
                 }
                 Err(RecvTimeoutError::Disconnected) => {

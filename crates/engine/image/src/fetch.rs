@@ -275,7 +275,7 @@ impl Fetch {
         node.moved_to(from);
         let content = self.scope.services.content.clone();
         // It waits for the network, so it must not take the place of short disk work.
-        let write = self.scope.blocking(Lane::Wait, move |cx| writer.run(cx, &*content));
+        let write = self.scope.blocking(Lane::Stream, move |cx| writer.run(cx, &*content));
         let download = async {
             // Owned here, so that the writer sees the end however this ends.
             let to = to;

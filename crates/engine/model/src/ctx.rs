@@ -5,13 +5,14 @@
 //!
 //! Invariant: dropping the future of `blocking` does not stop the closure; work that has begun ends whole.
 
+use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use spec::{Error, Kind, LeaseId, Namespace};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Which resource a blocking closure mostly uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,14 +21,22 @@ pub enum Lane {
     Disk,
     /// Long work that keeps a core busy: hashing, inflating, applying a layer.
     Cpu,
-    /// Waiting on another process or a peer, bounded by a deadline.
+    /// Waiting for the kernel or for processes, for seconds at most.
     Wait,
+    /// Passing bytes from or to a registry or a client, at that peer's pace.
+    Stream,
+    /// Waiting for the plugins of networks, which may take a minute each.
+    Network,
 }
 
 /// How many closures of each lane run at once.
 static DISK: Semaphore = Semaphore::const_new(32);
 static CPU: Semaphore = Semaphore::const_new(16);
 static WAIT: Semaphore = Semaphore::const_new(64);
+static STREAM: Semaphore = Semaphore::const_new(128);
+static NETWORK: Semaphore = Semaphore::const_new(64);
+/// How many closures at most have left their lane: with all lanes, well below the runtime's 512 threads.
+static OUTSIDE: Semaphore = Semaphore::const_new(128);
 
 /// What every request carries: its namespace, its lease, its deadline, and whether its caller has left.
 #[derive(Clone, Debug)]
@@ -99,12 +108,13 @@ impl Ctx {
             Lane::Disk => &DISK,
             Lane::Cpu => &CPU,
             Lane::Wait => &WAIT,
+            Lane::Stream => &STREAM,
+            Lane::Network => &NETWORK,
         };
         let permit = room.acquire().await.map_err(|_| Error::internal("the lane is closed"))?;
         let ctx = self.clone();
         tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            work(&Cx { ctx: &ctx, here: PhantomData })
+            work(&Cx { ctx: &ctx, place: RefCell::new(Some(permit)), here: PhantomData })
         })
         .await
         .map_err(|panic| Error::internal(format!("a blocking task failed: {panic}")))?
@@ -112,7 +122,7 @@ impl Ctx {
 
     /// Runs `work` on this thread, for programs and threads that have no async side (tests, garbage collection).
     pub fn on_this_thread<T>(&self, work: impl FnOnce(&Cx<'_>) -> T) -> T {
-        work(&Cx { ctx: self, here: PhantomData })
+        work(&Cx { ctx: self, place: RefCell::new(None), here: PhantomData })
     }
 }
 
@@ -120,6 +130,8 @@ impl Ctx {
 #[derive(Debug)]
 pub struct Cx<'a> {
     ctx: &'a Ctx,
+    /// What it takes up of its lane.
+    place: RefCell<Option<SemaphorePermit<'static>>>,
     here: PhantomData<*const ()>,
 }
 
@@ -142,6 +154,18 @@ impl Cx<'_> {
         self.ctx.lease()
     }
 
+    /// Waits for another process, which may take its time: from here on, the closure takes up no place in its lane, so that
+    /// whoever is not concerned goes on.
+    ///
+    /// # Errors
+    /// `Unavailable` when more wait so than there are threads for.
+    pub fn outside<T>(&self, wait: impl FnOnce() -> T) -> Result<T, Error> {
+        let full = |_| Error::new(Kind::Unavailable, "too many requests wait for other processes");
+        let _one_more = OUTSIDE.try_acquire().map_err(full)?;
+        drop(self.place.take());
+        Ok(wait())
+    }
+
     /// Whether to go on: called between the pieces of long work.
     ///
     /// # Errors
@@ -156,5 +180,63 @@ impl Cx<'_> {
             }
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// Fills a lane with closures that wait until what is returned is dropped.
+    fn fill(lane: Lane, places: usize, wait: fn(&Cx<'_>, &mpsc::Receiver<()>)) -> Vec<mpsc::Sender<()>> {
+        let (senders, receivers): (Vec<_>, Vec<_>) = (0..places).map(|_| mpsc::channel::<()>()).unzip();
+        for receiver in receivers {
+            tokio::spawn(async move {
+                let work = move |cx: &Cx<'_>| {
+                    wait(cx, &receiver);
+                    Ok(())
+                };
+                Ctx::background().blocking(lane, work).await
+            });
+        }
+        senders
+    }
+
+    #[tokio::test]
+    async fn a_full_lane_holds_up_no_other() {
+        let hanging = fill(Lane::Network, 64, |_, released| {
+            let _ended = released.recv();
+        });
+        while NETWORK.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let ctx = Ctx::background();
+        let mut behind = std::pin::pin!(ctx.blocking(Lane::Network, |_| Ok(())));
+        for lane in [Lane::Wait, Lane::Disk, Lane::Cpu, Lane::Stream] {
+            tokio::select! {
+                biased;
+                _early = &mut behind => panic!("the lane is not full"),
+                done = ctx.blocking(lane, |_| Ok(())) => done.unwrap(),
+            }
+        }
+        drop(hanging);
+        behind.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_waits_outside_takes_up_no_place_and_there_is_an_end_to_it() {
+        let outside = |cx: &Cx<'_>, released: &mpsc::Receiver<()>| {
+            let _ended = cx.outside(|| released.recv());
+        };
+        let hanging = fill(Lane::Disk, 128, outside);
+        // All of them come to wait, since none of them holds up the next.
+        while OUTSIDE.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let refused = Ctx::background().blocking(Lane::Disk, |cx| cx.outside(|| ())).await.unwrap_err();
+        assert_eq!(refused.kind(), Kind::Unavailable);
+        drop(hanging);
     }
 }

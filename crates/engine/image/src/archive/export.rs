@@ -52,8 +52,9 @@ pub async fn run(
         let tracker = Tracker::new(sink, "", "exporting");
         tracker.say("Exporting");
         let content = scope.services.content.clone();
+        let _room = super::ROOM.acquire().await;
         // The stream's other end sets the pace, so this waits rather than works.
-        scope.blocking(Lane::Wait, move |cx| write(cx, &content, &export, stream)).await?;
+        scope.blocking(Lane::Stream, move |cx| write(cx, &content, &export, stream)).await?;
         tracker.say("Completed export");
         Ok(())
     })

@@ -101,8 +101,10 @@ async fn steps(
     tracker: &Arc<Tracker>,
 ) -> Result<Imported> {
     let content = scope.services.content.clone();
+    let room = super::ROOM.acquire().await;
     // The stream's other end sets the pace, so this waits rather than works.
-    let index = scope.blocking(Lane::Wait, move |cx| unpack_archive(cx, &*content, stream)).await?;
+    let index = scope.blocking(Lane::Stream, move |cx| unpack_archive(cx, &*content, stream)).await?;
+    drop(room);
     let fetch = Fetch { scope: scope.clone(), registry: None, source: None, discard_layers: false };
     let wanted = Wanted { platforms: import.platforms.clone(), skip_missing: true, ..Wanted::default() };
     let leaves = Walk { fetch: &fetch, tracker, wanted: &wanted }.run(&index, None).await?;

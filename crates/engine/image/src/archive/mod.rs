@@ -16,6 +16,9 @@ mod tar;
 
 pub use tar::TarError;
 
+/// How many archives are on their way at once: each keeps a thread at the pace of its client, which may be none.
+static ROOM: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(16);
+
 /// The file that marks an OCI layout.
 const LAYOUT: &str = "oci-layout";
 /// The top of an OCI layout.

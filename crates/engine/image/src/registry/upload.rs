@@ -82,7 +82,7 @@ impl BlobPayload {
             let failed = to.clone();
             let (ctx, count) = (blob.ctx.clone(), blob.count.clone());
             let sent = ctx
-                .blocking(Lane::Wait, move |cx| {
+                .blocking(Lane::Stream, move |cx| {
                     let open = blob.content.open(cx, &blob.descriptor.digest)?;
                     let mut at = 0;
                     loop {
