@@ -27,6 +27,9 @@ use crate::{Cri, fault};
 /// How long all plugins of a pod may take.
 const LIMIT: Duration = Duration::from_secs(100);
 
+/// How long stale attachments may hold up new ones.
+const SWEEP: Duration = Duration::from_secs(10);
+
 /// How long a look at the networks may take.
 const STATUS: Duration = Duration::from_secs(5);
 
@@ -105,7 +108,7 @@ impl Cri {
         let (path, network, plan) = (netns.to_owned(), self.networks.clone(), plan(&pod.record));
         let userns = UserNamespace::of(&pod.namespaces())?.map(UserNamespace::maps);
         self.ctx()
-            .blocking(Lane::Wait, move |_| {
+            .blocking(Lane::Network, move |_| {
                 let write = |path: &Path, bytes: &[u8]| {
                     let failed = |error| Error::internal(format!("cannot write {}: {error}", path.display()));
                     fs::write(path, bytes).map_err(failed)
@@ -153,7 +156,7 @@ impl Cri {
     async fn release(&self, mut plan: cni::Pod, netns: PathBuf) -> Result<()> {
         let network = self.networks.clone();
         self.ctx()
-            .blocking(Lane::Wait, move |_| {
+            .blocking(Lane::Network, move |_| {
                 // Without it the plugins still give back what they keep elsewhere.
                 plan.netns = plan.netns.filter(|path| net::netns::exists(path));
                 let detached =
@@ -191,12 +194,9 @@ impl Cri {
         let ours: Vec<String> = self.pods.list().iter().map(|pod| pod.record.id.clone()).collect();
         let network = self.networks.clone();
         let ctx = self.ctx();
-        let swept = ctx.blocking(Lane::Wait, move |_| {
-            // Others' containers in the same networks are as valid as ours.
-            let mut valid = network.0.attached().map_err(failed)?;
-            valid.extend(ours);
-            let valid: Vec<&str> = valid.iter().map(String::as_str).collect();
-            network.0.gc(&valid, Instant::now() + fault::limit("pod network", LIMIT)).map_err(failed)
+        let swept = ctx.blocking(Lane::Network, move |_| {
+            let ours: Vec<&str> = ours.iter().map(String::as_str).collect();
+            network.0.gc(&ours, Instant::now() + fault::limit("pod network", SWEEP)).map_err(failed)
         });
         if let Err(error) = swept.await {
             tracing::debug!(%error, "stale attachments stay behind");

@@ -20,6 +20,7 @@ mod pod;
 mod result;
 mod setup;
 pub mod template;
+mod turns;
 pub(crate) mod validate;
 mod version;
 pub mod watch;

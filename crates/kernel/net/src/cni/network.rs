@@ -15,6 +15,7 @@ use super::cache::{Cache, Entry};
 use super::chain::{Chain, ChainError, Runtime};
 use super::list::{ConfigError, NetworkList, files};
 use super::setup::Setup;
+use super::turns::Turns;
 use super::{Attachment, CniResult, Error, Plugins, Pod, Version};
 
 /// Names of pods' interfaces: this and a number.
@@ -105,6 +106,9 @@ pub enum NetworkError {
     /// A result makes no sense.
     #[error("result of the plugins")]
     Result(#[from] Error),
+    /// Somebody attaches for so long that what is stale cannot be told from what is new.
+    #[error("attachments are under way")]
+    Busy,
     /// `CHECK` of an attachment of which nothing is remembered.
     #[error("network {network:?} of {container_id}: no cached result")]
     NotCached {
@@ -124,6 +128,7 @@ impl HasKind for NetworkError {
             Self::Loopback(error) => error.kind(),
             Self::Cache(error) => Kind::from_errno(error.raw_os_error().unwrap_or(0)),
             Self::Result(error) => error.kind(),
+            Self::Busy => Kind::Unavailable,
             Self::NotCached { .. } => Kind::NotFound,
         }
     }
@@ -143,6 +148,7 @@ pub struct Network {
     plugins: Plugins,
     cache: Cache,
     loaded: RwLock<Result<Arc<Vec<Loaded>>, LoadError>>,
+    turns: Turns,
 }
 
 impl Network {
@@ -153,6 +159,7 @@ impl Network {
             plugins: Plugins { bin_dirs: settings.bin_dirs.clone(), in_process: settings.in_process },
             cache: Cache::new(&settings.cache_dir),
             loaded: RwLock::new(loaded),
+            turns: Turns::default(),
             settings,
         }
     }
@@ -202,6 +209,7 @@ impl Network {
 
     /// Attaches the pod to every network; when that fails it is detached from all of them.
     pub fn setup(&self, pod: &Pod, deadline: Instant) -> Result<Setup, NetworkError> {
+        let _attaching = self.turns.attach();
         let networks = self.networks()?;
         match self.attach(&networks, pod, deadline) {
             Ok(setup) => Ok(setup),
@@ -325,10 +333,14 @@ impl Network {
         Ok(())
     }
 
-    /// Takes down every attachment of a pod that is not in `valid`, and has the plugins free what else such pods left.
-    pub fn gc(&self, valid: &[&str], deadline: Instant) -> Result<(), NetworkError> {
+    /// Takes down every attachment that is neither one of `ours` nor in a namespace that is still there, whoever made it,
+    /// and has the plugins free what else such containers left. Nobody attaches meanwhile.
+    pub fn gc(&self, ours: &[&str], deadline: Instant) -> Result<(), NetworkError> {
+        let _alone = self.turns.collect(deadline).ok_or(NetworkError::Busy)?;
         let networks = self.networks()?;
-        let valid: BTreeSet<&str> = valid.iter().copied().collect();
+        let mut valid = self.attached()?;
+        valid.extend(ours.iter().map(|&id| id.to_owned()));
+        let valid: BTreeSet<&str> = valid.iter().map(String::as_str).collect();
         let mut failures = Vec::new();
         let mut attachments: BTreeSet<Attachment> = networks
             .iter()
@@ -356,7 +368,7 @@ impl Network {
     }
 
     /// The containers that are remembered as attached and whose namespace is still there, whoever attached them.
-    pub fn attached(&self) -> Result<Vec<String>, NetworkError> {
+    fn attached(&self) -> Result<Vec<String>, NetworkError> {
         let mut entries = self.cache.entries()?;
         entries.retain(|entry| crate::netns::exists(std::path::Path::new(&entry.netns)));
         Ok(entries.into_iter().map(|entry| entry.container_id).collect())
