@@ -5,10 +5,11 @@
 //! records of containers ─► containers ─► their tasks, each with a deadline ───┴─► what belongs to nobody goes
 //! ```
 //!
-//! Invariant: no shim is waited for longer than [`PATIENCE`], and all are waited for at once.
+//! Invariant: no shim is waited for longer than [`PATIENCE`], and all are waited for at once. What is to go is found
+//! before the first request is answered, and goes in the background.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use ::spec::Kind;
@@ -45,19 +46,16 @@ impl Cri {
             join_all(containers.map(|stored| self.recover_in_pod(stored, deadline))),
         )
         .await;
-        if let Err(error) = self.sweep_containers(&recorded).await {
-            tracing::warn!(%error, "parts of containers that are gone stay behind");
-        }
-        if let Err(error) = self.sweep_pod_dirs().await {
-            tracing::warn!(%error, "directories of pods that are gone stay behind");
-        }
+        // Found now, while everything that is not recorded is an earlier daemon's.
+        let containers = self.unrecorded("containers", recorded.clone()).await?;
+        let pods = self.unrecorded("sandboxes", recorded.clone()).await?;
+        self.in_background(sweep(Arc::downgrade(self), containers, pods));
         for task in self.engine.tasks.list(&self.namespace) {
             // Removed while its shim did not answer: there is no record of it any more.
             if !recorded.contains(task.id()) && is_our_id(task.id()) {
-                self.in_background(end_unknown(task));
+                self.in_background(end(task));
             }
         }
-        self.in_background(sweep_network(Arc::downgrade(self)));
         Ok(())
     }
 
@@ -97,9 +95,7 @@ impl Cri {
             }
             // Never started, or ended: the kubelet removes it.
             Ok(Ok(_)) => {
-                if let Err(error) = pod::end_task(&*task).await {
-                    tracing::warn!(id = %pod.record.id, %error, "the sandbox's task stays behind");
-                }
+                self.end_left(task, deadline).await;
                 self.pod_ended(&pod, None);
             }
             Ok(Err(error)) if error.kind() == Kind::NotFound => self.pod_ended(&pod, None),
@@ -112,42 +108,77 @@ impl Cri {
 
     async fn recover_in_pod(self: &Arc<Self>, stored: Stored, deadline: Instant) {
         let id = stored.id.clone();
-        let outcome = match self.pods.find(&stored.sandbox_id) {
-            Ok(Some(_)) => self.recover_container(stored, deadline).await,
-            _ => self.remove_orphan_container(stored).await,
-        };
-        if let Err(error) = outcome {
-            tracing::error!(%id, %error, "a container cannot be known again");
+        match self.pods.find(&stored.sandbox_id) {
+            Ok(Some(_)) => {
+                if let Err(error) = self.recover_container(stored, deadline).await {
+                    tracing::error!(%id, %error, "a container cannot be known again");
+                }
+            }
+            _ => self.in_background(remove_orphan(Arc::downgrade(self), stored)),
         }
     }
 
-    async fn sweep_pod_dirs(self: &Arc<Self>) -> Result<()> {
-        let known: BTreeSet<String> = self.pods.list().iter().map(|pod| pod.record.id.clone()).collect();
-        let parents = [self.root_dir().join("sandboxes"), self.state_dir().join("sandboxes")];
-        let left = self
-            .ctx()
+    /// Ends a task that is left of what has ended. Returns when it has, or at `deadline`: then it goes on to end.
+    pub(crate) async fn end_left(&self, task: Arc<dyn model::task::Task>, deadline: Instant) {
+        let (done, ended) = tokio::sync::oneshot::channel::<()>();
+        self.in_background(async move {
+            end(task).await;
+            drop(done);
+        });
+        let _either = tokio::time::timeout_at(deadline.into(), ended).await;
+    }
+
+    /// The ids of those directories of pods or containers that no record is of.
+    async fn unrecorded(&self, kind: &str, recorded: BTreeSet<String>) -> Result<BTreeSet<String>> {
+        let parents = [self.root_dir().join(kind), self.state_dir().join(kind)];
+        self.ctx()
             .blocking(Lane::Disk, move |_| {
-                let mut left = Vec::new();
+                let mut left = BTreeSet::new();
                 for parent in parents {
-                    left.extend(names(&parent)?.into_iter().filter(|name| !known.contains(name)));
+                    left.extend(names(&parent)?.into_iter().filter(|name| !recorded.contains(name)));
                 }
                 Ok(left)
             })
-            .await?;
-        for id in left {
-            self.release_orphan(&id).await?;
-            // A pod that was never recorded may have had its lease already. Its directories go last, since it is
-            // found by them.
-            self.drop_lease(&id).await?;
-            let files = self.pod_files(&id);
-            self.ctx().blocking(Lane::Disk, move |_| files.remove()).await?;
-        }
-        Ok(())
+            .await
+    }
+
+    /// Removes what is left of a pod that was never recorded.
+    async fn sweep_pod(&self, id: &str) -> Result<()> {
+        self.release_orphan(id).await?;
+        // It may have had its lease already. Its directories go last, since it is found by them.
+        self.drop_lease(id).await?;
+        let files = self.pod_files(id);
+        self.ctx().blocking(Lane::Disk, move |_| files.remove()).await
     }
 }
 
+/// Removes a container whose pod nobody knows.
+async fn remove_orphan(cri: Weak<Cri>, stored: Stored) {
+    let Some(cri) = cri.upgrade() else { return };
+    let id = stored.id.clone();
+    if let Err(error) = cri.remove_orphan_container(stored).await {
+        tracing::warn!(%id, %error, "a container whose pod is gone stays behind");
+    }
+}
+
+/// Removes what is left of containers and pods without a record, then gives back networks that belong to no pod.
+async fn sweep(cri: Weak<Cri>, containers: BTreeSet<String>, pods: BTreeSet<String>) {
+    let Some(cri) = cri.upgrade() else { return };
+    if let Err(error) = cri.sweep_containers(containers).await {
+        tracing::warn!(%error, "parts of containers that are gone stay behind");
+    }
+    // At once: a plugin that hangs on one holds up none of the others.
+    join_all(pods.iter().map(async |id| {
+        if let Err(error) = cri.sweep_pod(id).await {
+            tracing::warn!(%id, %error, "parts of a pod that is gone stay behind");
+        }
+    }))
+    .await;
+    cri.sweep_networks().await;
+}
+
 /// Asks a shim that did not answer in time, until it does.
-async fn ask_again(cri: std::sync::Weak<Cri>, pod: Arc<Pod>, task: Arc<dyn model::task::Task>) {
+async fn ask_again(cri: Weak<Cri>, pod: Arc<Pod>, task: Arc<dyn model::task::Task>) {
     let mut pause = Duration::from_millis(500);
     loop {
         tokio::time::sleep(pause).await;
@@ -180,18 +211,11 @@ pub(crate) fn is_our_id(id: &str) -> bool {
     id.len() == 64 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// Ends a task that nothing is known of.
-async fn end_unknown(task: Arc<dyn model::task::Task>) {
-    tracing::warn!(id = task.id(), "ending a task without a record");
+/// Ends a task that belongs to nothing that runs.
+async fn end(task: Arc<dyn model::task::Task>) {
+    tracing::info!(id = task.id(), "ending a task that nothing needs any more");
     if let Err(error) = pod::end_task(&*task).await {
-        tracing::warn!(id = task.id(), %error, "a task without a record stays behind");
-    }
-}
-
-/// Gives back networks that belong to no pod.
-async fn sweep_network(cri: std::sync::Weak<Cri>) {
-    if let Some(cri) = cri.upgrade() {
-        cri.sweep_networks().await;
+        tracing::warn!(id = task.id(), %error, "a task that nothing needs any more stays behind");
     }
 }
 

@@ -36,7 +36,7 @@ impl Cri {
         let container = Arc::new(Container::new(known, state));
         self.containers.add(Arc::clone(&container));
         match container.phase() {
-            Phase::Exited => self.clean_up_task(&container).await,
+            Phase::Exited => self.clean_up_task(&container, deadline).await,
             Phase::Created | Phase::Running | Phase::Unknown => {
                 self.ask_task(&container, lost, deadline).await
             }
@@ -45,11 +45,9 @@ impl Cri {
     }
 
     /// A container that has ended has no task: one that is left was not deleted in time.
-    async fn clean_up_task(self: &Arc<Self>, container: &Arc<Container>) {
-        if let Ok(task) = self.engine.tasks.get(&self.namespace, &container.record.id)
-            && let Err(error) = crate::pod::end_task(&*task).await
-        {
-            tracing::warn!(id = %container.record.id, %error, "a task of a container that has ended stays behind");
+    async fn clean_up_task(&self, container: &Container, deadline: Instant) {
+        if let Ok(task) = self.engine.tasks.get(&self.namespace, &container.record.id) {
+            self.end_left(task, deadline).await;
         }
     }
 
@@ -72,7 +70,7 @@ impl Cri {
         };
         let asked = tokio::time::timeout_at(deadline.into(), task.state("")).await;
         match asked {
-            Ok(Ok(state)) => self.take_up(container, task, state).await,
+            Ok(Ok(state)) => self.take_up(container, task, state, deadline).await,
             Ok(Err(error)) if error.kind() == Kind::NotFound => self.tell_end(container, None, false).await,
             // It may answer later: its end is waited for all the same, and tells.
             _ => {
@@ -92,6 +90,7 @@ impl Cri {
         container: &Arc<Container>,
         task: Arc<dyn Task>,
         state: model::task::State,
+        deadline: Instant,
     ) {
         let pid = state.pid;
         match state.phase {
@@ -109,9 +108,7 @@ impl Cri {
             }
             // The daemon died between making and starting it: it never ran, and can be started still.
             TaskPhase::Created => {
-                if let Err(error) = crate::pod::end_task(&*task).await {
-                    tracing::warn!(id = %container.record.id, %error, "a task that was never started stays behind");
-                }
+                self.end_left(task, deadline).await;
                 container.state.send_modify(|state| state.unknown = false);
             }
         }
@@ -121,7 +118,7 @@ impl Cri {
     ///
     /// # Errors
     /// Part of it resists.
-    pub(crate) async fn remove_orphan_container(self: &Arc<Self>, stored: Stored) -> Result<()> {
+    pub(crate) async fn remove_orphan_container(&self, stored: Stored) -> Result<()> {
         if let Ok(task) = self.engine.tasks.get(&self.namespace, &stored.id) {
             crate::pod::end_task(&*task).await?;
         }
@@ -130,18 +127,13 @@ impl Cri {
 
     /// Removes what is left of containers that have no record: a daemon died while it made or removed them. They are
     /// found by their directories, which are the first to be made; their snapshots go before these, so that what resists
-    /// is found again by the next start. `recorded` are the ids of every record, also of one that cannot be read.
+    /// is found again by the next start.
     ///
     /// # Errors
-    /// The directories cannot be listed, or something resists; everything was tried.
-    pub(crate) async fn sweep_containers(self: &Arc<Self>, recorded: &BTreeSet<String>) -> Result<()> {
+    /// Something resists; everything was tried.
+    pub(crate) async fn sweep_containers(&self, left: BTreeSet<String>) -> Result<()> {
         let parents = [self.root_dir().join("containers"), self.state_dir().join("containers")];
-        let recorded = recorded.clone();
         self.on_disk(&self.ctx(), move |engine, cx| {
-            let mut left = BTreeSet::new();
-            for parent in &parents {
-                left.extend(names(parent)?.into_iter().filter(|name| !recorded.contains(name)));
-            }
             let swept = left.iter().map(|id| {
                 // Which driver it was is not known without its record; an id of ours is nobody else's key.
                 let mut drivers = engine.snapshotters.values().filter(|_| crate::recover::is_our_id(id));
@@ -170,7 +162,10 @@ async fn ask_later(cri: Weak<Cri>, container: Arc<Container>) {
         }
         match cri.engine.tasks.get(&cri.namespace, id) {
             Ok(task) => match task.state("").await {
-                Ok(state) => return cri.take_up(&container, task, state).await,
+                Ok(state) => {
+                    let deadline = Instant::now() + PAUSE.1;
+                    return cri.take_up(&container, task, state, deadline).await;
+                }
                 Err(error) if error.kind() == Kind::NotFound => {}
                 // A frozen shim: its end is waited for, and tells.
                 Err(_) => return cri.watch(&container, task),

@@ -129,6 +129,29 @@ fn a_frozen_and_a_dead_shim_concern_nobody_else_and_their_pods_can_be_removed() 
     kubelet.check_clean();
 }
 
+#[test]
+fn a_frozen_shim_of_a_container_that_has_ended_delays_no_start() {
+    needs!(root, overlayfs, built "containerd");
+    let mut kubelet = Kubelet::new();
+    let [frozen, fine] = ["frozen", "fine"].map(|name| run(&kubelet, name));
+    kill_process(shim(&kubelet, &frozen.pod), Signal::STOP).unwrap();
+    let stop = v1::StopContainerRequest { container_id: frozen.container.clone(), timeout: 0 };
+    converges("StopContainer", || call!(kubelet, stop_container, stop.clone()));
+    assert_eq!(kubelet.ended(&frozen.container).exit_code, 137);
+    kubelet.daemon.kill();
+    kubelet.daemon.restart();
+    // Well before its shim is given up, which takes ten seconds.
+    testkit::wait::eventually(Duration::from_secs(5), "the start", || {
+        call!(kubelet, list_containers, v1::ListContainersRequest::default()).ok()
+    });
+    works(&kubelet, &fine, 0);
+    assert_eq!(kubelet.status(&frozen.container).state(), v1::ContainerState::ContainerExited);
+    let remove = v1::RemovePodSandboxRequest { pod_sandbox_id: frozen.pod.clone() };
+    converges("RemovePodSandbox", || call!(kubelet, remove_pod_sandbox, remove.clone()));
+    kubelet.remove_pod(&fine.pod);
+    kubelet.check_clean();
+}
+
 /// Stops a pod over a connection of its own.
 fn stop_pod(socket: &std::path::Path, request: v1::StopPodSandboxRequest) -> Result<(), tonic::Status> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -84,3 +84,33 @@ fn what_no_record_names_goes_at_the_start_and_what_is_others_stays() {
     });
     node.check_clean();
 }
+
+#[test]
+fn a_plugin_that_hangs_on_what_a_dead_daemon_left_delays_no_start() {
+    needs!(root, overlayfs, built "containerd", built "berth-cni");
+    let mut node = Node::new("");
+    let before = node.left();
+    let hangs = node.daemon.dir().join("hangs");
+    fs::write(&hangs, "").unwrap();
+    let script = format!(
+        "cat > /dev/null\ncase \"$CNI_COMMAND\" in\nDEL) while [ -e {} ]; do sleep 0.1; done ;;\n\
+         ADD) echo '{{\"cniVersion\":\"1.0.0\"}}' ;;\n\
+         VERSION) echo '{{\"cniVersion\":\"1.0.0\",\"supportedVersions\":[\"1.0.0\"]}}' ;;\nesac\nexit 0",
+        hangs.display()
+    );
+    node.plugin("tardy", &script);
+    node.configure(&["tardy"]);
+    for name in ["one", "two"] {
+        node.fault("die", "pod attached");
+        node.run_pod(&node.networked(name)).unwrap_err();
+        node.daemon.restart();
+    }
+    // A daemon that waited for them would wait a minute for each.
+    wait::eventually(Duration::from_secs(10), "the start", || {
+        call!(node, list_pod_sandbox, v1::ListPodSandboxRequest::default()).ok()
+    });
+    fs::remove_file(&hangs).unwrap();
+    node.no_fault();
+    node.daemon.restart();
+    node.settles_at(&before, "the next start");
+}
