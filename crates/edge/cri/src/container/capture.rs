@@ -62,6 +62,14 @@ impl Capture {
     }
 }
 
+/// Both outputs, cut so that together they have at most `most` bytes; each may have half of it whatever the other has.
+pub(super) fn within(most: usize, mut stdout: Vec<u8>, mut stderr: Vec<u8>) -> (Vec<u8>, Vec<u8>) {
+    let half = most / 2;
+    stdout.truncate((most - stderr.len().min(half)).max(half));
+    stderr.truncate(most - stdout.len());
+    (stdout, stderr)
+}
+
 /// What the shim is told of two outputs.
 pub(super) fn stdio(stdout: &Capture, stderr: &Capture) -> Stdio {
     let place = |capture: &Capture| match &capture.writer {
@@ -76,6 +84,21 @@ mod tests {
     use std::io::Write as _;
 
     use super::*;
+
+    #[test]
+    fn both_outputs_share_the_room_of_the_answer() {
+        for ((stdout, stderr), wanted) in [
+            ((3, 4), (3, 4)),
+            ((20, 0), (10, 0)),
+            ((0, 20), (0, 10)),
+            ((20, 3), (7, 3)),
+            ((3, 20), (3, 7)),
+            ((20, 20), (5, 5)),
+        ] {
+            let (out, err) = within(10, vec![0; stdout], vec![0; stderr]);
+            assert_eq!((out.len(), err.len()), wanted, "{stdout} and {stderr}");
+        }
+    }
 
     #[tokio::test]
     async fn what_another_writes_by_the_path_is_kept_up_to_the_bound_and_ends_with_the_other() {

@@ -6,6 +6,7 @@
 //!
 //! Invariant: whatever ends the wait, the command and all that descends from it are killed before the answer, if the
 //! command itself has not ended; nothing of it stays in the shim.
+//! Invariant: the answer never waits for a process that the command left behind longer than the time limits say.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,10 @@ use crate::Cri;
 
 /// How long a killed command may take to end.
 const DEATH: Duration = Duration::from_secs(5);
+/// What both outputs may have together: with the rest of the answer, as much as a message to the kubelet may have.
+const MAX_OUTPUTS: usize = (16 << 20) - 1024;
+/// How long the output of a killed command may take to end, unless somebody else holds it open.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 /// How often its processes are looked for: some may be born while others are killed.
 const ROUNDS: usize = 3;
 
@@ -32,6 +37,8 @@ struct Command {
     exec_id: String,
     stdout: Capture,
     stderr: Capture,
+    /// Whether both outputs have come to their end.
+    drained: bool,
     limit: Option<Duration>,
     /// Resolves when the caller has left.
     left: oneshot::Receiver<()>,
@@ -57,6 +64,7 @@ impl Cri {
             exec_id: super::new_id()?,
             stdout: Capture::new()?,
             stderr: Capture::new()?,
+            drained: false,
             limit,
             left,
         };
@@ -64,11 +72,8 @@ impl Cri {
         Self::whole(async move {
             let outcome = cri.run_command(&mut command, process).await;
             let exit = outcome.map_err(|error| error.context("failed to exec in container"))?;
-            Ok(v1::ExecSyncResponse {
-                stdout: command.stdout.take(),
-                stderr: command.stderr.take(),
-                exit_code: i32::try_from(exit.status).unwrap_or(-1),
-            })
+            let (stdout, stderr) = capture::within(MAX_OUTPUTS, command.stdout.take(), command.stderr.take());
+            Ok(v1::ExecSyncResponse { stdout, stderr, exit_code: i32::try_from(exit.status).unwrap_or(-1) })
         })
         .await
     }
@@ -86,46 +91,47 @@ impl Cri {
             }
             Err(error) => Err(error.context(format_args!("failed to start exec {exec_id:?}"))),
         };
-        match task.delete_exec(&exec_id).await {
-            Err(error) if error.kind() != Kind::NotFound => {
-                tracing::warn!(%error, exec_id, "an exec stays behind in its shim");
-            }
-            _ => {}
+        if command.drained {
+            forget(task, exec_id).await;
+        } else {
+            // The shim waits for who holds the output open; the caller need not.
+            self.in_background(forget(task, exec_id));
         }
         outcome
     }
 
     /// Waits for the command's end and for that of its output.
     async fn follow(&self, command: &mut Command, pid: u32) -> Result<Exit> {
-        let Command { task, exec_id, stdout, stderr, limit, left } = command;
+        let Command { task, exec_id, stdout, stderr, drained, limit, left } = command;
         let output = async { tokio::try_join!(stdout.read(), stderr.read()).map(drop) };
         let mut output = std::pin::pin!(output);
         let mut ending = std::pin::pin!(task.wait(exec_id));
         let mut timer = std::pin::pin!(sleep_or_for_ever(*limit));
-        let mut drained = false;
         let exit = loop {
             // Each is polled on until it is ready, and never again.
             tokio::select! {
                 exit = &mut ending => break exit?,
-                done = &mut output, if !drained => { done?; drained = true; }
+                done = &mut output, if !*drained => { done?; *drained = true; }
                 () = &mut timer => {
                     self.kill_command(&**task, exec_id, pid).await?;
+                    last_words(output, drained).await;
                     return Err(too_late(limit.unwrap_or_default()));
                 }
                 _gone = &mut *left => {
                     self.kill_command(&**task, exec_id, pid).await?;
+                    last_words(output, drained).await;
                     return Err(Error::new(Kind::Canceled, "context canceled"));
                 }
             }
         };
-        if drained {
+        if *drained {
             return Ok(exit);
         }
         // The command has ended; a process that it left behind may hold its output open.
         let patience = self.config.runtime.drain_exec_sync_io_timeout;
         let mut patience_ends = std::pin::pin!(sleep_or_for_ever((!patience.is_zero()).then_some(patience)));
         tokio::select! {
-            done = &mut output => done.map(|()| exit),
+            done = &mut output => { done?; *drained = true; Ok(exit) }
             () = &mut patience_ends => Err(held(exec_id, patience)),
             () = &mut timer => Err(held(exec_id, limit.unwrap_or_default())),
             _gone = &mut *left => Err(Error::new(Kind::Canceled, "context canceled")),
@@ -154,6 +160,23 @@ impl Cri {
             tracing::error!(exec_id, "an exec does not end although it was killed");
         }
         Ok(())
+    }
+}
+
+/// Reads what a killed command has still written.
+async fn last_words(output: std::pin::Pin<&mut impl Future<Output = Result<()>>>, drained: &mut bool) {
+    if !*drained {
+        *drained = matches!(tokio::time::timeout(LAST_WORDS, output).await, Ok(Ok(())));
+    }
+}
+
+/// Has the shim forget a command that has ended.
+async fn forget(task: Arc<dyn Task>, exec_id: String) {
+    match task.delete_exec(&exec_id).await {
+        Err(error) if error.kind() != Kind::NotFound => {
+            tracing::warn!(%error, exec_id, "an exec stays behind in its shim");
+        }
+        _ => {}
     }
 }
 

@@ -8,8 +8,8 @@ use tonic::Code;
 
 use crate::client::{Kubelet, call};
 
-/// What an answer holds at most of each output.
-const MAX_OUTPUT: usize = 16 << 20;
+/// What an answer holds at most of both outputs: what a message may have that the kubelet takes.
+const MAX_OUTPUT: usize = (16 << 20) - 1024;
 
 fn request(id: &str, words: &[&str], timeout: i64) -> v1::ExecSyncRequest {
     let cmd = words.iter().map(|&word| word.to_owned()).collect();
@@ -32,18 +32,44 @@ fn gone(kubelet: &Kubelet, id: &str, lines: &[&str]) {
 #[test]
 fn both_outputs_are_cut_at_their_bound_while_the_command_goes_on() {
     needs!(root, overlayfs, built "containerd");
-    let kubelet = Kubelet::with("[plugins.'io.containerd.server.v1.grpc']\nmax_send_message_size = 67108864");
+    let kubelet = Kubelet::new();
     let config = kubelet.pod("floods");
     let pod = kubelet.run_pod(&config).unwrap();
     let id = kubelet.start(&pod, &config, kubelet.container("one", "exec sleep 1000"));
     let size = MAX_OUTPUT + (1 << 20);
     let script = format!("head -c {size} /dev/zero & head -c {size} /dev/zero >&2; wait; exit 7");
     let done = kubelet.exec(&id, &script, 60).unwrap();
-    assert_eq!((done.stdout.len(), done.stderr.len(), done.exit_code), (MAX_OUTPUT, MAX_OUTPUT, 7));
+    let half = MAX_OUTPUT / 2;
+    assert_eq!((done.stdout.len(), done.stderr.len(), done.exit_code), (half, half, 7));
+    let done = kubelet.exec(&id, &format!("head -c {size} /dev/zero"), 60).unwrap();
+    assert_eq!((done.stdout.len(), done.stderr.len()), (MAX_OUTPUT, 0));
     // One that never ends is ended, and the server is none the worse.
     let error = kubelet.exec(&id, "exec cat /dev/zero", 2).unwrap_err();
     assert_eq!(error.code(), Code::DeadlineExceeded, "{error}");
     gone(&kubelet, &id, &["cat /dev/zero"]);
+    kubelet.remove_pod(&pod);
+    kubelet.check_clean();
+}
+
+#[test]
+fn who_holds_the_output_open_delays_the_answer_no_longer_than_the_time_limit() {
+    needs!(root, overlayfs, built "containerd");
+    let kubelet = Kubelet::new();
+    let config = kubelet.pod("holds");
+    let pod = kubelet.run_pod(&config).unwrap();
+    let id = kubelet.start(&pod, &config, kubelet.container("one", "exec sleep 1000"));
+    // The command ends at once; what it leaves behind has its output.
+    let answer = kubelet.run(async {
+        let channel = grpc::channel::connect(&kubelet.daemon.socket()).await.unwrap();
+        let mut client = crate::client::Runtime::new(channel);
+        let asked = client.exec_sync(request(&id, &["sh", "-c", "sleep 7777 & exit 0"], 1));
+        // The shim alone would wait ten seconds for the output's end.
+        tokio::time::timeout(Duration::from_secs(8), asked).await
+    });
+    let error = answer.expect("an answer in time").unwrap_err();
+    assert_eq!(error.code(), Code::DeadlineExceeded, "{error}");
+    assert!(error.message().contains("io is still held by other processes"), "{error}");
+    assert_eq!(kubelet.exec(&id, "echo again", 30).unwrap().stdout, b"again\n");
     kubelet.remove_pod(&pod);
     kubelet.check_clean();
 }

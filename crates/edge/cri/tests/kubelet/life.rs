@@ -153,18 +153,6 @@ fn an_exec_that_takes_too_long_is_killed() {
 }
 
 #[test]
-fn what_an_exec_floods_is_cut_and_its_end_is_told() {
-    needs!(root, overlayfs, built "containerd");
-    let kubelet = Kubelet::with("[plugins.'io.containerd.server.v1.grpc']\nmax_send_message_size = 67108864");
-    let config = kubelet.pod("flood");
-    let pod = kubelet.run_pod(&config).unwrap();
-    let id = kubelet.start(&pod, &config, kubelet.container("one", "exec sleep 1000"));
-    let done = kubelet.exec(&id, "head -c 20971520 /dev/zero; exit 5", 60).unwrap();
-    assert_eq!((done.stdout.len(), done.exit_code), (16 << 20, 5));
-    kubelet.remove_pod(&pod);
-}
-
-#[test]
 fn limits_are_set_changed_and_told() {
     needs!(root, overlayfs, built "containerd");
     let kubelet = Kubelet::new();
