@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use cri::{Config, Cri};
@@ -13,7 +14,7 @@ use model::diff::Apply;
 use model::pull::{Login, LoginFor, Pull, Puller};
 use model::snapshot::Snapshotter;
 use model::{Ctx, Error, Result};
-use spec::{Descriptor, Platform};
+use spec::{Descriptor, Kind, Platform};
 
 use crate::config::Settings;
 use crate::engine::Engine;
@@ -122,10 +123,31 @@ impl Pulling {
         if pull.concurrent > 0 {
             config.limits.concurrent = pull.concurrent;
         }
-        if !pull.stall_timeout.is_zero() {
-            config.limits.idle = config.limits.idle.min(pull.stall_timeout);
-        }
         Ok(config)
+    }
+
+    /// Pulls, and gives up when nothing comes for as long as the pull says.
+    async fn within_patience(
+        &self,
+        ctx: &Ctx,
+        wanted: pull::Pull,
+        stall_timeout: Duration,
+    ) -> Result<Descriptor> {
+        let (services, traffic) = (self.services(), Arc::clone(&wanted.registry.traffic));
+        let stall = async {
+            if stall_timeout.is_zero() {
+                std::future::pending::<()>().await;
+            }
+            traffic.stalled(stall_timeout).await;
+        };
+        tokio::select! {
+            pulled = pull::run(ctx, &services, wanted, None) => Ok(pulled?.target),
+            // A pull that is dropped leaves what a killed one leaves: the collector's, or a later pull's to go on with.
+            () = stall => {
+                let text = format!("no progress in {stall_timeout:?} (image_pull_progress_timeout): context canceled");
+                Err(Error::new(Kind::DeadlineExceeded, text))
+            }
+        }
     }
 }
 
@@ -156,9 +178,9 @@ impl Puller for Pulling {
             verifier: self.engine.verifier.clone(),
             ..pull::Pull::new(pull.reference.clone())
         };
-        let pulled = pull::run(ctx, &self.services(), wanted, None).await;
+        let pulled = self.within_patience(ctx, wanted, pull.stall_timeout).await;
         sys::heap::trim();
-        Ok(pulled?.target)
+        pulled
     }
 
     async fn unpack(&self, ctx: &Ctx, target: Descriptor, unpack: model::pull::Unpack) -> Result<()> {

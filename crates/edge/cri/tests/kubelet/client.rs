@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use api::runtime::v1;
+use grpc::runtime::v1::image_service_client::ImageServiceClient;
 use grpc::runtime::v1::runtime_service_client::RuntimeServiceClient;
 use testkit::daemon::{Daemon, Setup};
 use tonic::Status;
@@ -29,6 +30,9 @@ pub(crate) use call;
 
 /// The runtime service's client.
 pub type Runtime = RuntimeServiceClient<Channel>;
+
+/// The image service's client.
+pub type Images = ImageServiceClient<Channel>;
 
 impl Kubelet {
     /// A daemon with busybox in the kubelet's namespace, and without any network configuration.

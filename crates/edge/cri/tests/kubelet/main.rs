@@ -19,6 +19,7 @@ mod plugins;
 mod refused;
 mod security;
 mod spdy;
+mod stall;
 mod streams;
 mod survive;
 mod userns;

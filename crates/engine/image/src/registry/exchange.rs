@@ -1,7 +1,7 @@
 //! One request and its answer: credentials, redirects, the doubt about the scheme, and a bound on every wait.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use http::header::{AUTHORIZATION, LOCATION, PROXY_AUTHORIZATION, RETRY_AFTER, USER_AGENT, WWW_AUTHENTICATE};
@@ -17,7 +17,7 @@ use super::connect::{self, Plain, Secure};
 use super::endpoint::Capabilities;
 use super::endpoint::{Doubt, Endpoint};
 use super::upload::Payload;
-use super::{Config, Limits, Log, RequestError, Tls};
+use super::{Config, Limits, Log, RequestError, Tls, Traffic};
 
 /// How many redirects are followed.
 const MAX_REDIRECTS: usize = 10;
@@ -38,6 +38,7 @@ pub(super) struct Session {
     answered: AtomicBool,
     limits: Limits,
     log: Option<Log>,
+    traffic: Arc<Traffic>,
 }
 
 /// A request to be made, as often as it takes.
@@ -90,6 +91,7 @@ pub(super) struct Answer {
     pub method: Method,
     body: Incoming,
     idle: Duration,
+    traffic: Arc<Traffic>,
 }
 
 impl Session {
@@ -102,6 +104,7 @@ impl Session {
             answered: AtomicBool::new(false),
             limits: config.limits.clone(),
             log: config.log.clone(),
+            traffic: Arc::clone(&config.traffic),
             keyring,
             endpoint,
         };
@@ -125,7 +128,7 @@ impl Session {
             doubt: Doubt::None,
             namespace: None,
         };
-        let config = Config { credentials: std::sync::Arc::new(super::Nobody), ..config.clone() };
+        let config = Config { credentials: Arc::new(super::Nobody), ..config.clone() };
         Self::open(endpoint, reference, &config)
     }
 
@@ -282,6 +285,7 @@ impl Session {
                 _ => Err(RequestError::Address(shown(url))),
             }
         };
+        let waiting = self.traffic.wait();
         let answer = timeout(answer_limit, answer).await.map_err(|_| RequestError::Timeout {
             method: method.to_string(),
             url: shown(url),
@@ -289,14 +293,23 @@ impl Session {
             after: answer_limit,
         })??;
         let answer = answer.map_err(|error| failed(error, &method, url))?;
+        waiting.over();
         let (head, body) = answer.into_parts();
         debug!(host = self.endpoint.host, status = %head.status, url = %shown(url), "fetch response received");
         let status = head.status;
         self.say(|| {
             format!("fetch response received host={host} response.status=\"{status}\" url={}", shown(url))
         });
-        let idle = self.limits.idle;
-        Ok(Answer { status: head.status, headers: head.headers, url: url.clone(), method, body, idle })
+        let (idle, traffic) = (self.limits.idle, Arc::clone(&self.traffic));
+        Ok(Answer {
+            status: head.status,
+            headers: head.headers,
+            url: url.clone(),
+            method,
+            body,
+            idle,
+            traffic,
+        })
     }
 
     /// Whether `error` says that a doubtful endpoint speaks the other scheme, which counts from now on.
@@ -337,12 +350,14 @@ impl Answer {
     /// The next piece of the body; `None` at its end.
     pub async fn piece(&mut self) -> Result<Option<bytes::Bytes>, RequestError> {
         loop {
+            let waiting = self.traffic.wait();
             let frame = timeout(self.idle, self.body.frame()).await.map_err(|_| RequestError::Timeout {
                 method: self.method.to_string(),
                 url: shown(&self.url),
                 what: "further byte",
                 after: self.idle,
             })?;
+            waiting.over();
             match frame {
                 None => return Ok(None),
                 Some(Err(error)) => {

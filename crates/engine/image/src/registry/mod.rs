@@ -20,6 +20,7 @@ pub mod hosts;
 mod patience;
 mod resolve;
 mod tls;
+mod traffic;
 mod upload;
 
 use std::path::PathBuf;
@@ -33,6 +34,7 @@ use spec::{Reference, Result};
 pub use endpoint::{Capabilities, Doubt, Endpoint};
 pub use error::RequestError;
 pub use resolve::Resolved;
+pub use traffic::Traffic;
 pub use upload::Outcome;
 
 use exchange::Session;
@@ -56,6 +58,8 @@ pub struct Config {
     pub limits: Limits,
     /// Who wants to read what is asked and answered (`ctr --debug`).
     pub log: Option<Log>,
+    /// Tells whoever shares it whether anything still comes.
+    pub traffic: Arc<Traffic>,
 }
 
 /// Takes lines about requests; it must not block.
@@ -80,6 +84,7 @@ impl Default for Config {
             credentials: Arc::new(Nobody),
             limits: Limits::default(),
             log: None,
+            traffic: Arc::default(),
         }
     }
 }

@@ -1,0 +1,40 @@
+//! A registry that stops answering: a pull ends when nothing has come for as long as is configured, and not before.
+
+use std::time::Duration;
+
+use api::runtime::v1;
+use testkit::peer::{Fault, Peer};
+use testkit::{image, needs};
+use tonic::Code;
+
+use crate::client::{Images, Kubelet};
+
+fn pull(kubelet: &Kubelet, reference: &str) -> Result<v1::PullImageResponse, tonic::Status> {
+    let image = v1::ImageSpec { image: reference.into(), ..v1::ImageSpec::default() };
+    let request = v1::PullImageRequest { image: Some(image), ..v1::PullImageRequest::default() };
+    kubelet.run(async {
+        let channel = grpc::channel::connect(&kubelet.daemon.socket()).await.unwrap();
+        let mut client = Images::new(channel);
+        let answer = tokio::time::timeout(Duration::from_secs(25), client.pull_image(request)).await;
+        answer.expect("PullImage hangs").map(tonic::Response::into_inner)
+    })
+}
+
+#[test]
+fn a_pull_of_which_nothing_comes_is_given_up_and_goes_on_when_asked_again() {
+    needs!(root, overlayfs, built "containerd");
+    let kubelet =
+        Kubelet::with("[plugins.'io.containerd.cri.v1.images']\nimage_pull_progress_timeout = '1s'");
+    let peer = Peer::start();
+    let reference = peer.serve("slow", "v1", image::busybox());
+    for (part, fault) in [("/manifests/", Fault::Silence), ("/blobs/", Fault::StallAfter(100))] {
+        peer.fail("GET", part, fault.clone());
+        peer.fail("HEAD", part, fault);
+        let error = pull(&kubelet, &reference).unwrap_err();
+        assert_eq!(error.code(), Code::DeadlineExceeded, "{error}");
+        assert!(error.message().contains("no progress in 1s (image_pull_progress_timeout)"), "{error}");
+        peer.mend();
+    }
+    assert!(pull(&kubelet, &reference).unwrap().image_ref.starts_with("sha256:"));
+    kubelet.check_clean();
+}
