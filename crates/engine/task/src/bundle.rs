@@ -173,8 +173,8 @@ impl Bundle {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(_) => {
                 let removal = |source| BundleError::Remove { path: self.path.clone(), source };
+                // What a runtime made in it without a mount goes with the bundle.
                 sys::mount::unmount_all(&rootfs).map_err(removal)?;
-                fs::remove_dir(&rootfs).map_err(at("remove", &rootfs))?;
             }
         }
         let bundle = remove_tree(&self.path);
@@ -277,6 +277,16 @@ mod tests {
         bundle.remove().unwrap();
         assert_eq!(fs::read_dir(bundle.path.parent().unwrap()).unwrap().count(), 0);
         assert_eq!(fs::read_dir(bundle.work.parent().unwrap()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_a_runtime_made_in_the_root_goes_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let bundle = bundle(dir.path());
+        bundle.create(b"{}").unwrap();
+        fs::create_dir(bundle.rootfs().join("proc")).unwrap();
+        bundle.remove().unwrap();
+        assert!(!bundle.path.exists());
     }
 
     #[test]
