@@ -41,6 +41,7 @@ use ::spec::{Error, Kind};
 use model::Result;
 
 pub(crate) use recover::names;
+pub(crate) use remove::remove_dir;
 
 use crate::Cri;
 

@@ -87,7 +87,7 @@ pub(super) fn gone(outcome: Result<()>) -> Result<()> {
 }
 
 /// Removes a directory with all that is in it, but for what is mounted there. May be repeated.
-pub(super) fn remove_dir(dir: &Path) -> Result<()> {
+pub(crate) fn remove_dir(dir: &Path) -> Result<()> {
     let what = || format!("cannot remove {}", dir.display());
     let (Some(parent), Some(name)) = (dir.parent(), dir.file_name()) else {
         return Err(Error::internal(what()));

@@ -18,6 +18,7 @@ use api::runtime::v1;
 use model::Result;
 
 use crate::Cri;
+use crate::container::remove_dir;
 
 /// Where a pod's files are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,15 +113,8 @@ impl Files {
     /// What the disk said.
     pub fn remove(&self) -> Result<()> {
         self.unmount()?;
-        for dir in [&self.state, &self.root] {
-            match fs::remove_dir_all(dir) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(failed("remove", dir, &error));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
+        remove_dir(&self.state)?;
+        remove_dir(&self.root)
     }
 }
 

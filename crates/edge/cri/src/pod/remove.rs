@@ -54,9 +54,10 @@ impl Cri {
             tracing::warn!(%id, %error, "NRI failed to remove sandbox");
         }
         self.drop_pod_records(id).await?;
+        // Before it is forgotten: the kubelet passes over an event without the pod's status.
+        self.tell(v1::ContainerEventType::ContainerDeletedEvent, id, id);
         self.pods.remove(id);
         self.pod_names.release(id);
-        self.tell(v1::ContainerEventType::ContainerDeletedEvent, id, id);
         Ok(())
     }
 
