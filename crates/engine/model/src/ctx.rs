@@ -94,6 +94,23 @@ impl Ctx {
         self.canceled.store(true, Ordering::Relaxed);
     }
 
+    /// Awaits `work` on behalf of a caller that is gone when this is dropped before it is done: blocking work under this
+    /// context then learns that nobody wants it any more.
+    pub async fn attended<T>(&self, work: impl Future<Output = T>) -> T {
+        struct Attendance<'a>(Option<&'a Ctx>);
+        impl Drop for Attendance<'_> {
+            fn drop(&mut self) {
+                if let Some(ctx) = self.0 {
+                    ctx.cancel();
+                }
+            }
+        }
+        let mut attendance = Attendance(Some(self));
+        let done = work.await;
+        attendance.0 = None;
+        done
+    }
+
     /// Runs `work` on a thread that may block, once `lane` has room.
     ///
     /// # Errors
@@ -186,8 +203,25 @@ impl Cx<'_> {
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
+    use std::task::{Context, Poll, Waker};
 
     use super::*;
+
+    #[test]
+    fn a_caller_that_leaves_is_noticed_and_one_that_stays_is_not() {
+        let ctx = Ctx::background();
+        let wanted = |ctx: &Ctx| ctx.on_this_thread(|cx| cx.check());
+        let mut now = Context::from_waker(Waker::noop());
+        let done = std::pin::pin!(ctx.attended(async { 7 })).poll(&mut now);
+        assert_eq!(done, Poll::Ready(7));
+        wanted(&ctx).unwrap();
+        {
+            let mut waiting = std::pin::pin!(ctx.attended(std::future::pending::<()>()));
+            assert_eq!(waiting.as_mut().poll(&mut now), Poll::Pending);
+            wanted(&ctx).unwrap();
+        }
+        assert_eq!(wanted(&ctx).unwrap_err().kind(), Kind::Canceled);
+    }
 
     /// Fills a lane with closures that wait until what is returned is dropped.
     fn fill(lane: Lane, places: usize, wait: fn(&Cx<'_>, &mpsc::Receiver<()>)) -> Vec<mpsc::Sender<()>> {

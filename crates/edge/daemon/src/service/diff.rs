@@ -28,9 +28,9 @@ impl diff_server::Diff for Diff {
                 let mounts: Vec<Mount> = nouns(message.mounts)?;
                 let apply = Apply { sync_fs: message.sync_fs };
                 let engine = Arc::clone(&self.0);
-                let applied = ctx
-                    .blocking(Lane::Cpu, move |cx| engine.differ.apply(cx, &layer, &mounts, &apply))
-                    .await?;
+                let work = ctx
+                    .blocking(Lane::Cpu, move |cx| engine.differ.apply(cx, &layer, &mounts, &apply));
+                let applied = ctx.attended(work).await?;
                 let applied = Descriptor::new(media::LAYER, applied.diff_id, applied.size);
                 Ok(wire::ApplyResponse { applied: Some(applied.to_wire()) })
             }
@@ -53,9 +53,9 @@ impl diff_server::Diff for Diff {
                     source_date_epoch: time(message.source_date_epoch.as_ref()),
                 };
                 let engine = Arc::clone(&self.0);
-                let diff = ctx
-                    .blocking(Lane::Cpu, move |cx| engine.differ.compare(cx, &lower, &upper, &compare))
-                    .await?;
+                let work = ctx
+                    .blocking(Lane::Cpu, move |cx| engine.differ.compare(cx, &lower, &upper, &compare));
+                let diff = ctx.attended(work).await?;
                 Ok(wire::DiffResponse { diff: Some(diff.to_wire()) })
             }
             .await,

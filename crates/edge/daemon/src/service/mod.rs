@@ -68,17 +68,6 @@ services! {
 #[derive(Clone)]
 pub struct Version;
 
-/// Tells the blocking side of a request when its caller leaves: tonic then drops the handler.
-struct Leaving<'a>(Option<&'a Ctx>);
-
-impl Drop for Leaving<'_> {
-    fn drop(&mut self) {
-        if let Some(ctx) = self.0 {
-            ctx.cancel();
-        }
-    }
-}
-
 /// Runs `work` with the engine on a thread that may block on the disk.
 async fn on_disk<T, F>(engine: &Arc<Engine>, ctx: &Ctx, work: F) -> Result<T>
 where
@@ -86,14 +75,11 @@ where
     T: Send + 'static,
 {
     let engine = Arc::clone(engine);
-    let mut leaving = Leaving(Some(ctx));
-    let outcome = ctx.blocking(Lane::Disk, move |cx| work(&engine, cx)).await;
-    leaving.0 = None;
-    outcome
+    ctx.attended(ctx.blocking(Lane::Disk, move |cx| work(&engine, cx))).await
 }
 
 /// Waits for a garbage collection, as a `sync` deletion does.
 async fn collect(engine: &Arc<Engine>, ctx: &Ctx) -> Result<()> {
     let engine = Arc::clone(engine);
-    ctx.blocking(Lane::Wait, move |cx| engine.store.wait_for_gc(cx).map(drop)).await
+    ctx.attended(ctx.blocking(Lane::Wait, move |cx| engine.store.wait_for_gc(cx).map(drop))).await
 }
