@@ -105,10 +105,16 @@ impl Image {
 
     /// The image as an OCI image archive whose top is called `name`, as `ctr image import` reads it.
     pub fn archive(&self, name: &str) -> Vec<u8> {
-        let mut row = self.top().descriptor();
         let tag = name.rsplit_once(':').map_or("latest", |(_, tag)| tag);
-        row["annotations"] =
-            json!({ "io.containerd.image.name": name, "org.opencontainers.image.ref.name": tag });
+        self.annotated_archive(
+            &json!({ "io.containerd.image.name": name, "org.opencontainers.image.ref.name": tag }),
+        )
+    }
+
+    /// The image as an OCI image archive that says no more of its top than `annotations`.
+    pub fn annotated_archive(&self, annotations: &Value) -> Vec<u8> {
+        let mut row = self.top().descriptor();
+        row["annotations"] = annotations.clone();
         let index = json!({ "schemaVersion": 2, "manifests": [row] }).to_string();
         let mut tar = Archive::new()
             .file("oci-layout", 0o644, br#"{"imageLayoutVersion":"1.0.0"}"#)
@@ -119,6 +125,25 @@ impl Image {
             tar = tar.file(&format!("blobs/{}", blob.digest.replace(':', "/")), 0o644, &blob.bytes);
         }
         tar.finish()
+    }
+
+    /// The image as Docker saves it: layers as they are, no manifest, the name in `manifest.json`.
+    pub fn docker_archive(&self, name: &str) -> Vec<u8> {
+        let (config, layers) = self.blobs.split_last().expect("an image has a config");
+        let file = |blob: &Blob| blob.digest.replace("sha256:", "");
+        let layer = |blob: &Blob| format!("{}/layer.tar", file(blob));
+        let row = json!({
+            "Config": format!("{}.json", file(config)), "RepoTags": [name],
+            "Layers": layers.iter().map(layer).collect::<Vec<_>>(),
+        });
+        let mut tar = Archive::new();
+        for blob in layers {
+            tar = tar.file(&layer(blob), 0o644, &blob.bytes);
+        }
+        let rows = json!([row]).to_string();
+        tar.file(&format!("{}.json", file(config)), 0o644, &config.bytes)
+            .file("manifest.json", 0o644, rows.as_bytes())
+            .finish()
     }
 
     /// Keeps the image in `dir` for [`Image::load`].

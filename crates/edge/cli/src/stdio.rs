@@ -117,7 +117,8 @@ fn names(dir: &Path, id: &str, terminal: bool) -> Names {
     Names { stdin: path("stdin"), stdout: path("stdout"), stderr }
 }
 
-fn unique_dir(parent: &Path) -> Result<PathBuf> {
+/// Makes a directory for this user alone, of a name that nobody has, in `parent`.
+pub fn unique_dir(parent: &Path) -> Result<PathBuf> {
     for attempt in 0..100_u32 {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let dir = parent.join(format!("{}{:09}{attempt}", std::process::id(), now.subsec_nanos()));

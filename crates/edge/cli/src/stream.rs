@@ -55,7 +55,10 @@ impl Stream {
         }
     }
 
-    /// Sends what `source` has, as the receiver gives room.
+    /// Sends what `source` has, as the receiver gives room, or until it wants no more: the transfer tells why.
+    ///
+    /// # Errors
+    /// `source` cannot be read.
     pub async fn send_all(mut self, source: impl Read + Send + 'static) -> Result {
         let (chunks, mut pending) = mpsc::channel::<std::io::Result<Vec<u8>>>(2);
         std::thread::spawn(move || read_chunks(source, &chunks));
@@ -64,9 +67,7 @@ impl Stream {
             let mut chunk = &chunk?[..];
             while !chunk.is_empty() {
                 while window <= 0 {
-                    let Some(any) = self.receive.message().await? else {
-                        return Err(Failure::new("the daemon stopped reading"));
-                    };
+                    let Ok(Some(any)) = self.receive.message().await else { return Ok(()) };
                     if let Some(update) = decode::<WindowUpdate>(&any)? {
                         window = window.saturating_add(update.update);
                     }
@@ -74,7 +75,9 @@ impl Stream {
                 let count = chunk.len().min(usize::try_from(window).unwrap_or(0));
                 let (now, rest) = chunk.split_at(count);
                 let data = api::encode_any(&Data { data: now.to_vec() });
-                self.send.send(data).await.map_err(|_| Failure::new("the daemon stopped reading"))?;
+                if self.send.send(data).await.is_err() {
+                    return Ok(());
+                }
                 window -= i32::try_from(count).unwrap_or(i32::MAX);
                 chunk = rest;
             }
@@ -88,21 +91,19 @@ impl Stream {
 
     /// Writes what arrives to `sink`, giving room for more as it goes.
     pub async fn receive_all(mut self, mut sink: impl Write) -> Result {
-        let gone = |_| Failure::new("the daemon closed the stream");
-        self.send.send(api::encode_any(&WindowUpdate { update: WINDOW })).await.map_err(gone)?;
-        let mut since_update = 0;
-        while let Some(any) = self.receive.message().await? {
-            let Some(data) = decode::<Data>(&any)? else { continue };
-            sink.write_all(&data.data)?;
-            since_update += i32::try_from(data.data.len()).unwrap_or(i32::MAX);
-            if since_update >= WINDOW / 2 {
-                let update = api::encode_any(&WindowUpdate { update: since_update });
+        let mut room = WINDOW;
+        loop {
+            if room >= WINDOW / 2 {
+                let update = api::encode_any(&WindowUpdate { update: room });
                 // The last window of a stream may find the sender gone; what it sent is still read.
                 let _ended = self.send.send(update).await;
-                since_update = 0;
+                room = 0;
             }
+            let Some(any) = self.receive.message().await? else { return Ok(sink.flush()?) };
+            let Some(data) = decode::<Data>(&any)? else { continue };
+            sink.write_all(&data.data)?;
+            room += i32::try_from(data.data.len()).unwrap_or(i32::MAX);
         }
-        Ok(sink.flush()?)
     }
 
     /// Answers every question for credentials.

@@ -129,9 +129,12 @@ fn record(name: &str, target: &Descriptor, labels: Labels) -> Image {
 
 /// The whole name that the annotations give under `prefix`.
 fn annotated(target: &Descriptor, prefix: &str, allow_overwrite: bool) -> Option<String> {
+    if prefix.is_empty() {
+        return None;
+    }
     let complete = |text: &str| {
         if !text.contains(['/', ':', '@']) {
-            return (!prefix.is_empty() && !text.is_empty()).then(|| format!("{prefix}:{text}"));
+            return Some(format!("{prefix}:{text}"));
         }
         let rest = text.strip_prefix(prefix);
         let fits = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', ':', '@']));
@@ -139,7 +142,8 @@ fn annotated(target: &Descriptor, prefix: &str, allow_overwrite: bool) -> Option
     };
     let annotation = |key: &str| target.annotations.get(key).filter(|text| !text.is_empty());
     match annotation(IMAGE_NAME) {
-        Some(text) => complete(text),
+        // A whole name is taken as it is or not at all.
+        Some(text) => complete(text).filter(|name| name == text),
         None => annotation(REF_NAME).and_then(|text| complete(text)),
     }
 }
@@ -168,8 +172,15 @@ mod tests {
         let other = entry(IMAGE_NAME, "docker.io/library/ab:v1");
         assert!(names(prefix.clone(), &other).is_empty());
         let free = Extra { allow_overwrite: true, ..prefix.clone() };
-        assert_eq!(names(free, &other), ["docker.io/library/ab:v1"]);
-        let digested = Extra { add_digest: true, ..prefix };
-        assert_eq!(names(digested, &other), [format!("docker.io/library/a@{}", other.digest)]);
+        assert_eq!(names(free.clone(), &other), ["docker.io/library/ab:v1"]);
+        assert!(names(free.clone(), &entry(IMAGE_NAME, "v1")).is_empty(), "a tag is no whole name");
+        let digested = Extra { add_digest: true, ..prefix.clone() };
+        let by_digest = format!("docker.io/library/a@{}", other.digest);
+        assert_eq!(names(digested.clone(), &other), std::slice::from_ref(&by_digest));
+        let named = entry(REF_NAME, "v1");
+        assert_eq!(names(digested.clone(), &named), ["docker.io/library/a:v1".to_owned(), by_digest]);
+        let skipped = Extra { skip_named_digest: true, ..digested };
+        assert_eq!(names(skipped, &named), ["docker.io/library/a:v1"]);
+        assert!(names(Extra { name: String::new(), ..free }, &other).is_empty());
     }
 }

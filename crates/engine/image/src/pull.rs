@@ -32,6 +32,8 @@ pub struct Pull {
     pub platforms: Vec<Platform>,
     /// Whether to fetch the manifests and configs of the other platforms too.
     pub all_metadata: bool,
+    /// Whether to fetch manifests and configs alone.
+    pub metadata_only: bool,
     /// At most so many manifests of an index; 0 for no bound.
     pub manifest_limit: usize,
     /// Where to unpack.
@@ -54,6 +56,7 @@ impl Pull {
             reference,
             platforms: Vec::new(),
             all_metadata: false,
+            metadata_only: false,
             manifest_limit: 0,
             unpack: Vec::new(),
             apply: Apply::default(),
@@ -125,6 +128,7 @@ async fn steps(scope: Arc<Scope>, pull: &Pull, tracker: &Arc<Tracker>) -> Result
     let wanted = Wanted {
         platforms: pull.platforms.clone(),
         all_metadata: pull.all_metadata,
+        metadata_only: pull.metadata_only,
         manifest_limit: pull.manifest_limit,
         skip_missing: false,
     };

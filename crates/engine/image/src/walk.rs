@@ -15,6 +15,8 @@ use crate::progress::Tracker;
 const MAX_DEPTH: usize = 8;
 /// How many documents an image may have.
 const MAX_DOCUMENTS: usize = 4096;
+/// How long all documents of an image may be together, in bytes.
+const MAX_TOTAL: u64 = 256 << 20;
 /// How many documents are fetched at once.
 const AT_ONCE: usize = 8;
 
@@ -25,6 +27,8 @@ pub(crate) struct Wanted {
     pub platforms: Vec<Platform>,
     /// Manifests and configs of the other platforms too, without their layers.
     pub all_metadata: bool,
+    /// No layers at all.
+    pub metadata_only: bool,
     /// At most so many manifests of one index; 0 for no bound.
     pub manifest_limit: usize,
     /// Whether parts of a tree may be missing in the store: they are left out.
@@ -35,7 +39,8 @@ pub(crate) struct Wanted {
 pub(crate) struct Leaf {
     pub manifest: Descriptor,
     pub config: Descriptor,
-    /// What the config says; `None` for an artifact, which has another kind of config.
+    /// What the config says; `None` for an artifact, which has another kind of config, and when only its metadata is
+    /// wanted: an index may name thousands.
     pub image: Option<ImageConfig>,
     /// The layers; empty when only its metadata is wanted.
     pub layers: Vec<Descriptor>,
@@ -71,22 +76,31 @@ impl Walk<'_> {
     pub async fn run(&self, top: &Descriptor, known: Option<Vec<u8>>) -> Result<Vec<Leaf>> {
         let mut seen = HashSet::from([top.digest.clone()]);
         let mut leaves = Vec::new();
-        let mut level = vec![Pending { descriptor: top.clone(), parent: None, known, with_layers: true }];
+        let with_layers = !self.wanted.metadata_only;
+        let mut level = vec![Pending { descriptor: top.clone(), parent: None, known, with_layers }];
+        let mut total: u64 = 0;
         for _ in 0..MAX_DEPTH {
-            let reads = stream::iter(level).map(|pending| self.read(pending)).buffered(AT_ONCE);
-            let reads: Vec<Read> = reads.try_collect().await?;
-            level = Vec::new();
-            for read in reads {
+            total = level.iter().fold(total, |total, next| total.saturating_add(next.descriptor.size));
+            let mut below = Vec::new();
+            let mut reads = stream::iter(level).map(|pending| self.read(pending)).buffered(AT_ONCE);
+            while let Some(read) = reads.try_next().await? {
                 match read {
                     Read::Nothing => {}
-                    Read::Leaf(leaf) => leaves.push(*leaf),
-                    Read::Deeper(below) => {
-                        level.extend(
-                            below.into_iter().filter(|next| seen.insert(next.descriptor.digest.clone())),
-                        );
+                    Read::Leaf(leaf) => {
+                        total = total.saturating_add(leaf.config.size);
+                        leaves.push(*leaf);
                     }
+                    Read::Deeper(entries) => below.extend(
+                        entries.into_iter().filter(|next| seen.insert(next.descriptor.digest.clone())),
+                    ),
+                }
+                if total > MAX_TOTAL {
+                    let text = format!("{}: more than {MAX_TOTAL} bytes of documents", top.digest);
+                    return Err(Error::invalid(text));
                 }
             }
+            drop(reads);
+            level = below;
             if seen.len() > MAX_DOCUMENTS {
                 return Err(Error::invalid(format!("{}: more than {MAX_DOCUMENTS} documents", top.digest)));
             }
@@ -147,7 +161,8 @@ impl Walk<'_> {
         let node = self.tracker.node(&manifest.config, Some(&descriptor));
         let image = if media::is_config(&manifest.config.media_type) {
             let document = self.fetch.document(&manifest.config, &node, None).await?;
-            Some(manifest::config(&manifest.config, &document.bytes)?)
+            let image = manifest::config(&manifest.config, &document.bytes)?;
+            with_layers.then_some(image)
         } else {
             self.fetch.blob(&manifest.config, &node).await?;
             None

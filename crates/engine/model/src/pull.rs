@@ -8,6 +8,9 @@ use spec::{Descriptor, Labels, Platform, Reference, Result};
 
 use crate::Ctx;
 
+/// The capability of a transfer service that sees the `Tuning` of a request.
+pub const TUNING: &str = "tuning";
+
 /// A pull to be done.
 #[derive(Clone)]
 pub struct Pull {

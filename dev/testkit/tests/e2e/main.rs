@@ -22,4 +22,5 @@ mod shims;
 mod stage;
 mod survive;
 mod systemd;
+mod transfers;
 mod verbatim;

@@ -50,6 +50,14 @@ pub struct Snapshotter {
     pub snapshotter: Option<String>,
 }
 
+/// Go ctr's choice between its own code and the daemon's.
+#[derive(Args, Debug, Default, Clone)]
+pub struct Local {
+    /// Accepted for scripts: the transfer service takes every flag, so there is no second way of doing it
+    #[arg(long = "local")]
+    _local: bool,
+}
+
 /// Labels for what is made.
 #[derive(Args, Debug, Default, Clone)]
 pub struct Label {
@@ -107,15 +115,27 @@ impl Runtime {
     }
 }
 
-/// Reads `KEY=VALUE` words; a key alone has an empty value, which deletes it in an update.
+/// Reads `KEY=VALUE` words; a key alone has the value `true`. An empty value deletes the key in an update.
 pub fn labels(words: &[String]) -> BTreeMap<String, String> {
     words
         .iter()
         .map(|word| match word.split_once('=') {
             Some((key, value)) => (key.to_owned(), value.to_owned()),
-            None => (word.clone(), String::new()),
+            None => (word.clone(), "true".to_owned()),
         })
         .collect()
+}
+
+/// Reads `KEY=VALUE` words of annotations, which all have a value.
+///
+/// # Errors
+/// One has none.
+pub fn annotations(words: &[String]) -> Result<BTreeMap<String, String>> {
+    let pair = |word: &String| match word.split_once('=') {
+        Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
+        None => Err(Failure::new(format!("invalid key=value format annotation: {word}"))),
+    };
+    words.iter().map(pair).collect()
 }
 
 /// `labels.KEY` for each key: the field mask of a label update.
@@ -141,4 +161,19 @@ pub fn duration(text: &str) -> std::result::Result<std::time::Duration, String> 
     }
     // humantime reads `1h 30m`; Go writes `1h30m`, which it reads too.
     humantime::parse_duration(text).map_err(|error| format!("invalid duration {text:?}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_without_a_value_is_true_and_an_annotation_needs_one() {
+        let words = ["a".to_owned(), "b=".to_owned(), "c=d=e".to_owned()];
+        let pairs = [("a", "true"), ("b", ""), ("c", "d=e")];
+        assert_eq!(labels(&words), pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).into());
+        assert_eq!(annotations(&words[1..]).unwrap().len(), 2);
+        let error = annotations(&words).unwrap_err().to_string();
+        assert_eq!(error, "invalid key=value format annotation: a");
+    }
 }

@@ -52,7 +52,12 @@ impl Command {
         match self {
             Self::List { quiet, filters } => list(client, quiet, filters).await,
             Self::Create { id, expires, labels } => {
-                let mut labels = args::labels(&labels);
+                // As in containerd, a key alone is no `true` here.
+                let pair = |word: &String| {
+                    let (key, value) = word.split_once('=').unwrap_or((word, ""));
+                    (key.to_owned(), value.to_owned())
+                };
+                let mut labels: BTreeMap<_, _> = labels.iter().map(pair).collect();
                 expire(&mut labels, expires);
                 let lease = create(client, id.unwrap_or_default(), labels).await?;
                 Ok(ui::line(lease)?)

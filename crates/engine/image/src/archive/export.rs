@@ -52,7 +52,7 @@ pub async fn run(
         let tracker = Tracker::new(sink, "", "exporting");
         tracker.say("Exporting");
         let content = scope.services.content.clone();
-        let _room = super::ROOM.acquire().await;
+        let _room = super::room().await?;
         // The stream's other end sets the pace, so this waits rather than works.
         scope.blocking(Lane::Stream, move |cx| write(cx, &content, &export, stream)).await?;
         tracker.say("Completed export");

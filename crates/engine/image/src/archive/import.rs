@@ -18,7 +18,7 @@ use spec::{Algorithm, Descriptor, Digest, Error, Kind, Platform, Result, media};
 use tokio::sync::Semaphore;
 use tracing::debug;
 
-use super::docker::{self, Row};
+use super::docker::{self, Layers, Row};
 use super::tar::{Entry, Reader};
 use super::{DOCKER, INDEX, LAYOUT, VERSION};
 use crate::fetch::Fetch;
@@ -35,7 +35,7 @@ const MAX_JSON: u64 = 20 << 20;
 /// How many entries an archive may have.
 const MAX_ENTRIES: usize = 200_000;
 /// What is read at a time.
-const PIECE: usize = 256 << 10;
+pub(super) const PIECE: usize = 256 << 10;
 
 /// An import to be done.
 #[derive(Clone)]
@@ -48,6 +48,10 @@ pub struct Import {
     pub unpack: Vec<Unpack>,
     /// How to apply layers.
     pub apply: Apply,
+    /// Whether nothing keeps the layers once they are unpacked.
+    pub discard_layers: bool,
+    /// Whether layers that Docker saved as they were are stored as gzip.
+    pub compress: bool,
 }
 
 /// What an import has brought.
@@ -101,11 +105,13 @@ async fn steps(
     tracker: &Arc<Tracker>,
 ) -> Result<Imported> {
     let content = scope.services.content.clone();
-    let room = super::ROOM.acquire().await;
+    let room = super::room().await?;
+    let how = Layers { compress: import.compress, discard: import.discard_layers };
     // The stream's other end sets the pace, so this waits rather than works.
-    let index = scope.blocking(Lane::Stream, move |cx| unpack_archive(cx, &*content, stream)).await?;
+    let index = scope.blocking(Lane::Stream, move |cx| unpack_archive(cx, &*content, stream, how)).await?;
     drop(room);
-    let fetch = Fetch { scope: scope.clone(), registry: None, source: None, discard_layers: false };
+    let discard_layers = import.discard_layers;
+    let fetch = Fetch { scope: scope.clone(), registry: None, source: None, discard_layers };
     let wanted = Wanted { platforms: import.platforms.clone(), skip_missing: true, ..Wanted::default() };
     let leaves = Walk { fetch: &fetch, tracker, wanted: &wanted }.run(&index, None).await?;
     let room = Semaphore::new(Limits::default().concurrent);
@@ -156,12 +162,17 @@ struct Layout {
 }
 
 /// Stores every file of the archive as content; the descriptor of its index.
-fn unpack_archive(cx: &Cx<'_>, content: &dyn Content, stream: Box<dyn Read + Send>) -> Result<Descriptor> {
+fn unpack_archive(
+    cx: &Cx<'_>,
+    content: &dyn Content,
+    stream: Box<dyn Read + Send>,
+    how: Layers,
+) -> Result<Descriptor> {
     let mut tar = Reader::new(plain(stream)?);
     let mut tops = Tops::default();
     for _ in 0..MAX_ENTRIES {
         cx.check()?;
-        let Some((name, entry)) = tar.next()? else { return top(cx, content, tops) };
+        let Some((name, entry)) = tar.next()? else { return top(cx, content, tops, how) };
         let name = clean(&name);
         match entry {
             Entry::File(_) if name == LAYOUT => tops.layout = Some(json(&name, &tar.whole(MAX_JSON)?)?),
@@ -182,7 +193,7 @@ fn unpack_archive(cx: &Cx<'_>, content: &dyn Content, stream: Box<dyn Read + Sen
 }
 
 /// The index of what has been read, made if need be.
-fn top(cx: &Cx<'_>, content: &dyn Content, mut tops: Tops) -> Result<Descriptor> {
+fn top(cx: &Cx<'_>, content: &dyn Content, mut tops: Tops, how: Layers) -> Result<Descriptor> {
     if let Some(layout) = tops.layout {
         if layout.version != VERSION {
             return Err(Error::invalid(format!("unsupported OCI version {:?}", layout.version)));
@@ -199,7 +210,7 @@ fn top(cx: &Cx<'_>, content: &dyn Content, mut tops: Tops) -> Result<Descriptor>
             tops.files.insert(name.clone(), file);
         }
     }
-    docker::assemble(cx, content, &rows, &tops.files)
+    docker::assemble(cx, content, &rows, &tops.files, how)
 }
 
 /// Stores one file; a file of `blobs/` must have the digest that its name says.
@@ -259,7 +270,7 @@ fn promised(name: &str) -> Option<Digest> {
     format!("{algorithm}:{hex}").parse().ok()
 }
 
-fn unique(name: &str) -> String {
+pub(super) fn unique(name: &str) -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let name: String = name.chars().take(200).collect();

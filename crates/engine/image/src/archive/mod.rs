@@ -14,10 +14,28 @@ pub mod export;
 pub mod import;
 mod tar;
 
+use std::time::Duration;
+
+use spec::{Error, Kind, Result};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
 pub use tar::TarError;
 
-/// How many archives are on their way at once: each keeps a thread at the pace of its client, which may be none.
-static ROOM: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(16);
+/// How many archives the whole daemon reads and writes at once. Their clients set the pace, and one that stops holds a
+/// thread until its stream is given up; so many leave room in the lane for everything else that waits.
+static ARCHIVES: Semaphore = Semaphore::const_new(16);
+/// How long a further one waits for one of them to end.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until an archive may be read or written.
+async fn room() -> Result<SemaphorePermit<'static>> {
+    match tokio::time::timeout(PATIENCE, ARCHIVES.acquire()).await {
+        Ok(permit) => permit.map_err(|_| Error::internal("archives are closed")),
+        Err(_) => {
+            Err(Error::new(Kind::Unavailable, "too many archives are on their way at once; try again later"))
+        }
+    }
+}
 
 /// The file that marks an OCI layout.
 const LAYOUT: &str = "oci-layout";

@@ -31,6 +31,8 @@ fn import(place: &Place, bytes: &[u8], snapshotter: Option<&str>) -> Result<Impo
             .into_iter()
             .collect(),
         apply: Apply::default(),
+        discard_layers: false,
+        compress: false,
     };
     let stream = Box::new(Cursor::new(bytes.to_vec()));
     place.block_on(import::run(&place.ctx, &place.services, order, stream, None))

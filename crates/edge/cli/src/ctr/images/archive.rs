@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 
+use api::containerd::services::transfer::v1::Tuning;
 use api::containerd::types::transfer::{
     ImageExportStream, ImageImportStream, ImageReference, ImageStore, UnpackConfiguration,
 };
@@ -28,9 +29,8 @@ pub struct Export {
     /// Exports content from all platforms
     #[arg(long)]
     all_platforms: bool,
-    /// Run export locally rather than through transfer API
-    #[arg(long)]
-    local: bool,
+    #[command(flatten)]
+    local: args::Local,
     /// The file to write, or - for standard output
     out: String,
     /// The images
@@ -69,26 +69,44 @@ impl Export {
             destination: Some(api::encode_any(&destination)),
             options: None,
         };
-        let (transfer, received) = tokio::join!(service.transfer(request), stream.receive_all(sink));
-        if (transfer.is_err() || received.is_err()) && self.out != "-" {
+        let result = until_failure(service.transfer(request), stream.receive_all(sink)).await;
+        if result.is_err() && self.out != "-" {
             std::fs::remove_file(&self.out)?; // half an archive is worse than none
         }
-        transfer?;
-        received
+        result
+    }
+}
+
+/// Waits for a transfer and for its bytes; the first of them that fails ends both, since neither can go on alone.
+async fn until_failure<T>(
+    transfer: impl Future<Output = std::result::Result<T, tonic::Status>>,
+    bytes: impl Future<Output = Result>,
+) -> Result {
+    tokio::pin!(transfer, bytes);
+    // Both are polled in place; neither is lost when the other is first.
+    tokio::select! {
+        done = &mut transfer => {
+            done?;
+            bytes.await
+        }
+        moved = &mut bytes => {
+            moved?;
+            Ok(transfer.await.map(drop)?)
+        }
     }
 }
 
 /// Flags of `import`.
 #[derive(clap::Args, Debug)]
 pub struct Import {
-    /// Base image name for added images, when provided only images with this name prefix are imported
+    /// Base image name for added images, when provided only images with this name prefix are imported (default: import-YYYY-MM-DD, for images without a whole name)
     #[arg(long)]
     base_name: Option<String>,
     /// Whether to create digest images (default: false)
     #[arg(long)]
     digests: bool,
     /// Skip applying --digests option to images named in the importing tar (use it in conjunction with --digests)
-    #[arg(long)]
+    #[arg(long, requires = "digests")]
     skip_digest_for_named: bool,
     /// Image name to keep index as, by default index is discarded
     #[arg(long)]
@@ -102,12 +120,14 @@ pub struct Import {
     /// Skip unpacking the images, cannot be used with --discard-unpacked-layers, false by default
     #[arg(long)]
     no_unpack: bool,
-    /// Run import locally rather than through transfer API
-    #[arg(long)]
-    local: bool,
+    #[command(flatten)]
+    local: args::Local,
     /// Compress uncompressed blobs when creating manifest (Docker format only)
     #[arg(long)]
     compress_blobs: bool,
+    /// Allow the garbage collector to clean layers up from the content store after unpacking, cannot be used with --no-unpack, false by default
+    #[arg(long, conflicts_with = "no_unpack")]
+    discard_unpacked_layers: bool,
     /// Synchronize the underlying filesystem containing files when unpack images, false by default
     #[arg(long)]
     sync_fs: bool,
@@ -130,16 +150,18 @@ impl Import {
             force_compress: self.compress_blobs,
         };
         let references = ImageReference {
-            name: self.base_name.clone().unwrap_or_default(),
+            name: self.base_name.clone().unwrap_or_else(default_prefix),
             is_prefix: true,
-            allow_overwrite: true,
+            // Only a prefix that somebody asked for keeps the others out.
+            allow_overwrite: self.base_name.is_none(),
             add_digest: self.digests,
             skip_named_digest: self.skip_digest_for_named,
         };
         let unpack = if self.no_unpack { vec![] } else { pull::platforms(&self.platforms, false)? };
+        let snapshotter = client.snapshotter(self.snapshotter.snapshotter.as_deref()).await?;
         let unpacks = unpack.iter().map(|platform| UnpackConfiguration {
             platform: Some(pull::to_wire(platform)),
-            snapshotter: self.snapshotter.snapshotter.clone().unwrap_or_default(),
+            snapshotter: snapshotter.clone(),
         });
         let destination = ImageStore {
             name: self.index_name.clone().unwrap_or_default(),
@@ -154,10 +176,60 @@ impl Import {
             path => Box::new(File::open(path).or_fail(format!("cannot open {path}"))?),
         };
         let display = Display::new(Form::Lines, &self.input);
-        let feed = tokio::spawn(stream.send_all(input));
-        let result =
-            pull::transfer(client, api::encode_any(&source), api::encode_any(&destination), display).await;
-        feed.abort();
-        result.map(|_| ())
+        let feed = stream.send_all(input);
+        let how = Tuning {
+            sync_fs: self.sync_fs,
+            discard_unpacked_layers: self.discard_unpacked_layers,
+            ..Tuning::default()
+        };
+        let (source, destination) = (api::encode_any(&source), api::encode_any(&destination));
+        let transfer = pull::transfer(client, source, destination, how, display);
+        tokio::pin!(feed, transfer);
+        // Both are polled in place. The archive that cannot be read is the reason for what the daemon then says of it.
+        tokio::select! {
+            done = &mut transfer => done.map(drop),
+            fed = &mut feed => {
+                fed.or_fail(format!("cannot read {}", self.input))?;
+                transfer.await.map(drop)
+            }
+        }
+    }
+}
+
+/// What an archive's images are called that bring no whole name.
+fn default_prefix() -> String {
+    let now = humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string();
+    format!("import-{}", &now[.."2006-01-02".len()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::Failure;
+
+    /// What comes of a transfer and its bytes, of which `None` never ends.
+    fn outcome(
+        transfer: Option<std::result::Result<(), tonic::Status>>,
+        bytes: Option<Result>,
+    ) -> std::result::Result<(), String> {
+        async fn of<T>(end: Option<T>) -> T {
+            match end {
+                Some(end) => end,
+                None => std::future::pending().await,
+            }
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(until_failure(of(transfer), of(bytes))).map_err(|failure| failure.to_string())
+    }
+
+    #[test]
+    fn the_first_failure_ends_a_transfer_and_its_bytes() {
+        let refused = || Err(tonic::Status::not_found("image \"a\": not found"));
+        let full = || Err(Failure::new("no space left on device"));
+        assert_eq!(outcome(Some(refused()), None), Err("image \"a\": not found".into()));
+        assert_eq!(outcome(None, Some(full())), Err("no space left on device".into()));
+        assert_eq!(outcome(Some(Ok(())), Some(full())), Err("no space left on device".into()));
+        assert_eq!(outcome(Some(refused()), Some(Ok(()))), Err("image \"a\": not found".into()));
+        assert_eq!(outcome(Some(Ok(())), Some(Ok(()))), Ok(()));
     }
 }

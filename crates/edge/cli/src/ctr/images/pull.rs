@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use api::containerd::services::transfer::v1::{TransferOptions, TransferRequest};
+use api::containerd::services::transfer::v1::{TransferOptions, TransferRequest, Tuning};
 use api::containerd::types::Platform as WirePlatform;
 use api::containerd::types::transfer::{
     Data, HttpDebug, ImageStore, OciRegistry, Progress, RegistryResolver, UnpackConfiguration,
@@ -62,6 +62,14 @@ impl Choice {
             ..Default::default()
         }
     }
+
+    /// Transfers `store.name` from its registry into `store`; gives how long unpacking went on after the download.
+    async fn fetch(&self, client: &Client, store: ImageStore, how: Tuning) -> Result<std::time::Duration> {
+        let name = store.name.clone();
+        let (registry, _hosts) = registry(client, &self.registry, &name).await?;
+        let (source, destination) = (api::encode_any(&registry), api::encode_any(&store));
+        transfer(client, source, destination, how, Display::new(self.progress, &name)).await
+    }
 }
 
 /// Flags of `pull`.
@@ -74,12 +82,11 @@ pub struct Pull {
     /// Print the resulting image's chain ID
     #[arg(long)]
     print_chainid: bool,
-    /// Set the max concurrent downloads for each pull
+    /// Set the max concurrent downloads for each pull; 0 for what the daemon's configuration says
     #[arg(long, default_value_t = 0)]
     max_concurrent_downloads: u32,
-    /// Fetch content from local client rather than using transfer service
-    #[arg(long)]
-    local: bool,
+    #[command(flatten)]
+    local: args::Local,
     /// Synchronize the underlying filesystem containing files when unpack images, false by default
     #[arg(long)]
     sync_fs: bool,
@@ -91,7 +98,7 @@ impl Pull {
     /// Pulls, unpacks, and says so.
     pub async fn run(self, client: &Client) -> Result {
         let platforms = self.choice.platforms()?;
-        let snapshotter = self.snapshotter.snapshotter.clone().unwrap_or_default();
+        let snapshotter = client.snapshotter(self.snapshotter.snapshotter.as_deref()).await?;
         let unpack = if platforms.is_empty() { vec![Platform::host()] } else { platforms.clone() };
         let unpacks = unpack.iter().map(|platform| UnpackConfiguration {
             platform: Some(to_wire(platform)),
@@ -99,7 +106,12 @@ impl Pull {
         });
         let store =
             ImageStore { unpacks: unpacks.collect(), ..self.choice.store(&self.reference, &platforms) };
-        let unpacked_in = from_registry(client, &self.choice.registry, store, self.choice.progress).await?;
+        let how = Tuning {
+            sync_fs: self.sync_fs,
+            concurrent: self.max_concurrent_downloads,
+            ..Tuning::default()
+        };
+        let unpacked_in = self.choice.fetch(client, store, how).await?;
         let image = image::get(client, &self.reference).await?;
         for platform in &unpack {
             ui::line(format!("unpacking {platform} {}...", image.target.digest))?;
@@ -118,7 +130,7 @@ impl Pull {
 pub struct Fetch {
     #[command(flatten)]
     choice: Choice,
-    /// Pull all metadata including manifests and configs
+    /// Pull all metadata including manifests and configs, and no layers
     #[arg(long)]
     metadata_only: bool,
     /// The image's reference
@@ -130,9 +142,8 @@ impl Fetch {
     pub async fn run(self, client: &Client) -> Result {
         let platforms = self.choice.platforms()?;
         let store = self.choice.store(&self.reference, &platforms);
-        let store = ImageStore { all_metadata: store.all_metadata || self.metadata_only, ..store };
-        from_registry(client, &self.choice.registry, store, self.choice.progress).await?;
-        Ok(())
+        let how = Tuning { metadata_only: self.metadata_only, ..Tuning::default() };
+        self.choice.fetch(client, store, how).await.map(drop)
     }
 }
 
@@ -159,16 +170,23 @@ pub fn to_wire(platform: &Platform) -> WirePlatform {
     }
 }
 
-/// Transfers `store.name` from its registry into `store`; gives how long unpacking went on after the download.
-async fn from_registry(
-    client: &Client,
-    flags: &args::Registry,
-    store: ImageStore,
-    form: Form,
-) -> Result<std::time::Duration> {
-    let name = store.name.clone();
-    let (registry, _hosts) = registry(client, flags, &name).await?;
-    transfer(client, api::encode_any(&registry), api::encode_any(&store), Display::new(form, &name)).await
+/// Fails when the daemon would not see `how`: containerd's own transfer service has no such fields.
+async fn check_tuning(client: &Client, how: &Tuning) -> Result {
+    let set = [
+        (how.sync_fs, "--sync-fs"),
+        (how.concurrent > 0, "a bound on concurrent blobs"),
+        (how.discard_unpacked_layers, "--discard-unpacked-layers"),
+        (how.non_distributable, "--allow-non-distributable-blobs"),
+        (how.metadata_only, "--metadata-only"),
+    ];
+    let Some((_, what)) = set.into_iter().find(|(set, _)| *set) else { return Ok(()) };
+    let filters = vec!["type==io.containerd.transfer.v1".to_owned()];
+    let request = api::containerd::services::introspection::v1::PluginsRequest { filters };
+    let plugins = client.introspection().plugins(request).await?.into_inner().plugins;
+    if plugins.iter().any(|plugin| plugin.capabilities.iter().any(|word| word == model::pull::TUNING)) {
+        return Ok(());
+    }
+    Err(Failure::new(format!("this daemon's transfer service takes no {what}")))
 }
 
 /// Runs one transfer with its progress on `display`.
@@ -176,10 +194,13 @@ pub async fn transfer(
     client: &Client,
     source: api::Any,
     destination: api::Any,
+    how: Tuning,
     display: Display,
 ) -> Result<std::time::Duration> {
+    check_tuning(client, &how).await?;
     let progress = stream::open(client, "progress").await?;
-    let options = Some(TransferOptions { progress_stream: progress.id.clone() });
+    let tuning = (how != Tuning::default()).then_some(how);
+    let options = Some(TransferOptions { progress_stream: progress.id.clone(), tuning });
     let display = std::cell::RefCell::new(display);
     let mut service = client.transfer();
     let request = TransferRequest { source: Some(source), destination: Some(destination), options };
@@ -299,8 +320,10 @@ impl HostsDir {
             return Err(Failure::new("--hosts-dir cannot be combined with --skip-verify or --tls*")
                 .hint("skip_verify, ca and client are keys of hosts.toml"));
         }
-        let path = std::env::temp_dir().join(format!("ctr-hosts-{}", std::process::id()));
-        std::fs::create_dir_all(path.join(reference.host()))?;
+        // The daemon trusts what it reads there, so nobody else may have made it.
+        let path = crate::stdio::unique_dir(&std::env::temp_dir())?;
+        let made = Self { path: path.clone() };
+        std::fs::create_dir(path.join(reference.host()))?;
         let quoted = |file: &PathBuf| -> Result<String> { Ok(format!("{:?}", std::path::absolute(file)?)) };
         let mut text = format!(
             "server = \"https://{}\"\n",
@@ -320,7 +343,7 @@ impl HostsDir {
             _ => return Err(Failure::new("--tlscert and --tlskey go together")),
         }
         std::fs::write(path.join(reference.host()).join("hosts.toml"), text)?;
-        Ok(Some(Self { path }))
+        Ok(Some(made))
     }
 }
 

@@ -1,5 +1,6 @@
 //! `ctr images push`.
 
+use api::containerd::services::transfer::v1::Tuning;
 use api::containerd::types::transfer::ImageStore;
 use spec::media;
 
@@ -22,12 +23,11 @@ pub struct Push {
     /// Push content from a specific platform
     #[arg(long = "platform")]
     platforms: Vec<String>,
-    /// Set the max concurrent uploaded layers for each push
+    /// Set the max concurrent uploaded layers for each push; 0 for what the daemon's configuration says
     #[arg(long, default_value_t = 0)]
     max_concurrent_uploaded_layers: u32,
-    /// Push content from local client rather than using transfer service
-    #[arg(long)]
-    local: bool,
+    #[command(flatten)]
+    local: args::Local,
     /// Allow pushing blobs that are marked as non-distributable
     #[arg(long)]
     allow_non_distributable_blobs: bool,
@@ -57,8 +57,13 @@ impl Push {
             ..Default::default()
         };
         let display = Display::new(self.progress, &self.remote);
-        let result =
-            pull::transfer(client, api::encode_any(&source), api::encode_any(&registry), display).await;
+        let how = Tuning {
+            concurrent: self.max_concurrent_uploaded_layers,
+            non_distributable: self.allow_non_distributable_blobs,
+            ..Tuning::default()
+        };
+        let (source, destination) = (api::encode_any(&source), api::encode_any(&registry));
+        let result = pull::transfer(client, source, destination, how, display).await;
         if let Some(name) = temporary {
             let request =
                 api::containerd::services::images::v1::DeleteImageRequest { name, ..Default::default() };

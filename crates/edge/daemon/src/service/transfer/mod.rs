@@ -11,7 +11,7 @@ mod store;
 use std::sync::Arc;
 
 use api::Any;
-use api::containerd::services::transfer::v1 as wire;
+use api::containerd::services::transfer::v1::{self as wire, Tuning};
 use api::containerd::types::transfer::{
     HttpDebug, ImageExportStream, ImageImportStream, ImageStore, OciRegistry, RegistryResolver,
 };
@@ -29,6 +29,14 @@ use progress::Progress;
 
 /// Where `hosts.toml` files are when neither the request nor the configuration says.
 const HOSTS_DIR: &str = "/etc/containerd/certs.d:/etc/docker/certs.d";
+
+/// How many blobs of one transfer travel at once.
+fn at_once(how: &Tuning, configured: usize) -> usize {
+    match usize::try_from(how.concurrent) {
+        Ok(0) | Err(_) => configured,
+        Ok(count) => count,
+    }
+}
 
 /// One end of a transfer.
 enum End {
@@ -57,6 +65,19 @@ impl End {
             None => Err(Error::unimplemented(format_args!("transfer of {:?}", any.type_url))),
         }
     }
+
+    /// The streams that it names.
+    fn streams(&self) -> Vec<String> {
+        match self {
+            Self::Registry(end) => {
+                let resolver = end.resolver.clone().unwrap_or_default();
+                vec![resolver.auth_stream, resolver.logs_stream]
+            }
+            Self::Store(_) => Vec::new(),
+            Self::Import(end) => vec![end.stream.clone()],
+            Self::Export(end) => vec![end.stream.clone()],
+        }
+    }
 }
 
 #[tonic::async_trait]
@@ -69,17 +90,37 @@ impl transfer_server::Transfer for Transfer {
 impl Transfer {
     async fn run(&self, request: Request<wire::TransferRequest>) -> Result<()> {
         let (ctx, message) = open(request)?;
+        let namespace = ctx.namespace()?.clone();
+        let mut streams = Vec::new();
+        let outcome = self.between(&ctx, message, &mut streams).await;
+        // A client that waits on a stream shall not wait for one that no transfer will take any more.
+        streams.iter().for_each(|name| self.0.streams.forget(&namespace, name));
+        outcome
+    }
+
+    /// Transfers between the two ends of `message`; the streams that it names go to `streams`.
+    async fn between(
+        &self,
+        ctx: &Ctx,
+        message: wire::TransferRequest,
+        streams: &mut Vec<String>,
+    ) -> Result<()> {
+        let options = message.options.unwrap_or_default();
+        let how = options.tuning.unwrap_or_default();
+        streams.push(options.progress_stream.clone());
         let (source, target) =
             (required(message.source, "source")?, required(message.destination, "destination")?);
-        let stream = message.options.map(|options| options.progress_stream).filter(|id| !id.is_empty());
+        let (from, to) = (End::decode(&source)?, End::decode(&target)?);
+        streams.extend([&from, &to].into_iter().flat_map(End::streams));
+        let stream = Some(options.progress_stream).filter(|id| !id.is_empty());
         let stream = stream.map(|id| self.0.streams.take(ctx.namespace()?, &id)).transpose()?;
         let progress = Progress::over(stream);
-        let outcome = match (End::decode(&source)?, End::decode(&target)?) {
-            (End::Registry(from), End::Store(to)) => self.pull(&ctx, from, to, &progress).await,
-            (End::Store(from), End::Registry(to)) => self.push(&ctx, from, to, &progress).await,
-            (End::Import(from), End::Store(to)) => self.import(&ctx, from, to, &progress).await,
-            (End::Store(from), End::Export(to)) => self.export(&ctx, from, to, &progress).await,
-            (End::Store(from), End::Store(to)) => self.tag(&ctx, &from, &to).await,
+        let outcome = match (from, to) {
+            (End::Registry(from), End::Store(to)) => self.pull(ctx, from, to, &how, &progress).await,
+            (End::Store(from), End::Registry(to)) => self.push(ctx, from, to, &how, &progress).await,
+            (End::Import(from), End::Store(to)) => self.import(ctx, from, to, &how, &progress).await,
+            (End::Store(from), End::Export(to)) => self.export(ctx, from, to, &progress).await,
+            (End::Store(from), End::Store(to)) => self.tag(ctx, &from, &to).await,
             _ => {
                 let (from, to) = (&source.type_url, &target.type_url);
                 Err(Error::unimplemented(format_args!("method Transfer not implemented for {from} to {to}")))
@@ -107,17 +148,27 @@ impl Transfer {
         }
     }
 
-    async fn pull(&self, ctx: &Ctx, from: OciRegistry, to: ImageStore, progress: &Progress) -> Result<()> {
+    async fn pull(
+        &self,
+        ctx: &Ctx,
+        from: OciRegistry,
+        to: ImageStore,
+        how: &Tuning,
+        progress: &Progress,
+    ) -> Result<()> {
         let reference: Reference = from.reference.parse()?;
-        let registry = self.registry(ctx, from.resolver, self.0.transfer.downloads)?;
+        let registry = self.registry(ctx, from.resolver, at_once(how, self.0.transfer.downloads))?;
         let unpack = store::unpacks(&self.0, &to)?;
         let names = store::names(&to, &from.reference);
         let pull = pull::Pull {
             names,
             platforms: nouns(to.platforms)?,
-            all_metadata: to.all_metadata,
+            all_metadata: to.all_metadata || how.metadata_only,
+            metadata_only: how.metadata_only,
             manifest_limit: usize::try_from(to.manifest_limit).unwrap_or(usize::MAX),
             unpack,
+            apply: Apply { sync_fs: how.sync_fs },
+            discard_layers: how.discard_unpacked_layers,
             registry,
             verifier: self.0.verifier.clone(),
             ..pull::Pull::new(reference)
@@ -125,16 +176,23 @@ impl Transfer {
         pull::run(ctx, &self.services(), pull, progress.sink()).await.map(drop)
     }
 
-    async fn push(&self, ctx: &Ctx, from: ImageStore, to: OciRegistry, progress: &Progress) -> Result<()> {
+    async fn push(
+        &self,
+        ctx: &Ctx,
+        from: ImageStore,
+        to: OciRegistry,
+        how: &Tuning,
+        progress: &Progress,
+    ) -> Result<()> {
         let reference: Reference = to.reference.parse()?;
-        let registry = self.registry(ctx, to.resolver, self.0.transfer.uploads)?;
+        let registry = self.registry(ctx, to.resolver, at_once(how, self.0.transfer.uploads))?;
         let name = from.name.clone();
         let image = on_disk(&self.0, ctx, move |engine, cx| engine.store.images().get(cx, &name)).await?;
         let push = push::Push {
             reference,
             target: image.target,
             platforms: nouns(from.platforms)?,
-            non_distributable: false,
+            non_distributable: how.non_distributable,
             registry,
         };
         push::run(ctx, &self.services(), push, progress.sink()).await
@@ -145,18 +203,18 @@ impl Transfer {
         ctx: &Ctx,
         from: ImageImportStream,
         to: ImageStore,
+        how: &Tuning,
         progress: &Progress,
     ) -> Result<()> {
-        if from.force_compress {
-            return Err(Error::unimplemented("compressing the layers of an import"));
-        }
+        let stream = self.0.streams.take(ctx.namespace()?, &from.stream)?;
         let import = archive::import::Import {
             names: store::names(&to, ""),
             unpack: store::unpacks(&self.0, &to)?,
             platforms: nouns(to.platforms)?,
-            apply: Apply::default(),
+            apply: Apply { sync_fs: how.sync_fs },
+            discard_layers: how.discard_unpacked_layers,
+            compress: from.force_compress,
         };
-        let stream = self.0.streams.take(ctx.namespace()?, &from.stream)?;
         let reader = Box::new(bytes::reader(stream));
         archive::import::run(ctx, &self.services(), import, reader, progress.sink()).await.map(drop)
     }
@@ -168,6 +226,7 @@ impl Transfer {
         to: ImageExportStream,
         progress: &Progress,
     ) -> Result<()> {
+        let stream = self.0.streams.take(ctx.namespace()?, &to.stream)?;
         let images = store::named(&self.0, ctx, &from).await?;
         let export = archive::export::Export {
             images,
@@ -175,9 +234,13 @@ impl Transfer {
             skip_docker_manifest: to.skip_compatibility_manifest,
             skip_non_distributable: to.skip_non_distributable,
         };
-        let stream = self.0.streams.take(ctx.namespace()?, &to.stream)?;
         let (writer, sent) = bytes::writer(stream);
-        archive::export::run(ctx, &self.services(), export, Box::new(writer), progress.sink()).await?;
+        let done = archive::export::run(ctx, &self.services(), export, Box::new(writer), progress.sink()).await;
+        if done.is_err() {
+            // Half an archive is of no use: what waits for the client to make room need not reach it.
+            sent.abort();
+        }
+        done?;
         // The last bytes are on their way to the client.
         sent.await.map_err(|panic| Error::internal(format!("sending the archive failed: {panic}")))?
     }
