@@ -106,6 +106,16 @@ fn an_image_is_pulled_listed_checked_tagged_mounted_and_removed() {
     ctr(daemon, &format!("image unmount {target}")).ok();
     assert_eq!(std::fs::read_dir(target).unwrap().count(), 0);
 
+    // Unmounted by other means, it is mounted again from the same snapshot.
+    assert_eq!(ctr(daemon, &format!("image mount {NGINX} {target}")).ok(), mounted);
+    Run::new("umount").args([target]).ok();
+    assert_eq!(ctr(daemon, &format!("image mount {NGINX} {target}")).ok(), mounted);
+    assert!(std::path::Path::new(target).join("docker-entrypoint.sh").is_file());
+    assert!(ctr(daemon, "leases ls -q").ok().lines().any(|lease| lease == target));
+    ctr(daemon, &format!("image unmount --rm {target}")).ok();
+    assert!(!ctr(daemon, "leases ls -q").ok().lines().any(|lease| lease == target));
+    assert!(!ctr(daemon, "snapshot ls").ok().contains(target));
+
     assert_eq!(ctr(daemon, &format!("image delete {NGINX}")).ok(), format!("{NGINX}\n"));
     assert_eq!(ctr(daemon, "image ls -q").ok(), "");
 }

@@ -53,11 +53,16 @@ impl Mount {
         // The lease outlives the command: the mount is used after it, until the lease expires or `unmount --rm`.
         let mut labels = BTreeMap::new();
         super::super::leases::expire(&mut labels, self.expiration);
-        labels.insert("containerd.io/gc.ref.snapshot".into(), target.display().to_string());
-        let lease = super::super::leases::create(client, String::new(), labels).await?;
+        let wanted = lease_of(&target);
+        let (lease, ours) = match super::super::leases::create(client, wanted.clone(), labels).await {
+            Ok(lease) => (lease, true),
+            // The snapshot of an earlier mount is used again, under its lease.
+            Err(failure) if failure.is_already_exists() => (wanted, false),
+            Err(failure) => return Err(failure),
+        };
         let leased = client.with_lease(&lease)?;
         let result = self.mount(&leased, &target).await;
-        if result.is_err() {
+        if result.is_err() && ours {
             super::super::end_lease(client, lease).await?;
         }
         result
@@ -72,29 +77,58 @@ impl Mount {
             image::unpack(client, &image, platform.as_ref(), &snapshotter, self.sync_fs).await?.to_string();
         ui::line(&chain_id)?;
         let key = target.display().to_string();
-        let mounts = if self.rw {
-            let request = snapshots::PrepareSnapshotRequest {
-                snapshotter: snapshotter.clone(),
-                key: key.clone(),
-                parent: chain_id,
-                ..Default::default()
-            };
-            client.snapshots().prepare(request).await?.into_inner().mounts
-        } else {
-            let request = snapshots::ViewSnapshotRequest {
-                snapshotter: snapshotter.clone(),
-                key: key.clone(),
-                parent: chain_id,
-                ..Default::default()
-            };
-            client.snapshots().view(request).await?.into_inner().mounts
-        };
+        let (mounts, ours) = self.snapshot(client, &snapshotter, &key, chain_id).await?;
         if let Err(failure) = container::rootfs::mount_all(&mounts, target) {
-            client.snapshots().remove(snapshots::RemoveSnapshotRequest { snapshotter, key }).await?;
+            if ours {
+                client.snapshots().remove(snapshots::RemoveSnapshotRequest { snapshotter, key }).await?;
+            }
             return Err(failure.context(format!("failed to mount at {}", target.display())));
         }
         Ok(ui::line(target.display())?)
     }
+
+    /// How to mount the snapshot `key`, and whether it is new: one that an earlier mount made is used again.
+    async fn snapshot(
+        &self,
+        client: &Client,
+        snapshotter: &str,
+        key: &str,
+        parent: String,
+    ) -> Result<(Vec<api::containerd::types::Mount>, bool)> {
+        let (snapshotter, key) = (snapshotter.to_owned(), key.to_owned());
+        let mut service = client.snapshots();
+        let made = if self.rw {
+            let request = snapshots::PrepareSnapshotRequest {
+                snapshotter: snapshotter.clone(),
+                key: key.clone(),
+                parent,
+                ..Default::default()
+            };
+            service.prepare(request).await.map(|response| response.into_inner().mounts)
+        } else {
+            let request = snapshots::ViewSnapshotRequest {
+                snapshotter: snapshotter.clone(),
+                key: key.clone(),
+                parent,
+                ..Default::default()
+            };
+            service.view(request).await.map(|response| response.into_inner().mounts)
+        };
+        match made {
+            Ok(mounts) => Ok((mounts, true)),
+            Err(status) if status.code() == tonic::Code::AlreadyExists => {
+                let mounts = service.mounts(snapshots::MountsRequest { snapshotter, key }).await?;
+                Ok((mounts.into_inner().mounts, false))
+            }
+            Err(status) => Err(status.into()),
+        }
+    }
+}
+
+/// The lease of what is mounted at `target`, by which `unmount --rm` finds it; a new one where no lease can be called so.
+fn lease_of(target: &Path) -> String {
+    let name = target.display().to_string();
+    if name.parse::<spec::LeaseId>().is_ok() { name } else { String::new() }
 }
 
 /// Flags of `unmount`.
@@ -118,6 +152,15 @@ impl Unmount {
     pub async fn run(self, client: &Client) -> Result {
         container::rootfs::unmount(&self.target)?;
         if self.rm {
+            let lease = lease_of(&self.target);
+            if !lease.is_empty() {
+                match super::super::end_lease(client, lease).await {
+                    Err(failure) if !failure.is_not_found() => {
+                        return Err(failure.context("error deleting lease"));
+                    }
+                    _ => {}
+                }
+            }
             let snapshotter = client.snapshotter(self.snapshotter.snapshotter.as_deref()).await?;
             let key = self.target.display().to_string();
             match client.snapshots().remove(snapshots::RemoveSnapshotRequest { snapshotter, key }).await {
