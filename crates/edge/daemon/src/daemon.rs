@@ -66,15 +66,16 @@ pub async fn run(settings: Settings) -> Result<()> {
     let grpc = unix::listen(&settings.address, uid, gid)?;
     let (uid, gid) = settings.ttrpc_owner;
     let ttrpc = unix::listen(&settings.ttrpc_address, uid, gid)?;
-    let metrics = match settings.metrics.as_str() {
-        "" => None,
-        address => Some(metrics::listen(address).await?),
+    let metrics = match engine.plugins.serves("server.v1", "metrics") {
+        true => Some(metrics::listen(&settings.metrics).await?),
+        false => None,
     };
     let (stop, stopped) = watch::channel(false);
     let events = tokio::spawn(server::ttrpc::serve(engine.exchange.clone(), ttrpc, stopped.clone()));
     let metrics = metrics.map(|listener| {
-        let serving = metrics::serve(Arc::clone(&engine), listener, settings.metrics_of_daemon_only);
-        tokio::spawn(serving)
+        let daemon_only =
+            settings.metrics_of_daemon_only || !engine.plugins.serves("monitor.task.v1", "cgroups");
+        tokio::spawn(metrics::serve(Arc::clone(&engine), listener, daemon_only))
     });
     engine.tasks.reload().await?;
     tracing::info!(address = %settings.ttrpc_address.display(), "serving...");
@@ -192,8 +193,12 @@ fn raise_open_files() {
 pub(crate) fn open(settings: &Settings, program: PathBuf) -> Result<Engine> {
     let exchange = Exchange::default();
     let mut exports = BTreeMap::new();
+    for uri in Loading::unknown(&settings.disabled, &settings.proxies) {
+        tracing::warn!("disabled_plugins: there is no plugin {uri:?}");
+    }
     let mut loading = Loading::without(&settings.disabled)?;
     let snapshotters = drivers(settings, &mut loading, &mut exports);
+    let capabilities = capabilities(&snapshotters);
     loading.require(&settings.required, &settings.proxies)?;
     let store = Store::open(store::Config {
         root: settings.root.clone(),
@@ -232,7 +237,7 @@ pub(crate) fn open(settings: &Settings, program: PathBuf) -> Result<Engine> {
         let why = "metrics are served at no address: skip plugin";
         loading.fail("io.containerd.server.v1.metrics", Error::new(spec::Kind::Unknown, why));
     }
-    let mut plugins = Plugins::new(&loading, &exports, &settings.proxies);
+    let mut plugins = Plugins::new(&loading, &exports, &capabilities, &settings.proxies);
     if let Some(kept) = store.kept() {
         plugins = plugins.with_warning("io.berth.kept", kept);
     }
@@ -274,6 +279,16 @@ type Drivers = BTreeMap<String, Arc<dyn Snapshotter>>;
 
 fn note(exports: &mut Exports, plugin: &'static str, key: &str, value: PathBuf) {
     exports.entry(plugin).or_default().insert(key.into(), value.display().to_string());
+}
+
+/// What the plugins of this process can do beyond the common, by their full names.
+fn capabilities(drivers: &Drivers) -> BTreeMap<String, Vec<String>> {
+    let transfer = ("io.containerd.transfer.v1.local".to_owned(), vec![model::pull::TUNING.to_owned()]);
+    let of_drivers = drivers.iter().map(|(name, driver)| {
+        let words = driver.capabilities().iter().map(|word| (*word).to_owned());
+        (format!("{SNAPSHOTTER}.{name}"), words.collect())
+    });
+    of_drivers.chain([transfer]).collect()
 }
 
 /// Opens the snapshot drivers; one that does not open is an error in the plugin table, not the daemon's end.

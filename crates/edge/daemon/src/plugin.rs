@@ -121,6 +121,9 @@ const NEEDS: &[(&str, &str)] = &[
     ("runtime.v2.task", "shim.v1.manager"),
     ("service.v1.diff-service", "differ.v1.walking"),
     ("service.v1.tasks-service", "runtime.v2.task"),
+    ("cri.v1.images", "transfer.v1.local"),
+    ("transfer.v1.local", "differ.v1.walking"),
+    ("transfer.v1.local", "lease.v1.manager"),
 ];
 
 /// Plugins without which there is no daemon.
@@ -169,6 +172,15 @@ impl Loading {
                 }
             }
         }
+    }
+
+    /// Those of `uris` that are no plugins, neither here nor in another process.
+    pub fn unknown<'a>(uris: &'a [String], proxies: &[Proxied]) -> Vec<&'a str> {
+        let known = |uri: &str| {
+            TABLE.iter().any(|(kind, id, ..)| uri == format!("io.containerd.{kind}.{id}"))
+                || proxies.iter().any(|proxy| proxy.uri() == uri)
+        };
+        uris.iter().map(String::as_str).filter(|uri| !known(uri)).collect()
     }
 
     /// Whether the plugin `uri` loads, as far as is known by now.
@@ -245,10 +257,12 @@ pub struct Plugins {
 }
 
 impl Plugins {
-    /// The table, with what does not load as errors and what the others export, and the plugins of other processes.
+    /// The table, with what does not load as errors and what the others export and can do, and the plugins of other
+    /// processes.
     pub fn new(
         loading: &Loading,
         exports: &BTreeMap<&str, BTreeMap<String, String>>,
+        capabilities: &BTreeMap<String, Vec<String>>,
         proxies: &[Proxied],
     ) -> Self {
         let rows = TABLE.iter().map(|(kind, id, on_platform, state)| {
@@ -264,7 +278,7 @@ impl Plugins {
                 requires: Vec::new(),
                 platforms: on_platform.then(|| Platform::host().to_wire()).into_iter().collect(),
                 exports: exports.get(uri.as_str()).cloned().unwrap_or_default(),
-                capabilities: capabilities(kind, id),
+                capabilities: capabilities.get(&uri).cloned().unwrap_or_default(),
                 init_err,
             }
         });
@@ -308,13 +322,6 @@ impl Plugins {
     }
 }
 
-fn capabilities(kind: &str, id: &str) -> Vec<String> {
-    match (kind, id) {
-        ("snapshotter.v1", "overlayfs") => vec![model::snapshot::REBASE.into()],
-        _ => Vec::new(),
-    }
-}
-
 fn status(kind: Kind, text: &str) -> Status {
     Status { code: kind.code(), message: text.into(), details: Vec::new() }
 }
@@ -341,7 +348,7 @@ mod tests {
     fn a_driver_that_failed_shows_why_and_filters_choose() {
         let mut loading = Loading::default();
         loading.fail("io.containerd.snapshotter.v1.overlayfs", Error::internal("no overlay"));
-        let plugins = Plugins::new(&loading, &BTreeMap::new(), &[]);
+        let plugins = Plugins::new(&loading, &BTreeMap::new(), &BTreeMap::new(), &[]);
         assert_eq!(plugins.list(&Filters::default()).len(), TABLE.len());
         let filters = Filters::parse(&["type==io.containerd.snapshotter.v1,id==overlayfs"]).unwrap();
         let found = plugins.list(&filters);
@@ -353,15 +360,28 @@ mod tests {
     #[test]
     fn what_is_disabled_takes_along_what_needs_it() {
         let loading = Loading::without(&["io.containerd.shim.v1.manager".into()]).unwrap();
-        let plugins = Plugins::new(&loading, &BTreeMap::new(), &[]);
+        let plugins = Plugins::new(&loading, &BTreeMap::new(), &BTreeMap::new(), &[]);
         for (kind, id) in
             [("runtime.v2", "task"), ("grpc.v1", "tasks"), ("grpc.v1", "cri"), ("nri.v1", "nri")]
         {
             assert!(!plugins.serves(kind, id), "{kind}.{id}");
         }
         assert!(plugins.serves("grpc.v1", "images"));
+        let loading = Loading::without(&["io.containerd.differ.v1.walking".into()]).unwrap();
+        for uri in ["grpc.v1.diff", "grpc.v1.transfer", "grpc.v1.cri"] {
+            assert!(!loading.loads(&format!("io.containerd.{uri}")), "{uri}");
+        }
         let error = Loading::without(&["io.containerd.metadata.v1.bolt".into()]).unwrap_err();
         assert!(error.text().contains("no daemon without io.containerd.metadata.v1.bolt"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_plugin_is_named() {
+        let far =
+            Proxied { kind: "io.containerd.snapshotter.v1".into(), name: "far".into(), ..Proxied::default() };
+        let uris = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.far", "io.containerd.gprc.v1.cri"];
+        let unknown = Loading::unknown(&uris.map(str::to_owned), &[far]).join(" ");
+        assert_eq!(unknown, "io.containerd.gprc.v1.cri");
     }
 
     #[test]

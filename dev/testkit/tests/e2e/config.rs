@@ -160,6 +160,43 @@ fn a_verifier_that_objects_blocks_the_pull_before_anything_is_fetched() {
 }
 
 #[test]
+fn disabled_metrics_are_not_served_and_a_plugin_that_is_none_is_named() {
+    needs!(root, overlayfs, program "busybox", built "containerd", built "ctr");
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let address = format!("127.0.0.1:{port}");
+    let setup = |disabled: &str| {
+        let setup = Daemon::ours().top(&format!("disabled_plugins = [{disabled}]"));
+        setup.config(&format!("[metrics]\n  address = '{address}'")).start()
+    };
+    let daemon = setup("'io.containerd.server.v1.metrics', 'io.containerd.gprc.v1.cri'");
+    assert!(std::net::TcpStream::connect(&address).is_err(), "nobody listens");
+    assert!(daemon.log().contains("io.containerd.gprc.v1.cri"), "{}", daemon.log());
+    drop(daemon);
+
+    let daemon = setup("'io.containerd.monitor.task.v1.cgroups'");
+    daemon.import("docker.io/library/busybox:e2e", &testkit::image::busybox());
+    daemon.ctr("run -d docker.io/library/busybox:e2e told sleep 600").ok();
+    let text = scrape(&address);
+    assert!(text.contains("containerd_build_info_total") && !text.contains("container_id"), "{text}");
+    daemon.ctr("task rm -f told").ok();
+    drop(daemon);
+
+    let daemon = setup("'io.containerd.differ.v1.walking'");
+    let said = daemon.ctr("image import -").stdin("").fails();
+    assert!(said.contains("nimplemented") || said.contains("not implemented"), "{said}");
+}
+
+/// What Prometheus gets.
+fn scrape(address: &str) -> String {
+    use std::io::{Read as _, Write as _};
+    let mut socket = std::net::TcpStream::connect(address).unwrap();
+    write!(socket, "GET /v1/metrics HTTP/1.0\r\n\r\n").unwrap();
+    let mut text = String::new();
+    socket.read_to_string(&mut text).unwrap();
+    text
+}
+
+#[test]
 fn prometheus_is_told_of_containers() {
     needs!(root, overlayfs, program "docker-registry", program "busybox", built "containerd", built "ctr");
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -167,17 +204,9 @@ fn prometheus_is_told_of_containers() {
     let daemon = Daemon::ours().config(&format!("[metrics]\n  address = '{address}'")).start();
     daemon.import("docker.io/library/busybox:e2e", &testkit::image::busybox());
     daemon.ctr("run -d docker.io/library/busybox:e2e told sleep 600").ok();
-    let scrape = || {
-        use std::io::{Read as _, Write as _};
-        let mut socket = std::net::TcpStream::connect(&address).unwrap();
-        write!(socket, "GET /v1/metrics HTTP/1.0\r\n\r\n").unwrap();
-        let mut text = String::new();
-        socket.read_to_string(&mut text).unwrap();
-        text
-    };
     let labels = format!("{{container_id=\"told\",namespace=\"{}\"}}", daemon.namespace());
-    let text = scrape();
+    let text = scrape(&address);
     assert!(text.contains(&format!("\ncontainer_pids_current{labels} 1\n")), "{text}");
     daemon.ctr("task rm -f told").ok();
-    assert!(!scrape().contains(&labels));
+    assert!(!scrape(&address).contains(&labels));
 }
