@@ -2,10 +2,18 @@
 
 use api::containerd::services::tasks::v1 as wire;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use crate::client::Client;
 use crate::failure::{Failure, Result};
 use crate::stdio::{self, Copies, Fifos, Names, RawTerminal};
+
+/// How many signals wait to be forwarded.
+const FORWARDED: usize = 64;
+/// Signals that stay ours: of faults of this process, that nobody can catch, of its pipes and children, of its sockets,
+/// and of its threads.
+const NOT_FORWARDED: [i32; 11] = [4, 7, 8, 9, 11, 13, 17, 19, 23, 32, 33];
 
 /// A process: the task's first when `exec_id` is empty.
 #[derive(Clone, Debug)]
@@ -160,21 +168,22 @@ impl Process<'_> {
     }
 
     async fn forward_signals(&self) -> Result {
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut hangup = signal(SignalKind::hangup())?;
-        let mut quit = signal(SignalKind::quit())?;
-        let mut first = signal(SignalKind::user_defined1())?;
-        let mut second = signal(SignalKind::user_defined2())?;
-        loop {
-            let number = tokio::select! { // each arm only learns that a signal came
-                _ = interrupt.recv() => 2,
-                _ = terminate.recv() => 15,
-                _ = hangup.recv() => 1,
-                _ = quit.recv() => 3,
-                _ = first.recv() => 10,
-                _ = second.recv() => 12,
-            };
+        let (tell, mut told) = mpsc::channel(FORWARDED);
+        // They end with this set, when nobody forwards any more.
+        let mut listeners = JoinSet::new();
+        for number in (1..=64).filter(|number| !NOT_FORWARDED.contains(number)) {
+            let mut arrivals = signal(SignalKind::from_raw(number))?;
+            let tell = tell.clone();
+            listeners.spawn(async move {
+                while arrivals.recv().await.is_some() {
+                    if tell.send(number.unsigned_abs()).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(tell);
+        while let Some(number) = told.recv().await {
             match self.kill(number, false).await {
                 Err(failure) if !failure.is_not_found() => {
                     crate::ui::say(format!("ctr: forward signal {number}: {failure}"))
@@ -182,6 +191,7 @@ impl Process<'_> {
                 _ => {}
             }
         }
+        Ok(())
     }
 }
 
