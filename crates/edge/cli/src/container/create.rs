@@ -10,6 +10,7 @@ use spec::runtime::Spec;
 
 use super::flags::{ContainerFlags, RunFlags};
 use super::rootfs::Tree;
+use super::{network, remap};
 use super::spec as build;
 use crate::client::Client;
 use crate::ctr::args;
@@ -61,7 +62,7 @@ impl Create<'_> {
     /// Makes the container, or leaves nothing behind.
     pub async fn make(&self, client: &Client) -> Result<Created> {
         spec::name::check_identifier(self.id).map_err(spec::Error::from)?;
-        let record = wire::Container {
+        let mut record = wire::Container {
             id: self.id.to_owned(),
             labels: args::labels(&self.flags.label.labels),
             runtime: Some(wire::container::Runtime {
@@ -71,6 +72,9 @@ impl Create<'_> {
             sandbox: self.flags.sandbox.clone().unwrap_or_default(),
             ..Default::default()
         };
+        if self.run.cni {
+            network::note(&mut record);
+        }
         if let Some(config) = &self.flags.config {
             let text = std::fs::read(config)
                 .or_fail(format!("cannot load spec template file {}", config.display()))?;
@@ -128,14 +132,15 @@ impl Create<'_> {
         record.snapshotter.clone_from(&snapshotter);
         record.snapshot_key = self.id.to_owned();
         record.labels = self.labels(&image, &chosen.config.config);
-        let prepare = snapshots::PrepareSnapshotRequest {
-            snapshotter: snapshotter.clone(),
-            key: self.id.to_owned(),
-            parent: parent.to_string(),
-            labels: self.snapshot_labels(),
-        };
         let leased = client.with_lease(&lease)?;
         let result = async {
+            let (parent, labels) = self.base(&leased, &snapshotter, parent.to_string()).await?;
+            let prepare = snapshots::PrepareSnapshotRequest {
+                snapshotter: snapshotter.clone(),
+                key: self.id.to_owned(),
+                parent,
+                labels,
+            };
             let mounts = leased.snapshots().prepare(prepare).await?.into_inner().mounts;
             let tree = Tree::of_mounts(&mounts).or_fail("cannot look into the image")?;
             build::apply_image(&mut spec, &chosen.config.config, self.command, &tree)?;
@@ -175,13 +180,32 @@ impl Create<'_> {
         labels
     }
 
-    fn snapshot_labels(&self) -> BTreeMap<String, String> {
+    /// What the container's snapshot is made on, and its labels. In a user namespace the files must belong to the host's
+    /// ids of the container's: some snapshotters show them so by themselves, for the others a copy is shifted.
+    async fn base(
+        &self,
+        client: &Client,
+        snapshotter: &str,
+        parent: String,
+    ) -> Result<(String, BTreeMap<String, String>)> {
         let mut labels = args::labels(&self.flags.snapshotter_labels);
-        if !self.run.uid_maps.is_empty() {
+        let Some(maps) = build::id_maps(self.run)? else { return Ok((parent, labels)) };
+        let filter = format!("type==io.containerd.snapshotter.v1,id=={snapshotter}");
+        let request =
+            api::containerd::services::introspection::v1::PluginsRequest { filters: vec![filter] };
+        let plugins = client.introspection().plugins(request).await?.into_inner().plugins;
+        let can = |wanted: &str| plugins.iter().any(|plugin| plugin.capabilities.iter().any(|word| word == wanted));
+        if can("remap-ids") {
             labels.insert("containerd.io/snapshot/uidmapping".into(), self.run.uid_maps.join(","));
             labels.insert("containerd.io/snapshot/gidmapping".into(), self.run.gid_maps.join(","));
+            return Ok((parent, labels));
         }
-        labels
+        if self.run.remap_labels && can("only-remap-ids") {
+            return Err(Failure::new(format!(
+                "snapshotter {snapshotter:?} doesn't support idmap mounts on this host"
+            )));
+        }
+        Ok((remap::shifted(client, snapshotter, &parent, &maps).await?, labels))
     }
 }
 
@@ -205,6 +229,9 @@ pub async fn delete(client: &Client, id: &str, keep_snapshot: bool) -> Result {
     let mut container = client.containers().get(request).await?.into_inner().container.unwrap_or_default();
     if keep_snapshot {
         container.snapshot_key.clear();
+    }
+    if network::noted(&container) {
+        network::detach(client, id).await?;
     }
     delete_made(client, &container).await
 }

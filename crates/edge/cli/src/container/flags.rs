@@ -128,7 +128,7 @@ pub struct RunFlags {
     /// Run inside a user namespace with the specified GID mapping range; specified with the format `container-gid:host-gid:length`
     #[arg(long = "gidmap", value_name = "MAP")]
     pub gid_maps: Vec<String>,
-    /// Provide the user namespace ID remapping to the snapshotter via label options; requires snapshotter support
+    /// Provide the user namespace ID remapping to the snapshotter via label options; requires snapshotter support. A snapshotter that has it is used so anyway; the files of others are copied and chowned
     #[arg(long)]
     pub remap_labels: bool,
     /// Don't pass all host devices to privileged container
@@ -152,4 +152,7 @@ pub struct RunFlags {
     /// Synchronize the underlying filesystem containing files when unpack images, false by default
     #[arg(long)]
     pub sync_fs: bool,
+    /// Enable cni networking for the container
+    #[arg(long, conflicts_with = "net_host")]
+    pub cni: bool,
 }

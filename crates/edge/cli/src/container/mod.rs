@@ -2,6 +2,8 @@
 
 pub mod create;
 pub mod flags;
+pub mod network;
+pub mod remap;
 pub mod rootfs;
 pub mod spec;
 pub mod user;

@@ -11,6 +11,7 @@ use spec::runtime::{
 };
 
 use super::flags::{ContainerFlags, RunFlags};
+use super::remap::Maps;
 use super::rootfs::Tree;
 use super::user;
 use crate::ctr::args;
@@ -123,7 +124,7 @@ pub fn apply_flags(spec: &mut Spec, flags: &ContainerFlags, run: &RunFlags, tree
     if flags.net_host {
         host_network(spec)?;
     }
-    spec.annotations.extend(args::labels(&flags.annotations));
+    spec.annotations.extend(args::annotations(&flags.annotations)?);
     capabilities(spec, flags)?;
     security(spec, flags)?;
     limits(spec, flags, run)?;
@@ -337,14 +338,9 @@ fn host_network(spec: &mut Spec) -> Result {
 }
 
 fn namespaces(spec: &mut Spec, flags: &ContainerFlags, run: &RunFlags) -> Result {
-    if !run.uid_maps.is_empty() && !run.gid_maps.is_empty() {
+    if let Some(maps) = id_maps(run)? {
         set_namespace(spec, Namespace::new(NamespaceKind::User));
-        spec.linux_mut().uid_mappings =
-            run.uid_maps.iter().map(|map| id_mapping(map)).collect::<Result<_>>()?;
-        spec.linux_mut().gid_mappings =
-            run.gid_maps.iter().map(|map| id_mapping(map)).collect::<Result<_>>()?;
-    } else if !run.uid_maps.is_empty() || !run.gid_maps.is_empty() {
-        return Err(Failure::new("--uidmap and --gidmap go together"));
+        (spec.linux_mut().uid_mappings, spec.linux_mut().gid_mappings) = (maps.uids, maps.gids);
     }
     for word in &flags.with_ns {
         let (kind, path) = word.split_once(':').ok_or_else(|| {
@@ -357,6 +353,18 @@ fn namespaces(spec: &mut Spec, flags: &ContainerFlags, run: &RunFlags) -> Result
         set_namespace(spec, Namespace { path: path.into(), ..Namespace::new(kind) });
     }
     Ok(())
+}
+
+/// The user namespace that the flags ask for.
+pub fn id_maps(run: &RunFlags) -> Result<Option<Maps>> {
+    if run.uid_maps.is_empty() && run.gid_maps.is_empty() {
+        return Ok(None);
+    }
+    if run.uid_maps.is_empty() || run.gid_maps.is_empty() {
+        return Err(Failure::new("--uidmap and --gidmap go together"));
+    }
+    let maps = |words: &[String]| words.iter().map(|word| id_mapping(word)).collect::<Result<_>>();
+    Ok(Some(Maps { uids: maps(&run.uid_maps)?, gids: maps(&run.gid_maps)? }))
 }
 
 /// `container-id:host-id:size`.

@@ -6,6 +6,7 @@ use super::tasks::{NewTask, new_task};
 use crate::client::Client;
 use crate::container::create::{self, Create};
 use crate::container::flags::{ContainerFlags, RunFlags};
+use crate::container::network;
 use crate::failure::{Failure, OrFail, Result};
 use crate::process::{Process, Wiring, WiringFlags};
 use crate::stdio::RawTerminal;
@@ -101,6 +102,13 @@ impl Run {
         let pid = new_task(client, task).await?;
         let process = Process { client, id, exec_id: "" };
         let outcome = self.start_and_follow(&process, pid, terminal, copies.is_some()).await;
+        let stays = self.detach && outcome.is_ok();
+        if self.run.cni && !stays {
+            // What the outcome was stays the thing to tell.
+            if let Err(failure) = network::detach(client, id).await {
+                crate::ui::say(format!("ctr: {failure}"));
+            }
+        }
         if self.detach && outcome.is_ok() {
             wiring.keep();
             return Ok(0);
@@ -126,6 +134,9 @@ impl Run {
     ) -> Result<u32> {
         if let Some(file) = &self.flags.pid_file {
             super::tasks::write_pid_file(file, pid)?;
+        }
+        if self.run.cni {
+            network::attach(process.client, process.id, pid).await?;
         }
         if self.detach {
             process.start().await?;

@@ -10,7 +10,7 @@ use spec::runtime::Spec;
 use super::metrics;
 use crate::client::Client;
 use crate::container::rootfs::Tree;
-use crate::container::user;
+use crate::container::{network, user};
 use crate::failure::{Failure, OrFail, Result};
 use crate::process::{Process, Wiring, WiringFlags, parse_signal};
 use crate::stdio::{self, Names, RawTerminal};
@@ -193,10 +193,15 @@ pub async fn delete_own(client: &Client, id: &str) -> Result<u32> {
 pub async fn delete_task(client: &Client, id: &str) -> Result<u32> {
     let streams = get(client, id).await.ok();
     let status = delete_own(client, id).await?;
-    if let Some(streams) = streams {
-        [streams.stdin, streams.stdout, streams.stderr].iter().for_each(|name| stdio::remove_left(name));
-    }
+    remove_streams(streams.as_ref());
     Ok(status)
+}
+
+/// Removes the streams that the client of a process left behind.
+fn remove_streams(process: Option<&TaskProcess>) {
+    if let Some(process) = process {
+        [&process.stdin, &process.stdout, &process.stderr].into_iter().for_each(|name| stdio::remove_left(name));
+    }
 }
 
 /// Kills a task and deletes it, saying what fails; for the way out of a command that failed itself.
@@ -298,7 +303,10 @@ async fn delete(client: &Client, ids: &[String], exec_id: Option<&str>, force: b
             process.kill(9, false).await?;
             process.wait().await?;
         }
+        let request = wire::GetRequest { container_id: id.into(), exec_id: exec_id.into() };
+        let streams = client.tasks().get(request).await.ok().and_then(|response| response.into_inner().process);
         let status = delete_exec(client, id, exec_id).await?;
+        remove_streams(streams.as_ref());
         return if status == 0 { Ok(()) } else { Err(Failure::exit(status)) };
     }
     if exec_id.is_some() {
@@ -308,6 +316,7 @@ async fn delete(client: &Client, ids: &[String], exec_id: Option<&str>, force: b
     for id in ids {
         if force {
             kill_and_delete(client, id).await;
+            network::detach_noted(client, id).await?;
             continue;
         }
         match delete_stopped(client, id).await {
@@ -334,7 +343,9 @@ async fn delete_stopped(client: &Client, id: &str) -> Result<u32> {
         let text = format!("task must be stopped before deletion: {word}: failed precondition");
         return Err(Failure::new(text));
     }
-    delete_task(client, id).await
+    let status = delete_task(client, id).await?;
+    network::detach_noted(client, id).await?;
+    Ok(status)
 }
 
 async fn delete_exec(client: &Client, id: &str, exec_id: &str) -> Result<u32> {
