@@ -94,6 +94,10 @@ pub struct Cri {
     pub(crate) events: Events,
     /// The node's networks.
     pub(crate) networks: crate::pod::Networks,
+    /// Networks of handlers that have their own.
+    pub(crate) own_networks: crate::pod::OwnNetworks,
+    /// What handlers can do.
+    pub(crate) abilities: crate::status::Abilities,
     /// The host, as far as specs depend on it.
     pub(crate) host: crate::spec::Host,
     /// Plugins that see and adjust.
@@ -122,11 +126,14 @@ impl Cri {
     pub fn new(engine: Engine, config: Config) -> Result<Arc<Self>> {
         let namespace = NAMESPACE.parse().map_err(Error::from)?;
         let networks = crate::pod::Networks::open(&config.runtime.cni);
+        let own_networks = crate::pod::OwnNetworks::open(&config.runtime);
         let nri = Nri::new(&config.nri, engine.version);
         Ok(Arc::new(Self {
             engine,
             config,
             networks,
+            own_networks,
+            abilities: crate::status::Abilities::default(),
             namespace,
             pods: Registry::default(),
             containers: Registry::default(),
@@ -155,6 +162,7 @@ impl Cri {
                 "enable_selinux: this host has no SELinux policy for containers; nothing is labelled"
             );
         }
+        self.learn_abilities();
         self.start_images().await?;
         self.follow_ooms();
         self.recover().await?;

@@ -90,9 +90,10 @@ impl Cri {
         // Profiles, devices and mounts' sources are read.
         let (cri, of) = (Arc::clone(self), Arc::clone(pod));
         let ctx = self.ctx();
+        let abilities = self.abilities_of(&pod.record.handler).await;
         let (mut draft, mut built) = ctx
             .blocking(Lane::Disk, move |_| {
-                cri.container_spec(&of, &draft, &accounts).map(|built| (draft, built))
+                cri.container_spec(&of, &draft, &accounts, abilities).map(|built| (draft, built))
             })
             .await?;
         let made = self.nri.create_container(pod, &draft.record, &mut built.spec).await?;
@@ -234,7 +235,13 @@ impl Cri {
         accounts.await.map_err(|error| error.context("failed to create snapshot"))
     }
 
-    fn container_spec(&self, pod: &Pod, draft: &Draft, accounts: &Accounts) -> Result<Built> {
+    fn container_spec(
+        &self,
+        pod: &Pod,
+        draft: &Draft,
+        accounts: &Accounts,
+        abilities: v1::RuntimeHandlerFeatures,
+    ) -> Result<Built> {
         let files = self.pod_files(&pod.record.id);
         let namespaces = pod.namespaces();
         let node = v1::NamespaceMode::Node as i32;
@@ -262,7 +269,7 @@ impl Cri {
             pod_pid: pod.state.borrow().pid,
             target_pid: self.target(pod, config)?,
             files: &seen,
-            recursive_read_only: self.host.recursive_read_only,
+            recursive_read_only: abilities.recursive_read_only_mounts,
         };
         let facts = builder::facts(&input)?;
         builder::build(&input, &facts).map_err(|error| {

@@ -1,5 +1,6 @@
 //! Pods: run, stop, remove and look at them.
 
+mod bandwidth;
 mod files;
 mod handler;
 mod list;
@@ -12,6 +13,6 @@ mod status;
 mod stop;
 mod update;
 
-pub use network::Networks;
 pub(crate) use network::restore as restore_network;
+pub use network::{Networks, OwnNetworks};
 pub(crate) use run::end_task;

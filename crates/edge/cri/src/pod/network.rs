@@ -7,6 +7,7 @@
 //!
 //! Invariant: no namespace is made whose path is not on disk before, so that the next daemon finds what a dead one left.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
@@ -18,6 +19,7 @@ use model::undo::Undo;
 use model::{Ctx, Lane, Result};
 use net::cni::{self, Network, Settings, Setup, watch::Watch};
 
+use super::bandwidth;
 use super::files::Files;
 use crate::config::{self, IpPreference};
 use crate::spec::UserNamespace;
@@ -54,6 +56,39 @@ impl Networks {
     /// The networks as go-cni describes them.
     pub fn describe(&self) -> serde_json::Value {
         self.0.describe()
+    }
+
+    /// Whether their configuration could be read when it was last looked at, in go-cni's words.
+    pub fn load_status(&self) -> String {
+        match self.0.loaded() {
+            Ok(()) => "OK".into(),
+            Err(error) => format!("cni config load failed: {error}: failed to load cni config"),
+        }
+    }
+}
+
+/// The networks of the handlers that have a directory of configurations of their own, by the handlers' names.
+#[derive(Clone, Debug, Default)]
+pub struct OwnNetworks(BTreeMap<String, (PathBuf, Networks)>);
+
+impl OwnNetworks {
+    /// The networks of those handlers of `runtime` that name a directory.
+    pub fn open(runtime: &config::Runtime) -> Self {
+        let own = runtime.runtimes.iter().filter_map(|(name, handler)| {
+            let conf_dir = handler.cni_conf_dir.clone()?;
+            let max_conf_num = match handler.cni_max_conf_num {
+                0 => runtime.cni.max_conf_num,
+                number => number,
+            };
+            let config = config::Cni { conf_dir: conf_dir.clone(), max_conf_num, ..runtime.cni.clone() };
+            Some((name.clone(), (conf_dir, Networks::open(&config))))
+        });
+        Self(own.collect())
+    }
+
+    /// Each by its handler's name.
+    pub fn each(&self) -> impl Iterator<Item = (&str, &Networks)> {
+        self.0.iter().map(|(name, (_, networks))| (name.as_str(), networks))
     }
 }
 
@@ -105,7 +140,8 @@ impl Cri {
         let (cri, leaving) = (Arc::clone(self), Arc::clone(pod));
         undo.push("destroy the pod's network", move || async move { cri.leave_network(&leaving).await });
         let files = self.pod_files(&pod.record.id);
-        let (path, network, plan) = (netns.to_owned(), self.networks.clone(), plan(&pod.record));
+        let (path, network) = (netns.to_owned(), self.networks_of(&pod.record.runtime_handler));
+        let plan = plan(&pod.record)?;
         let userns = UserNamespace::of(&pod.namespaces())?.map(UserNamespace::maps);
         self.ctx()
             .blocking(Lane::Network, move |_| {
@@ -148,13 +184,20 @@ impl Cri {
         if pod.state.borrow().network_released {
             return Ok(());
         }
-        self.release(plan(&pod.record), netns).await?;
+        // What was refused when the pod was made is in no network.
+        let plan = plan(&pod.record).unwrap_or_else(|_| with_limits(&pod.record, None));
+        self.release(self.networks_of(&pod.record.runtime_handler), plan, netns).await?;
         pod.state.send_modify(|state| state.network_released = true);
         Ok(())
     }
 
-    async fn release(&self, mut plan: cni::Pod, netns: PathBuf) -> Result<()> {
-        let network = self.networks.clone();
+    /// The networks of pods that ask for `handler`: the handler's own, else the node's.
+    fn networks_of(&self, handler: &str) -> Networks {
+        let own = self.own_networks.0.get(handler).map(|(_, networks)| networks);
+        own.unwrap_or(&self.networks).clone()
+    }
+
+    async fn release(&self, network: Networks, mut plan: cni::Pod, netns: PathBuf) -> Result<()> {
         self.ctx()
             .blocking(Lane::Network, move |_| {
                 // Without it the plugins still give back what they keep elsewhere.
@@ -186,7 +229,8 @@ impl Cri {
             return Ok(());
         }
         let plan = cni::Pod { id: id.to_owned(), netns: Some(netns.clone()), ..cni::Pod::default() };
-        self.release(plan, netns).await
+        // What the pod was attached to is remembered, whichever networks it was.
+        self.release(self.networks.clone(), plan, netns).await
     }
 
     /// Gives back attachments whose containers are gone, where the networks can.
@@ -233,15 +277,21 @@ impl Cri {
 
     /// Loads the networks anew whenever their directory changes, for as long as the server lives.
     pub(crate) fn watch_networks(self: &Arc<Self>) {
-        self.in_background(watch(Arc::downgrade(self), self.config.runtime.cni.conf_dir.clone()));
+        let node = (self.config.runtime.cni.conf_dir.clone(), self.networks.clone());
+        for (dir, networks) in std::iter::once(node).chain(self.own_networks.0.values().cloned()) {
+            self.in_background(watch(Arc::downgrade(self), dir, networks));
+        }
     }
 }
 
-async fn watch(cri: Weak<Cri>, dir: PathBuf) {
+async fn watch(cri: Weak<Cri>, dir: PathBuf, networks: Networks) {
     let ctx = Ctx::background();
     let mut watching: Option<Watch> = None;
     loop {
-        let Some(network) = cri.upgrade().map(|cri| cri.networks.clone()) else { return };
+        if cri.strong_count() == 0 {
+            return;
+        }
+        let network = networks.clone();
         let (dir, mut watch) = (dir.clone(), watching.take());
         let waited = ctx.blocking(Lane::Wait, move |_| {
             if watch.is_none() {
@@ -276,7 +326,17 @@ pub(crate) fn restore(files: &Files, record: &PodRecord, state: &mut PodState, p
 }
 
 /// The pod as its network's plugins see it.
-fn plan(record: &PodRecord) -> cni::Pod {
+///
+/// # Errors
+/// `InvalidArgument`: the bandwidth that its annotations ask for is none.
+fn plan(record: &PodRecord) -> Result<cni::Pod> {
+    let bandwidth = bandwidth::of(&record.config.annotations)
+        .map_err(|error| Error::invalid(format_args!("reading pod bandwidth annotations: {error}")))?;
+    Ok(with_limits(record, bandwidth))
+}
+
+/// The same, with limits that are known to be some.
+fn with_limits(record: &PodRecord, bandwidth: Option<cni::Bandwidth>) -> cni::Pod {
     let config = &record.config;
     let metadata = config.metadata.clone().unwrap_or_default();
     let dns = config.dns_config.clone().map(|dns| cni::PodDns {
@@ -292,7 +352,7 @@ fn plan(record: &PodRecord) -> cni::Pod {
         uid: metadata.uid,
         annotations: config.annotations.clone().into_iter().collect(),
         port_mappings: config.port_mappings.iter().map(port).collect(),
-        bandwidth: bandwidth(config),
+        bandwidth,
         dns,
         cgroup_path: config.linux.as_ref().map(|linux| linux.cgroup_parent.clone()),
         ..cni::Pod::default()
@@ -310,59 +370,5 @@ fn port(mapping: &v1::PortMapping) -> cni::PortMapping {
         container_port: mapping.container_port,
         protocol: protocol.into(),
         host_ip: mapping.host_ip.clone(),
-    }
-}
-
-/// Limits by the annotations of Kubernetes, in bits a second: `10M`, `1Gi`.
-fn bandwidth(config: &v1::PodSandboxConfig) -> Option<cni::Bandwidth> {
-    let rate = |way: &str| {
-        let text = config.annotations.get(&format!("kubernetes.io/{way}-bandwidth"))?;
-        quantity(text)
-    };
-    let (ingress, egress) = (rate("ingress"), rate("egress"));
-    if ingress.is_none() && egress.is_none() {
-        return None;
-    }
-    let burst = |rate: Option<u64>| rate.map_or(0, |_| u64::from(u32::MAX >> 1));
-    Some(cni::Bandwidth {
-        ingress_rate: ingress.unwrap_or(0),
-        ingress_burst: burst(ingress),
-        egress_rate: egress.unwrap_or(0),
-        egress_burst: burst(egress),
-    })
-}
-
-/// A quantity of Kubernetes: digits and a suffix.
-fn quantity(text: &str) -> Option<u64> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let number: u64 = text[..digits].parse().ok()?;
-    let factor: u64 = match &text[digits..] {
-        "" => 1,
-        "k" => 1_000,
-        "M" => 1_000_000,
-        "G" => 1_000_000_000,
-        "T" => 1_000_000_000_000,
-        "Ki" => 1 << 10,
-        "Mi" => 1 << 20,
-        "Gi" => 1 << 30,
-        "Ti" => 1 << 40,
-        _ => return None,
-    };
-    number.checked_mul(factor)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn quantities_are_those_of_kubernetes() {
-        for (text, number) in
-            [("10M", Some(10_000_000)), ("1Ki", Some(1024)), ("7", Some(7)), ("x", None), ("1m", None)]
-        {
-            assert_eq!(quantity(text), number, "{text}");
-        }
-        assert_eq!(quantity("99999999999999999999"), None);
-        assert_eq!(quantity("18446744073709551615k"), None);
     }
 }

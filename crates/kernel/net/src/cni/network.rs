@@ -172,6 +172,11 @@ impl Network {
         done
     }
 
+    /// Whether the networks could be loaded when they last were.
+    pub fn loaded(&self) -> Result<(), LoadError> {
+        self.loaded.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(drop).map_err(Clone::clone)
+    }
+
     /// Whether pods can be attached.
     pub fn status(&self, deadline: Instant) -> Result<(), NetworkError> {
         for network in self.networks()?.iter() {

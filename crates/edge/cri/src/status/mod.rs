@@ -1,15 +1,19 @@
 //! Who serves, what it can do, and whether it is ready.
 
-use std::path::Path;
+mod cgroup_driver;
+mod configuration;
+mod handler;
+mod info;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ::spec::Error;
 use api::runtime::v1;
 use model::Result;
-use serde_json::json;
+
+pub(crate) use handler::Abilities;
 
 use crate::Cri;
-use crate::spec::userns;
 
 /// The version of the kubelet's own interface that containerd has always told.
 const KUBE_API_VERSION: &str = "0.1.0";
@@ -59,38 +63,16 @@ impl Cri {
             condition("NetworkReady", trouble),
             condition("ContainerdHasNoDeprecationWarnings", None),
         ];
-        let info = match request.verbose {
-            true => [
-                ("config".to_owned(), format!("{:?}", self.config.runtime)),
-                ("cniconfig".to_owned(), self.networks.describe().to_string()),
-                ("runtime".to_owned(), json!({ "version": self.engine.version }).to_string()),
-            ]
-            .into(),
-            false => std::collections::BTreeMap::new(),
-        };
+        let info = if request.verbose { self.verbose_status() } else { BTreeMap::new() };
         Ok(v1::StatusResponse {
             status: Some(v1::RuntimeStatus { conditions }),
             info,
-            runtime_handlers: self.handlers(),
+            runtime_handlers: self.handlers().await,
             features: Some(v1::RuntimeFeatures {
                 supplemental_groups_policy: true,
-                ..v1::RuntimeFeatures::default()
+                user_namespaces_host_network: true,
             }),
         })
-    }
-
-    /// Each handler and what it can do; the default one under the empty name too.
-    fn handlers(&self) -> Vec<v1::RuntimeHandler> {
-        let names = self.config.runtime.runtimes.keys().map(String::as_str);
-        let handler = |name: &str| {
-            let snapshotter = self.engine.snapshotter(&self.snapshotter_of(name));
-            let features = v1::RuntimeHandlerFeatures {
-                recursive_read_only_mounts: self.host.recursive_read_only,
-                user_namespaces: snapshotter.is_ok_and(|driver| userns::can(driver.capabilities())),
-            };
-            v1::RuntimeHandler { name: name.into(), features: Some(features) }
-        };
-        std::iter::once("").chain(names).map(handler).collect()
     }
 
     /// What the kubelet must do alike: the cgroup driver.
@@ -98,20 +80,8 @@ impl Cri {
         self: &Arc<Self>,
         _request: v1::RuntimeConfigRequest,
     ) -> Result<v1::RuntimeConfigResponse> {
-        let runtime = &self.config.runtime;
-        let handler = runtime.runtimes.get(&runtime.default_runtime_name);
-        let handler =
-            handler.ok_or_else(|| Error::failed_precondition("no default runtime is configured"))?;
-        let driver = match handler.systemd_cgroup || handler.options.is_none() && systemd_manages_cgroups() {
-            true => v1::CgroupDriver::Systemd,
-            false => v1::CgroupDriver::Cgroupfs,
-        };
+        let driver = cgroup_driver::of(&self.config.runtime, cgroup_driver::systemd_runs());
         let linux = v1::LinuxRuntimeConfiguration { cgroup_driver: driver.into() };
         Ok(v1::RuntimeConfigResponse { linux: Some(linux) })
     }
-}
-
-/// Whether systemd is the first process here (`sd_booted(3)`).
-fn systemd_manages_cgroups() -> bool {
-    Path::new("/run/systemd/system").is_dir()
 }
