@@ -72,7 +72,8 @@ impl Cri {
             Ok(reserved) => reserved.keep(),
             Err(error) => tracing::error!(id = %known.id, %error, "two pods have one name"),
         }
-        let mut state = PodState { phase: PodPhase::NotReady, ..PodState::default() };
+        let record::Told { resources, overhead } = record::read_told(stored);
+        let mut state = PodState { phase: PodPhase::NotReady, resources, overhead, ..PodState::default() };
         let (files, preference) = (self.pod_files(&known.id), self.config.runtime.cni.ip_pref);
         pod::restore_network(&files, &known, &mut state, preference);
         let pod = Arc::new(Pod::new(known, state));

@@ -2,9 +2,11 @@
 
 use ::spec::runtime::Spec;
 use ::spec::{Error, Labels, label};
+use api::runtime::v1;
 use model::container::{Container as Stored, Runtime};
 use model::sandbox::Sandbox;
 use model::{Any, Result};
+use serde::{Deserialize, Serialize};
 
 use crate::config::Handler;
 use crate::state::PodRecord;
@@ -17,6 +19,10 @@ const SANDBOX: &str = "sandbox";
 const EXTENSION: &str = "io.cri-containerd.sandbox.metadata";
 /// Our JSON's type.
 const RECORD_TYPE: &str = "berth.cri.v1.PodRecord";
+/// The extension under which the resources are kept that the kubelet told later.
+const TOLD: &str = "io.cri-containerd.sandbox.resources";
+/// Their type.
+const TOLD_TYPE: &str = "berth.cri.v1.PodResources";
 /// How much of a pod's name is a label, in characters: a label is bounded.
 const MAX_NAME_LABEL: usize = 512;
 /// The type of a spec in an `Any`, as containerd's clients write it.
@@ -101,6 +107,36 @@ fn json(kind: &str, value: &impl serde::Serialize) -> Result<Any> {
     Ok(Any { type_url: kind.into(), value: bytes })
 }
 
+/// The resources that the kubelet told after the pod was made.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Told {
+    /// What the pod's containers may use together.
+    pub resources: Option<v1::LinuxContainerResources>,
+    /// What the runtime may use besides.
+    pub overhead: Option<v1::LinuxContainerResources>,
+}
+
+/// `told`, as an extension of the pod's record.
+///
+/// # Errors
+/// None that resources could have.
+pub fn told(told: &Told) -> Result<(String, Any)> {
+    Ok((TOLD.into(), json(TOLD_TYPE, told)?))
+}
+
+/// Reads back what the kubelet told; nothing of what is not there or cannot be read.
+pub fn read_told(stored: &Stored) -> Told {
+    let any = stored.extensions.get(TOLD).filter(|any| any.type_url == TOLD_TYPE);
+    let read = any.map(|any| serde_json::from_slice(&any.value));
+    read.transpose()
+        .unwrap_or_else(|error| {
+            tracing::warn!(id = %stored.id, %error, "the resources that a pod was told last are not readable");
+            None
+        })
+        .unwrap_or_default()
+}
+
 /// Whether a record is of a pod's sandbox.
 pub fn is_sandbox(stored: &Stored) -> bool {
     stored.labels.get(KIND).is_some_and(|kind| kind == SANDBOX)
@@ -125,6 +161,19 @@ pub fn read(stored: &Stored) -> Result<PodRecord> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_kubelet_told_is_read_as_it_was_written_and_damage_is_nothing() {
+        let mut kept =
+            stored(&PodRecord::default(), &Handler::default(), &Rootfs::default(), &Spec::default()).unwrap();
+        assert_eq!(read_told(&kept), Told::default());
+        let limits = v1::LinuxContainerResources { cpu_shares: 7, ..v1::LinuxContainerResources::default() };
+        let known = Told { resources: Some(limits), overhead: None };
+        kept.extensions.extend([told(&known).unwrap()]);
+        assert_eq!(read_told(&kept), known);
+        kept.extensions.get_mut(TOLD).unwrap().value = b"{".to_vec();
+        assert_eq!(read_told(&kept), Told::default());
+    }
 
     #[test]
     fn a_record_is_read_as_it_was_written_and_only_by_its_own_id() {
