@@ -1,4 +1,4 @@
-//! The cgroup that a container is in, whichever runtime put it there.
+//! The cgroup that a container or a pod is in, whichever runtime put it there.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,6 +13,12 @@ pub fn of(pid: u32) -> Option<Cgroup> {
     let mounts = &layout().ok()?.mounts;
     let paths = directories(&text, mounts);
     (!paths.is_empty()).then(|| Cgroup::open(paths))
+}
+
+/// The cgroup at `path` below the mount points, if there is one.
+pub fn at(path: &str) -> Option<Cgroup> {
+    let absolute = format!("/{}", path.trim_start_matches('/'));
+    Cgroup::find(&absolute).ok().filter(Cgroup::exists)
 }
 
 /// Directories by controller name; `text` is that of `/proc/PID/cgroup`.

@@ -16,7 +16,7 @@
 
 pub mod annotation;
 mod apparmor;
-mod cgroup;
+pub mod cgroup;
 mod class;
 pub mod container;
 mod device;

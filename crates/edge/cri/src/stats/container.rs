@@ -77,7 +77,8 @@ impl Cri {
             ..v1::ContainerStats::default()
         };
         if let Some(usage) = usage {
-            stats.cpu = Some(usage.cpu(self.cpu_rate(&record.id, usage)));
+            let started = container.state.borrow().started_at;
+            stats.cpu = Some(usage.cpu(self.cpu_rate(&record.id, started, usage)));
             stats.memory = Some(usage.memory());
             stats.swap = Some(usage.swap());
             stats.io = usage.io();
@@ -97,10 +98,10 @@ impl Cri {
         }
     }
 
-    /// How fast `id` uses the CPU, in billionths of a core.
-    pub(super) fn cpu_rate(&self, id: &str, usage: &Usage) -> Option<u64> {
+    /// How fast `id`, which began at `started`, uses the CPU, in billionths of a core.
+    pub(super) fn cpu_rate(&self, id: &str, started: i64, usage: &Usage) -> Option<u64> {
         let runtime = &self.config.runtime;
-        let sample = (usage.at, usage.cpu.total);
-        self.rates.note(id, sample, runtime.stats_collect_period, runtime.stats_retention_period)
+        let (sample, begin) = ((usage.at, usage.cpu.total), (started, 0));
+        self.rates.note(id, begin, sample, runtime.stats_collect_period, runtime.stats_retention_period)
     }
 }

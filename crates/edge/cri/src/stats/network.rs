@@ -44,7 +44,7 @@ fn parse(text: &str) -> Vec<Interface> {
     text.lines().skip(2).filter_map(line).filter(|interface| interface.name != "lo").collect()
 }
 
-/// The interfaces as the kubelet sees them.
+/// The interfaces as the kubelet sees them: each, and apart from that the default one, as containerd has them.
 pub(super) fn usage(at: i64, interfaces: &[Interface]) -> v1::NetworkUsage {
     let one = |interface: &Interface| v1::NetworkInterfaceUsage {
         name: interface.name.clone(),
@@ -53,12 +53,11 @@ pub(super) fn usage(at: i64, interfaces: &[Interface]) -> v1::NetworkUsage {
         tx_bytes: value(interface.sent[0]),
         tx_errors: value(interface.sent[2]),
     };
-    let (default, others): (Vec<_>, Vec<_>) =
-        interfaces.iter().partition(|interface| interface.name == DEFAULT);
+    let default = interfaces.iter().find(|interface| interface.name == DEFAULT).or(interfaces.first());
     v1::NetworkUsage {
         timestamp: at,
-        default_interface: default.first().map(|interface| one(interface)),
-        interfaces: others.into_iter().map(one).collect(),
+        default_interface: default.map(one),
+        interfaces: interfaces.iter().map(one).collect(),
     }
 }
 
@@ -74,7 +73,7 @@ mod tests {
         let eth0 = Interface { name: "eth0".into(), received: [100, 2, 3, 4], sent: [900, 10, 11, 12] };
         assert_eq!(found, [eth0]);
         let seen = usage(7, &found);
-        assert_eq!(seen.default_interface.unwrap().tx_bytes, value(900));
-        assert!(seen.interfaces.is_empty());
+        assert_eq!(seen.default_interface.clone().unwrap().tx_bytes, value(900));
+        assert_eq!(seen.interfaces, [seen.default_interface.unwrap()]);
     }
 }

@@ -1,7 +1,9 @@
-//! What one pod uses: its sandbox and its containers together.
+//! What one pod uses: what its own cgroup counted, so that what ended and what belongs to no container counts too. Where
+//! a pod has no cgroup of its own, its sandbox and its running containers together.
 
 use std::sync::Arc;
 
+use ::spec::Error;
 use api::runtime::v1;
 use futures_util::StreamExt as _;
 use model::Result;
@@ -10,6 +12,7 @@ use super::container::AT_ONCE;
 use super::usage::{Usage, value};
 use super::{network, now};
 use crate::Cri;
+use crate::spec::cgroup;
 use crate::state::{Phase, Pod};
 
 impl Cri {
@@ -49,29 +52,53 @@ impl Cri {
             labels: record.config.labels.clone(),
             annotations: record.config.annotations.clone(),
         };
+        if !pod.is_ready() {
+            return Err(Error::unavailable(format_args!(
+                "failed to get pod sandbox stats since sandbox container {:?} is not in ready state",
+                record.id
+            )));
+        }
         let mut containers = self.containers.list();
         containers.retain(|one| one.record.pod_id == record.id && one.phase() == Phase::Running);
-        let mut sum = Usage { at: now(), ..Usage::default() };
-        if let Some(own) = self.usage_of(&record.id, pod.is_ready()).await {
-            sum.add(&own);
-        }
         let used = self.usages_of(containers).await;
-        used.iter().filter_map(|(_, usage)| usage.as_ref()).for_each(|usage| sum.add(usage));
+        let each = used.iter().filter_map(|(_, usage)| usage.as_ref());
+        let processes: u64 = each.clone().map(|usage| usage.pids).sum();
+        let whole = match self.usage_of_parent(pod).await? {
+            Some(whole) => whole,
+            None => {
+                let mut sum = Usage { at: now(), ..Usage::default() };
+                if let Some(own) = self.usage_of(&record.id, true).await {
+                    sum.add(&own);
+                }
+                each.for_each(|usage| sum.add(usage));
+                sum
+            }
+        };
         let containers = used.iter().map(|(one, usage)| self.describe_use(one, usage.as_ref())).collect();
         let network = self.network_of(pod).await?;
         let linux = v1::LinuxPodSandboxStats {
-            cpu: Some(sum.cpu(self.cpu_rate(&record.id, &sum))),
-            memory: Some(sum.memory()),
-            network: network.map(|interfaces| network::usage(sum.at, &interfaces)),
-            process: Some(v1::ProcessUsage { timestamp: sum.at, process_count: value(sum.pids) }),
+            cpu: Some(whole.cpu(self.cpu_rate(&record.id, record.created_at, &whole))),
+            memory: Some(whole.memory()),
+            network: network.map(|interfaces| network::usage(whole.at, &interfaces)),
+            process: Some(v1::ProcessUsage { timestamp: whole.at, process_count: value(processes) }),
             containers,
-            io: None,
+            io: whole.io(),
         };
         Ok(v1::PodSandboxStats {
             attributes: Some(attributes),
             linux: Some(linux),
             ..v1::PodSandboxStats::default()
         })
+    }
+
+    /// What the cgroup counted that the kubelet made for the pod.
+    async fn usage_of_parent(self: &Arc<Self>, pod: &Pod) -> Result<Option<Usage>> {
+        let parent = pod.record.config.linux.as_ref().map_or("", |linux| linux.cgroup_parent.as_str());
+        if parent.trim_matches('/').is_empty() {
+            return Ok(None);
+        }
+        let path = cgroup::directory(parent);
+        self.on_disk(&self.ctx(), move |_, _| Ok(Usage::of_cgroup(&path))).await
     }
 
     /// What went over a pod's own interfaces; none in the host's network.

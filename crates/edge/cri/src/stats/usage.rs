@@ -121,6 +121,14 @@ impl Usage {
         Self::read(&any)
     }
 
+    /// Reads the figures of the cgroup `path`; none where there is no such cgroup. It blocks.
+    pub fn of_cgroup(path: &str) -> Option<Self> {
+        let cgroup = shim::cgroup::at(path)?;
+        let any = shim::metrics::of(&cgroup);
+        let read = any.and_then(|any| Self::read(&Any { type_url: any.type_url, value: any.value }));
+        read.inspect_err(|error| tracing::debug!(path, %error, "cannot read a pod's cgroup")).ok()
+    }
+
     /// Reads what a shim answered.
     ///
     /// # Errors

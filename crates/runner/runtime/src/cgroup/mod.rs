@@ -143,6 +143,12 @@ impl Cgroup {
         Ok(cgroup)
     }
 
+    /// The cgroup at `path`, as [`create`](Self::create) reads it, whoever made it; nothing is made.
+    pub fn find(path: &str) -> Result<Self, CgroupError> {
+        let place = place::parse(path, "")?;
+        Ok(Self::open(place::directories(layout()?, &place)?))
+    }
+
     /// The cgroup whose directories a state file recorded.
     pub fn open(paths: BTreeMap<String, PathBuf>) -> Self {
         Self { paths, unit: None }
