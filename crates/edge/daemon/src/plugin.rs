@@ -379,7 +379,8 @@ mod tests {
     fn what_is_no_plugin_is_named() {
         let far =
             Proxied { kind: "io.containerd.snapshotter.v1".into(), name: "far".into(), ..Proxied::default() };
-        let uris = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.far", "io.containerd.gprc.v1.cri"];
+        let uris =
+            ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.far", "io.containerd.gprc.v1.cri"];
         let unknown = Loading::unknown(&uris.map(str::to_owned), &[far]).join(" ");
         assert_eq!(unknown, "io.containerd.gprc.v1.cri");
     }

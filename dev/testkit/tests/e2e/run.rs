@@ -208,7 +208,8 @@ fn twenty_start_at_once() {
 fn a_user_namespace_owns_its_files_under_every_snapshotter() {
     needs!(root, overlayfs, program "docker-registry", program "busybox", built "containerd", built "ctr");
     let stage = stage::busybox();
-    let script = "id -u; stat -c %u:%g /bin/busybox /bin/sh; touch /made; stat -c %u /made; cat /proc/self/uid_map";
+    let script =
+        "id -u; stat -c %u:%g /bin/busybox /bin/sh; touch /made; stat -c %u /made; cat /proc/self/uid_map";
     for snapshotter in ["native", "overlayfs"] {
         let flags = format!("--snapshotter {snapshotter} --uidmap 0:100000:65536 --gidmap 0:100000:65536");
         let snapshots = || stage.daemon.ctr(&format!("snapshots --snapshotter {snapshotter} ls")).ok();

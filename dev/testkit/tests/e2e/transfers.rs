@@ -122,7 +122,10 @@ fn the_flags_of_a_transfer_have_effect() {
     let reference = registry.push("a/x", "v1", &image::busybox());
     let plugins = daemon.ctr("plugins ls -d type==io.containerd.transfer.v1").ok();
     assert!(plugins.contains("tuning"), "{plugins}");
-    daemon.ctr("image pull --plain-http --local --sync-fs --max-concurrent-downloads 1").args([&reference]).ok();
+    daemon
+        .ctr("image pull --plain-http --local --sync-fs --max-concurrent-downloads 1")
+        .args([&reference])
+        .ok();
 
     let mut layer = Layer::gzip(busybox_tar());
     layer.blob.media_type = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip".into();
@@ -154,7 +157,10 @@ fn a_namespaces_snapshotter_is_used_for_pulls_too() {
 fn a_label_without_a_value_is_true_and_an_empty_one_goes() {
     needs!(root, program "busybox", built "containerd", built "ctr");
     let daemon = Daemon::start();
-    daemon.ctr("image import --no-unpack --label kept -").stdin(image::busybox().archive("a.example/x:v1")).ok();
+    daemon
+        .ctr("image import --no-unpack --label kept -")
+        .stdin(image::busybox().archive("a.example/x:v1"))
+        .ok();
     assert_eq!(daemon.ctr("image label a.example/x:v1 more").ok(), "kept=true,more=true\n");
     assert_eq!(daemon.ctr("image label a.example/x:v1 kept=").ok(), "more=true\n");
     let said = daemon.ctr("container create --annotation q a.example/x:v1 one true").fails();

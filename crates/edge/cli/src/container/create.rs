@@ -10,8 +10,8 @@ use spec::runtime::Spec;
 
 use super::flags::{ContainerFlags, RunFlags};
 use super::rootfs::Tree;
-use super::{network, remap};
 use super::spec as build;
+use super::{network, remap};
 use crate::client::Client;
 use crate::ctr::args;
 use crate::failure::{Failure, OrFail, Result};
@@ -191,10 +191,10 @@ impl Create<'_> {
         let mut labels = args::labels(&self.flags.snapshotter_labels);
         let Some(maps) = build::id_maps(self.run)? else { return Ok((parent, labels)) };
         let filter = format!("type==io.containerd.snapshotter.v1,id=={snapshotter}");
-        let request =
-            api::containerd::services::introspection::v1::PluginsRequest { filters: vec![filter] };
+        let request = api::containerd::services::introspection::v1::PluginsRequest { filters: vec![filter] };
         let plugins = client.introspection().plugins(request).await?.into_inner().plugins;
-        let can = |wanted: &str| plugins.iter().any(|plugin| plugin.capabilities.iter().any(|word| word == wanted));
+        let can =
+            |wanted: &str| plugins.iter().any(|plugin| plugin.capabilities.iter().any(|word| word == wanted));
         if can("remap-ids") {
             labels.insert("containerd.io/snapshot/uidmapping".into(), self.run.uid_maps.join(","));
             labels.insert("containerd.io/snapshot/gidmapping".into(), self.run.gid_maps.join(","));

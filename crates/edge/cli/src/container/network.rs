@@ -41,7 +41,9 @@ fn pod(client: &Client, id: &str) -> Pod {
 }
 
 /// Asks the network's plugins, which may run for long.
-async fn ask(work: impl FnOnce(Network, Instant) -> std::result::Result<(), NetworkError> + Send + 'static) -> Result {
+async fn ask(
+    work: impl FnOnce(Network, Instant) -> std::result::Result<(), NetworkError> + Send + 'static,
+) -> Result {
     let ask = move |_: &model::Cx<'_>| {
         work(Network::open(Settings::default()), Instant::now() + LIMIT).map_err(spec::Error::from)
     };
@@ -52,7 +54,9 @@ async fn ask(work: impl FnOnce(Network, Instant) -> std::result::Result<(), Netw
 pub async fn attach(client: &Client, id: &str, pid: u32) -> Result {
     let netns = Some(format!("/proc/{pid}/ns/net").into());
     let pod = Pod { netns, ..pod(client, id) };
-    ask(move |network, limit| network.setup(&pod, limit).map(drop)).await.or_fail("failed to set up the network")
+    ask(move |network, limit| network.setup(&pod, limit).map(drop))
+        .await
+        .or_fail("failed to set up the network")
 }
 
 /// Detaches the container `id`; what is gone is detached.

@@ -36,9 +36,9 @@ fn to_host(maps: &[IdMapping], id: u32) -> Result<u32> {
         let offset = id.checked_sub(map.container_id).filter(|offset| *offset < map.size)?;
         map.host_id.checked_add(offset)
     };
-    maps.iter()
-        .find_map(host)
-        .ok_or_else(|| Failure::new(format!("the image has files of id {id}, which has no host id in the mapping")))
+    maps.iter().find_map(host).ok_or_else(|| {
+        Failure::new(format!("the image has files of id {id}, which has no host id in the mapping"))
+    })
 }
 
 impl Maps {
@@ -80,7 +80,10 @@ pub async fn shifted(client: &Client, snapshotter: &str, parent: &str, maps: &Ma
     let (wanted, lane) = (maps.clone(), Lane::Cpu);
     let shift = move |_: &model::Cx<'_>| Ok(shift_mounted(&mounts, &wanted));
     let result = async {
-        Ctx::background().blocking(lane, shift).await?.or_fail("cannot shift the owners of the image's files")?;
+        Ctx::background()
+            .blocking(lane, shift)
+            .await?
+            .or_fail("cannot shift the owners of the image's files")?;
         let commit = snapshots::CommitSnapshotRequest {
             snapshotter: snapshotter.into(),
             name: name.clone(),

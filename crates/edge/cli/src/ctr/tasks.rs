@@ -200,7 +200,9 @@ pub async fn delete_task(client: &Client, id: &str) -> Result<u32> {
 /// Removes the streams that the client of a process left behind.
 fn remove_streams(process: Option<&TaskProcess>) {
     if let Some(process) = process {
-        [&process.stdin, &process.stdout, &process.stderr].into_iter().for_each(|name| stdio::remove_left(name));
+        [&process.stdin, &process.stdout, &process.stderr]
+            .into_iter()
+            .for_each(|name| stdio::remove_left(name));
     }
 }
 
@@ -304,7 +306,8 @@ async fn delete(client: &Client, ids: &[String], exec_id: Option<&str>, force: b
             process.wait().await?;
         }
         let request = wire::GetRequest { container_id: id.into(), exec_id: exec_id.into() };
-        let streams = client.tasks().get(request).await.ok().and_then(|response| response.into_inner().process);
+        let streams =
+            client.tasks().get(request).await.ok().and_then(|response| response.into_inner().process);
         let status = delete_exec(client, id, exec_id).await?;
         remove_streams(streams.as_ref());
         return if status == 0 { Ok(()) } else { Err(Failure::exit(status)) };

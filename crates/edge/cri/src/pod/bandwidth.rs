@@ -81,7 +81,7 @@ fn quantity(text: &str) -> Option<u128> {
     let power = 10u128.checked_pow(places.unsigned_abs());
     let Some(scaled) = digits.checked_mul(binary) else { return Some(u128::MAX) };
     Some(match (places >= 0, power) {
-        (true, Some(power)) => scaled.checked_mul(power).unwrap_or(u128::MAX),
+        (true, Some(power)) => scaled.saturating_mul(power),
         (true, None) => u128::MAX * u128::from(digits > 0),
         (false, Some(power)) => scaled.div_ceil(power),
         (false, None) => u128::from(digits > 0),

@@ -51,7 +51,8 @@ mod tests {
     #[test]
     fn what_pods_are_made_with_decides_and_the_host_only_where_nothing_does() {
         let kata = "io.containerd.kata.v2";
-        let cases: [(&[(&str, &str, bool)], CgroupDriver, CgroupDriver); 6] = [
+        type Case<'a> = (&'a [(&'a str, &'a str, bool)], CgroupDriver, CgroupDriver);
+        let cases: [Case<'_>; 6] = [
             (&[("runc", RUNC, false)], Cgroupfs, Cgroupfs),
             (&[("runc", RUNC, true)], Systemd, Systemd),
             (&[("a", RUNC, true), ("runc", RUNC, false)], Cgroupfs, Cgroupfs),

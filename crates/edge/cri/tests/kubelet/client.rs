@@ -7,8 +7,8 @@ use api::runtime::v1;
 use grpc::runtime::v1::image_service_client::ImageServiceClient;
 use grpc::runtime::v1::runtime_service_client::RuntimeServiceClient;
 use testkit::daemon::{Daemon, Setup};
-use tonic::Status;
 use tonic::transport::Channel;
+use tonic::{Status, Streaming};
 
 /// The image of every case.
 pub const IMAGE: &str = "docker.io/library/busybox:latest";
@@ -28,11 +28,19 @@ macro_rules! call {
 }
 pub(crate) use call;
 
-/// The runtime service's client.
-pub type Runtime = RuntimeServiceClient<Channel>;
+/// Calls an RPC of the image service by its name and answers its result.
+macro_rules! call_images {
+    ($kubelet:expr, $method:ident, $request:expr) => {
+        $kubelet.block_images(async |mut client: crate::client::Images| client.$method($request).await)
+    };
+}
+pub(crate) use call_images;
 
 /// The image service's client.
 pub type Images = ImageServiceClient<Channel>;
+
+/// The runtime service's client.
+pub type Runtime = RuntimeServiceClient<Channel>;
 
 impl Kubelet {
     /// A daemon with busybox in the kubelet's namespace, and without any network configuration.
@@ -71,6 +79,29 @@ impl Kubelet {
             let channel = grpc::channel::connect(&socket).await.expect("connect to the daemon");
             let client = RuntimeServiceClient::new(channel).max_decoding_message_size(64 << 20);
             work(client).await.map(tonic::Response::into_inner)
+        })
+    }
+
+    /// Runs `work` with a client of the image service.
+    pub fn block_images<T>(
+        &self,
+        work: impl AsyncFnOnce(Images) -> Result<tonic::Response<T>, Status>,
+    ) -> Result<T, Status> {
+        let socket = self.daemon.socket();
+        self.runtime.block_on(async {
+            let channel = grpc::channel::connect(&socket).await.expect("connect to the daemon");
+            work(ImageServiceClient::new(channel)).await.map(tonic::Response::into_inner)
+        })
+    }
+
+    /// Every message of a stream of answers.
+    pub fn all<T>(&self, mut stream: Streaming<T>) -> Vec<T> {
+        self.run(async {
+            let mut messages = Vec::new();
+            while let Some(message) = stream.message().await.unwrap() {
+                messages.push(message);
+            }
+            messages
         })
     }
 

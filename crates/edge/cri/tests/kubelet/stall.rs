@@ -7,16 +7,16 @@ use testkit::peer::{Fault, Peer};
 use testkit::{image, needs};
 use tonic::Code;
 
-use crate::client::{Images, Kubelet};
+use crate::client::Kubelet;
+use crate::images::pull_of;
+
+/// As long as anybody waits for an answer here.
+const HANG: Duration = Duration::from_secs(25);
 
 fn pull(kubelet: &Kubelet, reference: &str) -> Result<v1::PullImageResponse, tonic::Status> {
-    let image = v1::ImageSpec { image: reference.into(), ..v1::ImageSpec::default() };
-    let request = v1::PullImageRequest { image: Some(image), ..v1::PullImageRequest::default() };
-    kubelet.run(async {
-        let channel = grpc::channel::connect(&kubelet.daemon.socket()).await.unwrap();
-        let mut client = Images::new(channel);
-        let answer = tokio::time::timeout(Duration::from_secs(25), client.pull_image(request)).await;
-        answer.expect("PullImage hangs").map(tonic::Response::into_inner)
+    let request = pull_of(reference);
+    kubelet.block_images(async |mut client| {
+        tokio::time::timeout(HANG, client.pull_image(request)).await.expect("PullImage hangs")
     })
 }
 

@@ -28,8 +28,8 @@ impl diff_server::Diff for Diff {
                 let mounts: Vec<Mount> = nouns(message.mounts)?;
                 let apply = Apply { sync_fs: message.sync_fs };
                 let engine = Arc::clone(&self.0);
-                let work = ctx
-                    .blocking(Lane::Cpu, move |cx| engine.differ.apply(cx, &layer, &mounts, &apply));
+                let work =
+                    ctx.blocking(Lane::Cpu, move |cx| engine.differ.apply(cx, &layer, &mounts, &apply));
                 let applied = ctx.attended(work).await?;
                 let applied = Descriptor::new(media::LAYER, applied.diff_id, applied.size);
                 Ok(wire::ApplyResponse { applied: Some(applied.to_wire()) })
@@ -53,8 +53,8 @@ impl diff_server::Diff for Diff {
                     source_date_epoch: time(message.source_date_epoch.as_ref()),
                 };
                 let engine = Arc::clone(&self.0);
-                let work = ctx
-                    .blocking(Lane::Cpu, move |cx| engine.differ.compare(cx, &lower, &upper, &compare));
+                let work =
+                    ctx.blocking(Lane::Cpu, move |cx| engine.differ.compare(cx, &lower, &upper, &compare));
                 let diff = ctx.attended(work).await?;
                 Ok(wire::DiffResponse { diff: Some(diff.to_wire()) })
             }

@@ -106,11 +106,8 @@ impl Pull {
         });
         let store =
             ImageStore { unpacks: unpacks.collect(), ..self.choice.store(&self.reference, &platforms) };
-        let how = Tuning {
-            sync_fs: self.sync_fs,
-            concurrent: self.max_concurrent_downloads,
-            ..Tuning::default()
-        };
+        let how =
+            Tuning { sync_fs: self.sync_fs, concurrent: self.max_concurrent_downloads, ..Tuning::default() };
         let unpacked_in = self.choice.fetch(client, store, how).await?;
         let image = image::get(client, &self.reference).await?;
         for platform in &unpack {

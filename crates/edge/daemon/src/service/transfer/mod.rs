@@ -235,7 +235,8 @@ impl Transfer {
             skip_non_distributable: to.skip_non_distributable,
         };
         let (writer, sent) = bytes::writer(stream);
-        let done = archive::export::run(ctx, &self.services(), export, Box::new(writer), progress.sink()).await;
+        let done =
+            archive::export::run(ctx, &self.services(), export, Box::new(writer), progress.sink()).await;
         if done.is_err() {
             // Half an archive is of no use: what waits for the client to make room need not reach it.
             sent.abort();

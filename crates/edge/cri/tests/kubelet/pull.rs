@@ -1,0 +1,204 @@
+//! Pulls over the socket: who we are at which registry, where images come from, and how often.
+
+use api::runtime::v1;
+use testkit::http::Response;
+use testkit::image::{Build, Image, Layer};
+use testkit::needs;
+use testkit::peer::{Fault, Peer};
+use testkit::registry::{PASSWORD, Registry, USER, mirror};
+use tonic::Code;
+
+use crate::client::{Kubelet, call_images};
+use crate::images::{named, pull_of, status_of};
+
+fn image(marker: &str) -> Image {
+    let tar = testkit::tar::Archive::new().file("marker", 0o644, marker.as_bytes()).finish();
+    Build::new().layer(Layer::gzip(tar)).build()
+}
+
+fn login(user: &str, password: &str) -> v1::AuthConfig {
+    v1::AuthConfig { username: user.into(), password: password.into(), ..v1::AuthConfig::default() }
+}
+
+fn pull(kubelet: &Kubelet, image: &str, auth: Option<v1::AuthConfig>) -> Result<String, tonic::Status> {
+    let request = v1::PullImageRequest { auth, ..pull_of(image) };
+    Ok(call_images!(kubelet, pull_image, request)?.image_ref)
+}
+
+#[test]
+fn a_registry_with_a_password_wants_the_kubelets_or_the_configurations() {
+    needs!(root, overlayfs, built "containerd", program "docker-registry");
+    let registry = Registry::with_password();
+    let (kubelet, host) = (Kubelet::new(), registry.host());
+    let reference = registry.push("secret", "v1", &image("secret"));
+    for wrong in [
+        None,
+        Some(login(USER, "wrong")),
+        Some(v1::AuthConfig { server_address: "other.example".into(), ..login(USER, PASSWORD) }),
+    ] {
+        let error = pull(&kubelet, &reference, wrong.clone()).unwrap_err();
+        assert!(error.message().starts_with("failed to pull and unpack image"), "{wrong:?}: {error}");
+        assert_eq!(error.code(), Code::Unauthenticated, "{wrong:?}: {error}");
+        assert!(!error.message().contains(PASSWORD), "{error}");
+        assert_eq!(status_of(&kubelet, &reference), None);
+    }
+    let encoded = v1::AuthConfig { auth: "YmVydGg6aGFyYm91cg==".into(), ..v1::AuthConfig::default() };
+    let addressed = v1::AuthConfig { server_address: format!("http://{host}"), ..login(USER, PASSWORD) };
+    for right in [login(USER, PASSWORD), encoded, addressed] {
+        pull(&kubelet, &reference, Some(right)).unwrap();
+        call_images!(kubelet, remove_image, v1::RemoveImageRequest { image: named(&reference) }).unwrap();
+    }
+    let configured = Kubelet::with(&format!(
+        "[plugins.'io.containerd.grpc.v1.cri'.registry.configs.'{host}'.auth]\n\
+         username = '{USER}'\npassword = '{PASSWORD}'\n"
+    ));
+    pull(&configured, &reference, None).unwrap();
+    for kubelet in [&kubelet, &configured] {
+        assert!(!kubelet.daemon.log().contains(PASSWORD), "a password is in no log");
+    }
+}
+
+#[test]
+fn a_token_is_fetched_with_the_kubelets_credentials() {
+    needs!(root, overlayfs, built "containerd");
+    let (kubelet, peer) = (Kubelet::new(), Peer::start());
+    let reference = peer.serve("app", "v1", image("token"));
+    peer.want_token();
+    pull(&kubelet, &reference, Some(login("u", "p"))).unwrap();
+    let asked = peer.requests().into_iter().filter(|request| request.path.starts_with("/token"));
+    let told: Vec<_> = asked.map(|request| request.headers.get("authorization").cloned()).collect();
+    assert!(!told.is_empty() && told.iter().all(|told| told.as_deref() == Some("Basic dTpw")), "{told:?}");
+}
+
+#[test]
+fn mirrors_of_both_forms_serve_what_their_host_does_not() {
+    needs!(root, overlayfs, built "containerd");
+    let peer = Peer::start();
+    peer.serve("lib/app", "v1", image("mirrored"));
+    let certs = testkit::place::temp();
+    let dir = mirror("registry.example", &format!("http://{}", peer.host()), certs.path());
+    let by_path =
+        format!("[plugins.'io.containerd.cri.v1.images'.registry]\nconfig_path = '{}'\n", dir.display());
+    let table = |host: &str, endpoints: String| {
+        format!("[plugins.'io.containerd.grpc.v1.cri'.registry.mirrors.'{host}']\nendpoint = [{endpoints}]\n")
+    };
+    let (dead, alive) = ("'http://127.0.0.1:1'", format!("'http://{}'", peer.host()));
+    for config in [
+        by_path,
+        table("registry.example", alive.clone()),
+        table("*", alive.clone()),
+        table("registry.example", format!("{dead}, {alive}")),
+    ] {
+        let (kubelet, before) = (Kubelet::with(&config), peer.count("GET", "/blobs/"));
+        pull(&kubelet, "registry.example/lib/app:v1", None)
+            .unwrap_or_else(|error| panic!("{config}: {error}"));
+        let status = status_of(&kubelet, "registry.example/lib/app:v1").unwrap();
+        assert_eq!(status.repo_tags, ["registry.example/lib/app:v1"], "{config}");
+        assert!(status.repo_digests[0].starts_with("registry.example/lib/app@sha256:"), "{config}");
+        assert_eq!(peer.count("GET", "/blobs/") - before, 2, "{config}");
+    }
+}
+
+#[test]
+fn a_mirror_of_the_older_tables_is_told_the_credentials_of_its_own() {
+    needs!(root, overlayfs, built "containerd");
+    let peer = Peer::start();
+    peer.serve("lib/app", "v1", image("mirror with login"));
+    peer.want_token();
+    let host = peer.host();
+    let kubelet = Kubelet::with(&format!(
+        "[plugins.'io.containerd.grpc.v1.cri'.registry.mirrors.'registry.example']\nendpoint = ['http://{host}']\n\
+         [plugins.'io.containerd.grpc.v1.cri'.registry.configs.'{host}'.auth]\nusername = 'u'\npassword = 'p'\n"
+    ));
+    pull(&kubelet, "registry.example/lib/app:v1", None).unwrap();
+    let asked = peer.requests().into_iter().find(|request| request.path.starts_with("/token")).unwrap();
+    assert_eq!(asked.headers.get("authorization").map(String::as_str), Some("Basic dTpw"));
+}
+
+#[test]
+fn pulls_of_one_image_at_once_are_one_pull_and_other_credentials_are_another() {
+    needs!(root, overlayfs, built "containerd");
+    let (kubelet, peer) = (Kubelet::new(), Peer::start());
+    let reference = peer.serve("app", "v1", image("joined"));
+    // The first answer is late, so that all have asked before it comes.
+    peer.fail("HEAD", "/manifests/v1", Fault::status(503)).times(2);
+    peer.fail("GET", "/manifests/v1", Fault::status(503)).times(2);
+    let requests = (0..8).map(|_| pull_of(&reference));
+    let ids = pull_together(&kubelet, requests.collect());
+    assert_eq!(ids.len(), 8);
+    assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+    let alone = peer.count("HEAD", "/manifests/v1") + peer.count("GET", "/manifests/v1");
+    assert!(alone <= 6, "{alone} questions for the tag");
+    assert_eq!(peer.count("GET", "/blobs/"), 2, "a config and a layer");
+    let others = ["a", "b", "c"]
+        .map(|user| v1::PullImageRequest { auth: Some(login(user, "p")), ..pull_of(&reference) });
+    pull_together(&kubelet, others.into());
+    let all = peer.count("HEAD", "/manifests/v1") + peer.count("GET", "/manifests/v1");
+    assert!(all >= alone + 3, "{all} questions after {alone}");
+}
+
+/// The ids that pulls which begin together answer.
+fn pull_together(kubelet: &Kubelet, requests: Vec<v1::PullImageRequest>) -> Vec<String> {
+    let mut answered = Vec::new();
+    call_images!(kubelet, list_images, v1::ListImagesRequest::default()).unwrap();
+    kubelet
+        .block_images(async |client| {
+            let each = requests.into_iter().map(|request| {
+                let mut client = client.clone();
+                async move { client.pull_image(request).await }
+            });
+            for answer in futures_util::future::join_all(each).await {
+                answered.push(answer?.into_inner().image_ref);
+            }
+            Ok(tonic::Response::new(()))
+        })
+        .unwrap();
+    answered
+}
+
+#[test]
+fn a_pull_that_cannot_be_says_why_and_leaves_no_image() {
+    needs!(root, overlayfs, built "containerd");
+    let (kubelet, peer) = (Kubelet::new(), Peer::start());
+    for (name, code) in [
+        ("", Code::InvalidArgument),
+        ("UPPER", Code::InvalidArgument),
+        (&"a".repeat(64), Code::InvalidArgument),
+        (&format!("{}/absent:v1", peer.host()), Code::NotFound),
+    ] {
+        assert_eq!(pull(&kubelet, name, None).unwrap_err().code(), code, "{name}");
+    }
+    let reference = peer.serve("denied", "v1", image("denied"));
+    let denied = Response::new(403, r#"{"errors":[{"code":"DENIED","message":"not for you"}]}"#)
+        .header("content-type", "application/json");
+    peer.fail("HEAD", "/manifests/", Fault::Answer(denied.clone()));
+    peer.fail("GET", "/manifests/", Fault::Answer(denied));
+    let error = pull(&kubelet, &reference, None).unwrap_err();
+    assert!(error.message().contains("403"), "{error}");
+    let corrupt = peer.serve("corrupt", "v1", image("corrupt"));
+    peer.fail("HEAD", "/manifests/", Fault::status(200)).times(0);
+    assert!(status_of(&kubelet, &corrupt).is_none());
+}
+
+#[test]
+fn an_image_is_unpacked_by_the_snapshotter_of_its_handler() {
+    needs!(root, overlayfs, built "containerd");
+    let peer = Peer::start();
+    let kubelet = Kubelet::with(
+        "[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.plain]\n\
+         runtime_type = 'io.containerd.runc.v2'\nsnapshotter = 'native'\n",
+    );
+    let reference = peer.serve("app", "v1", image("by handler"));
+    let spec = v1::ImageSpec {
+        image: reference.clone(),
+        runtime_handler: "plain".into(),
+        ..v1::ImageSpec::default()
+    };
+    let request = v1::PullImageRequest { image: Some(spec), ..v1::PullImageRequest::default() };
+    call_images!(kubelet, pull_image, request).unwrap();
+    let snapshots = |driver: &str| {
+        kubelet.daemon.ctr(&format!("-n k8s.io snapshots --snapshotter {driver} ls")).ok().lines().count() - 1
+    };
+    // Busybox was imported with the usual one.
+    assert_eq!((snapshots("overlayfs"), snapshots("native")), (1, 1));
+}
