@@ -1,10 +1,10 @@
 //! What every handler begins and ends with: the request's context, and the one way an error leaves.
 
 use std::pin::Pin;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use grpc::channel;
 use grpc::status::to_status;
+use grpc::{channel, deadline};
 use model::{Ctx, Result};
 use spec::Kind;
 use tokio_stream::Stream;
@@ -41,28 +41,11 @@ fn context(metadata: &MetadataMap) -> Result<Ctx> {
     if let Some(lease) = channel::lease(metadata)? {
         ctx = ctx.with_lease(lease);
     }
-    if let Some(left) = timeout(metadata) {
+    let timeout = metadata.get("grpc-timeout").and_then(|text| text.to_str().ok());
+    if let Some(left) = timeout.and_then(deadline::left) {
         ctx = ctx.with_deadline(Instant::now() + left);
     }
     Ok(ctx)
-}
-
-/// The `grpc-timeout` header: digits and a unit.
-fn timeout(metadata: &MetadataMap) -> Option<Duration> {
-    let text = metadata.get("grpc-timeout")?.to_str().ok()?;
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let count: u64 = digits.parse().ok()?;
-    // A hundred years are as good as none, and fit an Instant.
-    let seconds = |seconds: u64| Duration::from_secs(count.saturating_mul(seconds).min(3_000_000_000));
-    match unit {
-        "H" => Some(seconds(3600)),
-        "M" => Some(seconds(60)),
-        "S" => Some(seconds(1)),
-        "m" => Some(Duration::from_millis(count)),
-        "u" => Some(Duration::from_micros(count)),
-        "n" => Some(Duration::from_nanos(count)),
-        _ => None,
-    }
 }
 
 /// Turns a handler's result into an answer.
@@ -102,20 +85,5 @@ mod tests {
         let error = open(Request::new(())).unwrap_err();
         assert_eq!(error.kind(), Kind::FailedPrecondition);
         assert_eq!(error.text(), "namespace is required: failed precondition");
-    }
-
-    #[test]
-    fn the_timeout_header_has_units() {
-        let mut metadata = MetadataMap::new();
-        for (text, expected) in [
-            ("5S", Some(Duration::from_secs(5))),
-            ("20m", Some(Duration::from_millis(20))),
-            ("99999999H", Some(Duration::from_secs(3_000_000_000))),
-            ("S", None),
-            ("5x", None),
-        ] {
-            metadata.insert("grpc-timeout", text.parse().unwrap());
-            assert_eq!(timeout(&metadata), expected, "{text}");
-        }
     }
 }

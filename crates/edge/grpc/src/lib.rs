@@ -5,6 +5,7 @@
 
 pub mod channel;
 pub mod convert;
+pub mod deadline;
 pub mod proxy;
 pub mod status;
 

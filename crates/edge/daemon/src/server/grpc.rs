@@ -6,6 +6,7 @@ use std::time::Duration;
 use ::cri::Cri;
 use ::cri::service::{ImageStore, Runtime};
 use ::grpc::containerd::services as stub;
+use ::grpc::deadline::Deadline;
 use ::grpc::runtime::v1::image_service_server::ImageServiceServer;
 use ::grpc::runtime::v1::runtime_service_server::RuntimeServiceServer;
 use ::grpc::status::to_status;
@@ -60,7 +61,10 @@ pub async fn serve(
         }};
     }
     let health = engine.plugins.serves("grpc.v1", "healthcheck").then_some(health);
-    let router = Server::builder().http2_keepalive_interval(Some(KEEPALIVE)).add_optional_service(health);
+    let router = Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .layer(Deadline)
+        .add_optional_service(health);
     let runtime = cri.clone().map(|cri| {
         let server = RuntimeServiceServer::new(Runtime(Arc::clone(&cri)))
             .max_decoding_message_size(limits.receive)
