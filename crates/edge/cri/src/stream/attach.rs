@@ -77,15 +77,18 @@ async fn steps(cri: &Arc<Cri>, id: &str, wanted: Wanted, channels: &mut Channels
     let attached = cri.attach_output(&container, joined).await;
     let outcome = match attached {
         Ok(()) => {
-            let once = container.record.config.stdin_once;
+            let outputs = (fifos.stdout.is_some(), fifos.stderr.is_some());
+            // Who closes the container's input wants to hear what it says to that.
+            let once = container.record.config.stdin_once && !tty;
+            let hears_on = once && (outputs.0 || outputs.1);
             let feeding = feed(&*task, &container, fifos.stdin.take(), once, channels.stdin.take());
             let sizing = exec::follow_size(&*task, "", channels.resize.take());
             let error = channels.error.clone();
-            let outputs = (fifos.stdout.is_some(), fifos.stderr.is_some());
             let stdout = copy::output_while_there(fifos.stdout.take(), channels.stdout.clone());
             let stderr = copy::output_while_there(fifos.stderr.take(), channels.stderr.clone());
             let (mut stdout, mut stderr) = (std::pin::pin!(stdout), std::pin::pin!(stderr));
-            // The first end of an output, the container's end or the client's going ends it.
+            // The first end of an output, the container's end or the client's going ends it; so does the end of what a
+            // client says, which is how one leaves a container that runs on (`crictl attach`: ctrl-p, ctrl-q).
             tokio::select! {
                 () = &mut stdout => {}
                 () = &mut stderr => {}
@@ -98,8 +101,12 @@ async fn steps(cri: &Arc<Cri>, id: &str, wanted: Wanted, channels: &mut Channels
                     };
                     let _late = tokio::time::timeout(LAST_WORDS, rest).await;
                 }
+                () = async {
+                    feeding.await;
+                    if hears_on { std::future::pending::<()>().await }
+                } => {}
                 never = async {
-                    tokio::join!(feeding, sizing);
+                    sizing.await;
                     std::future::pending::<Infallible>().await
                 } => match never {},
             }
@@ -111,7 +118,8 @@ async fn steps(cri: &Arc<Cri>, id: &str, wanted: Wanted, channels: &mut Channels
     outcome
 }
 
-/// Feeds the container's input; closes it behind the first client when the container asked for that.
+/// Feeds the container's input until the client's end; closes it behind the first client when the container asked for
+/// that. Where there is no input or nothing to feed it, it never ends.
 async fn feed(
     task: &dyn Task,
     container: &Container,
@@ -119,7 +127,7 @@ async fn feed(
     once: bool,
     client: Option<Incoming>,
 ) {
-    let (Some(mut fifo), Some(mut client)) = (fifo, client) else { return };
+    let (Some(mut fifo), Some(mut client)) = (fifo, client) else { return std::future::pending().await };
     copy::input(&mut client, &mut fifo).await;
     drop(fifo);
     if once {

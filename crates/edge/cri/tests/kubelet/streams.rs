@@ -88,6 +88,36 @@ fn an_attached_client_hears_what_the_container_says() {
 }
 
 #[test]
+fn a_client_that_has_said_all_leaves_a_container_that_goes_on() {
+    needs!(root, overlayfs, built "containerd");
+    let kubelet = Kubelet::new();
+    let config = kubelet.pod("detach");
+    let pod = kubelet.run_pod(&config).unwrap();
+    // On a terminal the input is not closed even where the container asked for it, so that one can come back.
+    for (name, tty, stdin_once) in [("pipe", false, false), ("terminal", true, true)] {
+        let mut wanted = kubelet.container(name, "while read line; do echo heard $line; done; exit 3");
+        (wanted.stdin, wanted.stdin_once, wanted.tty) = (true, stdin_once, tty);
+        let id = kubelet.start(&pod, &config, wanted);
+        for _ in 0..2 {
+            let request =
+                v1::AttachRequest { container_id: id.clone(), stdin: true, stdout: true, stderr: false, tty };
+            let url = call!(kubelet, attach, request).unwrap().url;
+            // Nothing else ends this conversation.
+            let typed = vec![b"\0you\n".to_vec(), vec![255, 0]];
+            kubelet.run(talk(&url, "v5.channel.k8s.io", typed)).unwrap();
+            assert_eq!(kubelet.status(&id).state(), v1::ContainerState::ContainerRunning, "{name}");
+        }
+        let log = kubelet.logs().join(format!("{name}.log"));
+        testkit::wait::eventually(std::time::Duration::from_secs(20), "both lines are heard", || {
+            let log = std::fs::read_to_string(&log).unwrap();
+            (log.matches("heard you").count() == 2).then_some(())
+        });
+    }
+    kubelet.remove_pod(&pod);
+    kubelet.check_clean();
+}
+
+#[test]
 fn streams_that_make_no_sense_are_refused() {
     needs!(root, overlayfs, built "containerd");
     let kubelet = Kubelet::new();
