@@ -3,6 +3,7 @@
 #   make demo     build, then show an image going from a registry to a running container
 #   make test     build, then run every test
 #   make test-vm  run those that depend on cgroups and systemd in an emulated machine with nothing but cgroup v2
+#   make kubelet  build, then show a static pod of a real kubelet (KUBELET=/path/to/kubelet)
 #   make bench    measure beside Debian's containerd and runc
 #   make install  put the programs where containerd's own packages put them (DESTDIR, PREFIX, CNIBIN)
 
@@ -12,13 +13,14 @@ DESTDIR ?=
 CNIBIN ?= /opt/cni/bin
 SECONDS_EACH ?= 60
 CYCLES ?= 200
+KUBELET ?=
 
 PROGRAMS := containerd ctr containerd-shim-runc-v2 containerd-pause runc berth-cni
 FUZZ_TARGETS := tar manifest filter hosts
 DIST := target/dist
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 
-.PHONY: all setup programs pause demo test test-vm bench soak fuzz deny release docs install clean help
+.PHONY: all setup programs pause demo kubelet test test-vm bench soak fuzz deny release docs install clean help
 
 all: programs
 
@@ -38,6 +40,10 @@ pause:
 
 demo: setup programs
 	$(CARGO) xtask demo
+
+# Without a kubelet it says how to get one, and builds no more than that takes.
+kubelet: $(if $(KUBELET),setup programs)
+	$(CARGO) xtask kubelet $(if $(KUBELET),--kubelet '$(KUBELET)')
 
 test: setup programs
 	./dev/test.sh

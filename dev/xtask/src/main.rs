@@ -4,6 +4,7 @@
 
 mod bench;
 mod demo;
+mod kubelet;
 mod soak;
 mod tidy;
 mod vm;
@@ -25,6 +26,8 @@ enum Task {
     Tidy,
     /// Starts a registry and the daemon, pulls an image, runs a container, shows each command
     Demo,
+    /// Starts a kubelet over the daemon and a static pod, shows what becomes of it
+    Kubelet(kubelet::Args),
     /// Measures our daemon beside Debian's containerd and prints a table
     Bench(bench::Args),
     /// Repeats the life of a container and fails when anything is left behind
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
     let done = match Args::parse().task {
         Task::Tidy => tidy::run(),
         Task::Demo => demo::run(),
+        Task::Kubelet(args) => kubelet::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::Soak(args) => soak::run(&args),
         Task::Vm(args) => vm::run(&args),
