@@ -35,6 +35,8 @@ pub struct Setup {
     program: PathBuf,
     dir: TempDir,
     go: bool,
+    cri: bool,
+    patience: Duration,
     top: String,
     extra: String,
     env: Vec<(String, String)>,
@@ -71,6 +73,18 @@ impl Setup {
     /// Keeps persistent data in `path`, such as a small file system.
     pub fn root(mut self, path: impl Into<PathBuf>) -> Self {
         self.root = Some(path.into());
+        self
+    }
+
+    /// Has Debian's daemon serve CRI too; ours always does.
+    pub fn with_cri(mut self) -> Self {
+        self.cri = true;
+        self
+    }
+
+    /// How long it may take until it is ready, when that is longer than usual.
+    pub fn patience(mut self, limit: Duration) -> Self {
+        self.patience = limit;
         self
     }
 
@@ -115,8 +129,9 @@ impl Setup {
         let (root_text, socket) = (root.display(), dir.join("c.sock"));
         let state = dir.join("state");
         let (state, socket_text) = (state.display(), socket.display());
-        // Go 1.6 would set up CRI, which wants a network; ours has none of it to disable.
-        let off = if self.go { "disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n" } else { "" };
+        // Go 1.6 sets CRI up at its start, which wants a network.
+        let off =
+            if self.go && !self.cri { "disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n" } else { "" };
         // No plugin of the node's shall hear of a case, nor two cases share a socket.
         let nri = match self.go {
             true => String::new(),
@@ -137,6 +152,7 @@ impl Setup {
             program: self.program,
             root,
             env: self.env,
+            patience: self.patience,
             ready_after: Duration::ZERO,
             dir: self.dir,
         }
@@ -150,6 +166,7 @@ pub struct Daemon {
     program: PathBuf,
     root: PathBuf,
     env: Vec<(String, String)>,
+    patience: Duration,
     ready_after: Duration,
     dir: TempDir,
 }
@@ -178,7 +195,17 @@ impl Daemon {
 
     fn setup(program: PathBuf, go: bool) -> Setup {
         let dir = place::temp();
-        Setup { program, dir, go, top: String::new(), extra: String::new(), env: Vec::new(), root: None }
+        Setup {
+            program,
+            dir,
+            go,
+            cri: false,
+            patience: LIMIT,
+            top: String::new(),
+            extra: String::new(),
+            env: Vec::new(),
+            root: None,
+        }
     }
 
     /// Our `ctr`, speaking to this daemon in this test's namespace.
@@ -312,7 +339,7 @@ impl Daemon {
         let began = Instant::now();
         let child = command.spawn().unwrap_or_else(|error| panic!("{}: {error}", self.program.display()));
         self.child = Some(child);
-        self.await_ready(&notify, began + LIMIT);
+        self.await_ready(&notify, began + self.patience);
         self.ready_after = began.elapsed();
     }
 
@@ -328,7 +355,7 @@ impl Daemon {
             let died = self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(Some(_))));
             assert!(!died, "the daemon ended before it was ready\n{}", self.tail());
         }
-        panic!("not ready within {LIMIT:?}\n{}", self.tail());
+        panic!("not ready within {:?}\n{}", self.patience, self.tail());
     }
 
     fn tail(&self) -> String {

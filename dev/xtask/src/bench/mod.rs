@@ -3,9 +3,11 @@
 //! Both daemons run at once, each with directories and a namespace of its own, and turns alternate, so that whatever
 //! else the machine does falls on both. Figures are wall time of the client's process.
 
-mod cases;
+mod cri;
+mod ctr;
 mod layers;
 mod table;
+mod turns;
 
 use std::path::{Path, PathBuf};
 
@@ -34,6 +36,18 @@ pub struct Args {
     /// Leave out the pull of 600 MB
     #[arg(long)]
     no_pull: bool,
+    /// Measure one part alone
+    #[arg(long)]
+    only: Option<Part>,
+}
+
+/// A part of the comparison, with a table of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// What `ctr` asks for
+    Ctr,
+    /// What the kubelet asks for
+    Cri,
 }
 
 /// One of the two systems.
@@ -51,7 +65,7 @@ impl Side {
     }
 }
 
-/// Runs every case and prints the table.
+/// Runs every case and prints the tables.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     for need in [
         need::root(),
@@ -63,7 +77,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         need.map_err(anyhow::Error::msg)?;
     }
     let programs = place::workspace().join(&args.programs);
-    for name in ["containerd", "ctr", "containerd-shim-runc-v2"] {
+    for name in ["containerd", "ctr", "containerd-shim-runc-v2", "containerd-pause", "berth-cni"] {
         ensure!(
             programs.join(name).is_file(),
             "{} is missing: `make release`",
@@ -71,28 +85,42 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         );
     }
     print!("{}", machine());
+    let wanted = |part| args.only.is_none_or(|only| only == part);
+    let mut tables = Vec::new();
+    if wanted(Part::Ctr) {
+        tables.push(of_ctr(args, &programs)?);
+    }
+    if wanted(Part::Cri) {
+        tables.push(cri::run(args.turns, &programs)?);
+    }
+    for table in tables {
+        println!("\n{table}");
+    }
+    Ok(())
+}
+
+fn of_ctr(args: &Args, programs: &Path) -> anyhow::Result<Table> {
     let mut table = Table::default();
     {
-        let ours = ours(&programs);
+        let ours = ours(programs);
         let theirs = theirs();
         for side in [&ours, &theirs] {
             let archive = side.daemon.dir().join("image.tar");
             std::fs::write(&archive, image::busybox().archive(IMAGE))?;
             side.ctr("image import").args([&archive]).ok();
         }
-        cases::idle_memory(&mut table, &ours, &theirs);
-        cases::floor(&mut table, args.turns);
-        cases::run_rm(&mut table, &ours, &theirs, args.turns);
-        cases::exec(&mut table, &ours, &theirs, args.turns);
-        cases::starts_at_once(&mut table, &ours, &theirs, args.turns);
-        cases::thirty(&mut table, ours, theirs, args.turns);
+        ctr::idle_memory(&mut table, &ours, &theirs);
+        ctr::floor(&mut table, args.turns);
+        ctr::run_rm(&mut table, &ours, &theirs, args.turns);
+        ctr::exec(&mut table, &ours, &theirs, args.turns);
+        ctr::starts_at_once(&mut table, &ours, &theirs, args.turns);
+        ctr::thirty(&mut table, ours, theirs, args.turns);
     }
     if !args.no_pull {
-        cases::pull(&mut table, &programs, args.pulls);
+        ctr::pull(&mut table, programs, args.pulls);
     }
-    cases::sizes(&mut table, &programs);
-    println!("\n{table}");
-    Ok(())
+    ctr::sizes(&mut table, programs);
+    Ok(table)
 }
 
 /// Our daemon from `programs`.
@@ -103,6 +131,13 @@ pub fn ours(programs: &Path) -> Side {
 /// Debian's daemon.
 pub fn theirs() -> Side {
     Side { daemon: Daemon::debian().start(), ctr: place::debian("ctr") }
+}
+
+/// Process ids of a daemon's shims.
+fn shims(daemon: &Daemon) -> Vec<u32> {
+    let processes = daemon.traces().processes;
+    let shims = processes.iter().filter(|line| line.contains("containerd-shim-runc-v2"));
+    shims.filter_map(|line| line.split(' ').next()?.parse().ok()).collect()
 }
 
 /// What was measured on, and against what.

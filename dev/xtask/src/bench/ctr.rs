@@ -1,4 +1,4 @@
-//! The cases: each drives both sides through the same verbs and adds a row.
+//! The cases of containerd itself: each drives both sides through the same `ctr` commands and adds a row.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -9,7 +9,8 @@ use testkit::registry::Registry;
 
 use super::layers;
 use super::table::{Samples, Table};
-use super::{IMAGE, Side, ours, theirs};
+use super::turns::{alternate, mib, ms};
+use super::{IMAGE, Side, ours, shims, theirs};
 use crate::soak::pss_kib;
 
 /// Containers that start together.
@@ -21,41 +22,12 @@ const THIRTY: usize = 30;
 /// How long a pull may take.
 const PULL_LIMIT: Duration = Duration::from_secs(300);
 
-fn ms(took: Duration) -> f64 {
-    took.as_secs_f64() * 1000.0
-}
-
 /// Runs a command that must succeed and tells how long it took.
 fn timed(run: Run) -> f64 {
     let done = run.run();
     let took = ms(done.took);
     done.ok();
     took
-}
-
-/// Both sides by turns, the first turn of each uncounted; who goes first alternates too, since the second of two finds
-/// caches and clocks as the first has left them.
-fn alternate(
-    turns: usize,
-    ours: &Side,
-    theirs: &Side,
-    one: impl Fn(&Side, usize) -> f64,
-) -> (Samples, Samples) {
-    let (mut us, mut them) = (Samples::default(), Samples::default());
-    for turn in 0..=turns {
-        let (a, b) = if turn % 2 == 0 {
-            let a = one(ours, turn);
-            (a, one(theirs, turn))
-        } else {
-            let b = one(theirs, turn);
-            (one(ours, turn), b)
-        };
-        if turn > 0 {
-            us.push(a);
-            them.push(b);
-        }
-    }
-    (us, them)
 }
 
 /// What no container can go below: a process in new namespaces.
@@ -67,7 +39,7 @@ pub fn floor(table: &mut Table, turns: usize) {
 
 /// `ctr run --rm IMAGE ID /bin/true`.
 pub fn run_rm(table: &mut Table, ours: &Side, theirs: &Side, turns: usize) {
-    let (us, them) = alternate(turns, ours, theirs, |side, turn| {
+    let (us, them): (Samples, Samples) = alternate(turns, ours, theirs, |side, turn| {
         timed(side.ctr(&format!("run --rm {IMAGE} rm{turn} /bin/true")))
     });
     table.row("ctr run --rm IMAGE /bin/true", "ms", us, them);
@@ -78,7 +50,7 @@ pub fn exec(table: &mut Table, ours: &Side, theirs: &Side, turns: usize) {
     for side in [ours, theirs] {
         side.ctr(&format!("run -d {IMAGE} exec sleep 100000")).ok();
     }
-    let (us, them) = alternate(turns, ours, theirs, |side, turn| {
+    let (us, them): (Samples, Samples) = alternate(turns, ours, theirs, |side, turn| {
         timed(side.ctr(&format!("task exec --exec-id e{turn} exec /bin/true")))
     });
     for side in [ours, theirs] {
@@ -89,7 +61,7 @@ pub fn exec(table: &mut Table, ours: &Side, theirs: &Side, turns: usize) {
 
 /// Twenty `ctr run -d` at the same moment, until the last has returned.
 pub fn starts_at_once(table: &mut Table, ours: &Side, theirs: &Side, turns: usize) {
-    let (us, them) = alternate(turns, ours, theirs, |side, turn| {
+    let (us, them): (Samples, Samples) = alternate(turns, ours, theirs, |side, turn| {
         let ids: Vec<_> = (0..CROWD).map(|n| format!("crowd{turn}-{n}")).collect();
         let began = Instant::now();
         let running: Vec<_> =
@@ -117,7 +89,7 @@ pub fn thirty(table: &mut Table, mut ours: Side, mut theirs: Side, turns: usize)
             side.ctr(&format!("run -d {IMAGE} thirty{n} sleep 100000")).ok();
         }
     }
-    let shims = |side: &Side| shims(side).into_iter().map(|pid| mib(pss_kib(pid))).collect();
+    let shims = |side: &Side| shims(&side.daemon).into_iter().map(|pid| mib(pss_kib(pid))).collect();
     table.row("PSS of each of 30 shims", "MiB", shims(&ours), shims(&theirs));
     let daemon = |side: &Side| Samples::from_iter([mib(pss_kib(side.daemon.pid()))]);
     table.row("daemon PSS with 30 containers", "MiB", daemon(&ours), daemon(&theirs));
@@ -168,14 +140,4 @@ pub fn sizes(table: &mut Table, programs: &Path) {
 fn remove(side: &Side, id: &str) {
     side.ctr(&format!("task rm -f {id}")).ok();
     side.ctr(&format!("container rm {id}")).ok();
-}
-
-fn shims(side: &Side) -> Vec<u32> {
-    let processes = side.daemon.traces().processes;
-    let shims = processes.iter().filter(|line| line.contains("containerd-shim-runc-v2"));
-    shims.filter_map(|line| line.split(' ').next()?.parse().ok()).collect()
-}
-
-fn mib(kib: u64) -> f64 {
-    kib as f64 / 1024.0
 }
