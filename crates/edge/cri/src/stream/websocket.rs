@@ -4,6 +4,7 @@
 //! JSON), and `v5.channel.k8s.io` (the client can close a channel by the message 255, channel).
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -13,7 +14,9 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSocketConfig};
 
 use super::channel::{COMMANDS, Clock, Command, Incoming, Outgoing, PIECES};
 
@@ -22,6 +25,12 @@ const MAX_MESSAGE: usize = 4 << 20;
 
 /// The channel that closes others, since v5.
 const CLOSE: u8 = 255;
+
+/// How long a client may take to answer the end of a connection.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// How a connection ends whose work is done.
+const NORMAL: CloseFrame = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::from_static("") };
 
 /// How channels are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,10 +111,14 @@ where
     }
     let clock = Clock::new(idle_timeout);
     let drive = async move {
-        // Whichever ends first ends the connection; neither is resumed.
+        let mut reading = pin!(read_messages(source, protocol, queues, &clock));
+        // Whichever ends first ends the connection; what was written is resumed by nobody.
         tokio::select! {
-            () = read_messages(source, protocol, queues, &clock) => {}
-            () = write_messages(sink, protocol, orders, &clock) => {}
+            () = &mut reading => {}
+            () = write_messages(sink, protocol, orders, &clock) => {
+                // A socket that is closed over unread bytes takes back what the client has not read of ours.
+                let _silent = tokio::time::timeout(FAREWELL, reading).await;
+            }
         }
     };
     (Connection { commands }, channels, drive)
@@ -164,8 +177,8 @@ async fn write_messages<T: AsyncRead + AsyncWrite + Unpin>(
                 clock.touch();
             }
             Command::End => {
-                // The client may have gone.
-                let _gone = sink.close().await;
+                // Go's clients take anything but a normal closure for a failure. The client may have gone.
+                let _gone = sink.send(Message::Close(Some(NORMAL))).await;
                 return;
             }
             // Channels are not opened or closed one by one by the server, and pings answer themselves.

@@ -5,6 +5,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use testkit::needs;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::client::{Kubelet, call};
 
@@ -172,7 +173,8 @@ async fn every(url: &str, protocol: &str, typed: &[u8]) -> Vec<(u8, Vec<u8>)> {
                 let channel = bytes.as_bytes()[0] - b'0';
                 heard.push((channel, BASE64_STANDARD.decode(&bytes.as_bytes()[1..]).unwrap()));
             }
-            Message::Close(_) => {}
+            // Go's clients take anything else for a failure.
+            Message::Close(frame) => assert_eq!(frame.unwrap().code, CloseCode::Normal),
             other => panic!("{protocol}: {other:?}"),
         }
     }
