@@ -337,6 +337,21 @@ pub(crate) fn classic(source: &OsStr, target: &Path, name: &str, flags: u64, dat
     ))
 }
 
+/// How large a file system is and how much of it can be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes in all.
+    pub size: u64,
+    /// Inodes that are free.
+    pub free_inodes: u64,
+}
+
+/// The space of the file system that `path` is on. `statvfs(3)`.
+pub fn space(path: &Path) -> Result<Space> {
+    let found = rustix::fs::statvfs(path).map_err(call!("statvfs", path))?;
+    Ok(Space { size: found.f_blocks.saturating_mul(found.f_frsize), free_inodes: found.f_ffree })
+}
+
 /// The magic number of the file system that holds the object open as `fd`. `fstatfs(2)`.
 pub fn file_system_magic(fd: BorrowedFd<'_>) -> Result<u64> {
     let stat = rustix::fs::fstatfs(fd.as_fd()).map_err(call!("fstatfs", fd))?;

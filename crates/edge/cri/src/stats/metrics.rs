@@ -7,9 +7,11 @@ use std::sync::Arc;
 use api::runtime::v1;
 use futures_util::StreamExt as _;
 use model::Result;
+use sys::mount::Space;
 
 use super::container::AT_ONCE;
-use super::usage::{Usage, value};
+use super::open::{self, Open};
+use super::usage::{PATIENCE, Usage, value};
 use super::{descriptor, now};
 use crate::Cri;
 use crate::state::{Container, Phase, Pod};
@@ -58,12 +60,16 @@ impl Cri {
         let mut containers = self.containers.list();
         containers.retain(|one| one.record.pod_id == *id && one.phase() == Phase::Running);
         let used = self.usages_of(containers).await;
-        let told = used.iter().filter_map(|(one, usage)| Some(self.metrics_of(pod, one, usage.as_ref()?)));
-        let container_metrics = told.collect();
+        let mut container_metrics = Vec::new();
+        for (one, usage) in &used {
+            if let Some(usage) = usage {
+                container_metrics.push(self.metrics_of(pod, one, usage).await);
+            }
+        }
         v1::PodSandboxMetrics { pod_sandbox_id: id.clone(), metrics: metrics.rows, container_metrics }
     }
 
-    fn metrics_of(&self, pod: &Pod, container: &Container, usage: &Usage) -> v1::ContainerMetrics {
+    async fn metrics_of(&self, pod: &Pod, container: &Container, usage: &Usage) -> v1::ContainerMetrics {
         let record = &container.record;
         let name = record.config.metadata.as_ref().map_or("", |metadata| metadata.name.as_str());
         let image = record.config.image.as_ref().map_or("", |image| image.user_specified_image.as_str());
@@ -76,8 +82,35 @@ impl Cri {
             metrics.add("container_fs_usage_bytes", &["/"], disk.size);
             metrics.add("container_fs_inodes_total", &["/"], disk.inodes);
         }
+        let (open, space) = self.surroundings_of(container).await;
+        if let Some(open) = open {
+            metrics.add("container_file_descriptors", &[], open.all);
+            metrics.add("container_sockets", &[], open.sockets);
+        }
+        if let Some(space) = space {
+            metrics.add("container_fs_limit_bytes", &["/"], space.size);
+            metrics.add("container_fs_inodes_free", &["/"], space.free_inodes);
+        }
         metrics.allowed(container);
         v1::ContainerMetrics { container_id: record.id.clone(), metrics: metrics.rows }
+    }
+}
+
+impl Cri {
+    /// What a container's processes have open, and the file system that its writable layer is on; nothing of what cannot
+    /// be told just now.
+    async fn surroundings_of(&self, container: &Container) -> (Option<Open>, Option<Space>) {
+        let record = &container.record;
+        let pids = match self.engine.tasks.get(&self.namespace, &record.id) {
+            Ok(task) => tokio::time::timeout(PATIENCE, task.pids()).await.ok().and_then(Result::ok),
+            Err(_) => None,
+        };
+        let root = self.engine.snapshotter_roots.get(&record.snapshotter).cloned();
+        let look = move |_: &crate::Engine, _: &model::Cx<'_>| {
+            let space = root.and_then(|root| sys::mount::space(&root).ok());
+            Ok((pids.map(|pids| open::count(&pids)), space))
+        };
+        self.on_disk(&self.ctx(), look).await.unwrap_or_default()
     }
 }
 

@@ -5,6 +5,7 @@ mod descriptor;
 mod disk;
 mod metrics;
 mod network;
+mod open;
 mod pod;
 mod rate;
 mod usage;

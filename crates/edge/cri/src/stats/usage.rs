@@ -13,7 +13,7 @@ use model::{Any, Result};
 use super::now;
 
 /// How long a shim may take (`io.containerd.timeout.metrics.shimstats`).
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 /// Limits from here on are none: the kernel's largest is just below 2^63, rounded to pages.
 const UNLIMITED: u64 = 1 << 62;
 

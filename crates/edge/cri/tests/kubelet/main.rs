@@ -13,6 +13,7 @@ mod images;
 mod life;
 mod lists;
 mod logs;
+mod metrics;
 mod network;
 mod node;
 mod node_facts;
