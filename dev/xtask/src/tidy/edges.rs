@@ -32,6 +32,7 @@ const TABLE: &[Row] = &[
     Row { name: "api", ours: &["spec"], theirs: None, never: &["tokio", "hyper", "tonic", "rustix", "redb"] },
     Row { name: "sys", ours: &[], theirs: Some(&["rustix", "libc"]), never: &["tokio", "serde"] },
     Row { name: "net", ours: &["sys", "spec"], theirs: None, never: &["tokio", "tonic"] },
+    Row { name: "node", ours: &["sys", "spec"], theirs: None, never: &["tokio", "tonic"] },
     Row {
         name: "runtime",
         ours: &["sys", "spec"],
@@ -68,7 +69,7 @@ const TABLE: &[Row] = &[
     },
     Row {
         name: "cri",
-        ours: &["model", "grpc", "net", "sys", "spec", "api", "shim"],
+        ours: &["model", "grpc", "net", "node", "sys", "spec", "api", "shim"],
         theirs: None,
         never: &["store", "snapshot", "image", "task", "redb"],
     },
@@ -82,7 +83,7 @@ const TABLE: &[Row] = &[
     },
     Row {
         name: "cli",
-        ours: &["grpc", "model", "spec", "net", "api", "sys", "shim"],
+        ours: &["grpc", "model", "spec", "net", "node", "api", "sys", "shim"],
         theirs: None,
         never: &["daemon", "store", "snapshot", "image", "task", "redb", "testkit"],
     },

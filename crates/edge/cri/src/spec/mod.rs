@@ -30,11 +30,11 @@ pub mod selinux;
 pub mod user;
 pub mod userns;
 
-use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use ::spec::{Error, Kind};
 pub use host::Host;
+use node::read_file;
 pub use resources::merge_resources;
 pub use userns::UserNamespace;
 
@@ -59,21 +59,6 @@ pub struct Labels {
     /// Of its files.
     pub mount: String,
 }
-
-/// All of a regular file of the host's that the configuration or the kubelet names.
-pub(crate) fn read_file(path: &Path, limit: usize) -> sys::Result<Vec<u8>> {
-    // Not blocking: a pipe of that name would never answer.
-    let file = sys::fd::open(path, NONBLOCK)?;
-    let stat = sys::path::at::stat_fd(file.as_fd())?;
-    if !stat.is_file() {
-        return Err(sys::Error::new(EINVAL, format!("read({}): no regular file", path.display())));
-    }
-    sys::fd::read_all(file.as_fd(), limit)
-}
-
-/// Numbers of asm-generic: this crate links no libc.
-const NONBLOCK: i32 = 0o4000;
-const EINVAL: i32 = 22;
 
 /// A system call that failed over `what`.
 fn failed(what: impl std::fmt::Display, error: &sys::Error) -> Error {

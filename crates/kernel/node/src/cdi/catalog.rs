@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use ::spec::Result;
 use ::spec::{Error, Kind};
-use model::Result;
 
 use super::file::{self, Edits, File, Node};
 use super::number::Number;
@@ -67,6 +67,13 @@ pub fn find(dirs: &[PathBuf], names: &[String]) -> Result<Edits> {
     Ok(edits)
 }
 
+/// The vendors of all devices.
+pub fn vendors(dirs: &[PathBuf]) -> BTreeSet<String> {
+    let catalog = Catalog::read(dirs);
+    let vendor = |name: &String| name.split_once('/').map(|(vendor, _)| vendor.to_owned());
+    catalog.devices.keys().filter_map(vendor).collect()
+}
+
 impl Catalog {
     fn read(dirs: &[PathBuf]) -> Self {
         let mut catalog = Self::default();
@@ -81,7 +88,7 @@ impl Catalog {
     }
 
     fn add(&mut self, rank: usize, path: &Path) {
-        let read = crate::spec::read_file(path, file::MAX_BYTES).map_err(|error| error.to_string());
+        let read = crate::read_file(path, file::MAX_BYTES).map_err(|error| error.to_string());
         let json = path.extension().is_some_and(|extension| extension == "json");
         let file = match read.and_then(|bytes| file::parse(&bytes, json)) {
             Ok(file) => file,
