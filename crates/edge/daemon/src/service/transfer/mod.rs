@@ -94,7 +94,7 @@ impl Transfer {
         let mut streams = Vec::new();
         let outcome = self.between(&ctx, message, &mut streams).await;
         // A client that waits on a stream shall not wait for one that no transfer will take any more.
-        streams.iter().for_each(|name| self.0.streams.forget(&namespace, name));
+        streams.iter().for_each(|name| drop(self.0.streams.take(&namespace, name)));
         outcome
     }
 
