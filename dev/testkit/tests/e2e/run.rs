@@ -267,3 +267,59 @@ fn cni_attaches_a_container_and_lets_go_of_it() {
     }
     assert!(out.ends_with("refused\n"), "no task stays: {out}");
 }
+
+/// Runs `ctr` in a mount namespace whose `/etc/cdi` describes a device.
+const CDI: &str = r#"
+mount -t tmpfs none /etc && mkdir -p /etc/cdi && cp "$1" /etc/cdi/e2e.json
+"$2" run --rm --device e2e.example/thing=0 "$3" injected sh -c 'echo "thing is $THING"; ls /dev/thing'
+"$2" run --rm --device e2e.example/thing=1 "$3" missing true 2>&1 || :
+"$2" run --rm --gpus 0 "$3" graphics true 2>&1 || :
+"$2" container ls -q
+"#;
+
+#[test]
+fn devices_come_by_their_cdi_names() {
+    needs!(
+        root, overlayfs, program "unshare", program "docker-registry", program "busybox", built "containerd",
+        built "ctr"
+    );
+    let stage = stage::busybox();
+    let file = stage.daemon.dir().join("e2e.json");
+    let text = serde_json::json!({ "cdiVersion": "0.6.0", "kind": "e2e.example/thing", "devices": [{
+        "name": "0",
+        "containerEdits": {
+            "env": ["THING=here"], "deviceNodes": [{ "path": "/dev/thing", "hostPath": "/dev/null" }],
+        },
+    }]});
+    std::fs::write(&file, text.to_string()).unwrap();
+    let program = testkit::place::built("ctr");
+    let out = stage
+        .daemon
+        .client(std::path::Path::new("unshare"))
+        .args(["-m", "sh", "-ec", CDI, "sh"])
+        .args([file.as_path(), program.as_path(), std::path::Path::new(BUSYBOX)])
+        .ok();
+    assert!(out.starts_with("thing is here\n/dev/thing\n"), "{out}");
+    for part in ["unresolvable CDI devices e2e.example/thing=1", "no known GPU vendor detected"] {
+        assert!(out.contains(part), "{part:?} is missing in\n{out}");
+    }
+    assert!(!out.contains("\nmissing") && !out.contains("\ngraphics"), "nothing stays: {out}");
+}
+
+#[test]
+fn a_class_of_block_io_is_what_its_file_says() {
+    needs!(root, overlayfs, program "docker-registry", program "busybox", built "containerd", built "ctr");
+    let stage = stage::busybox();
+    let file = stage.daemon.dir().join("classes.yaml");
+    std::fs::write(&file, "Classes:\n  slow:\n  - Weight: 80\n").unwrap();
+    let create = |id: &str, class: &str| {
+        let flags = format!("--blockio-config-file {} --blockio-class {class}", file.display());
+        stage.daemon.ctr(&format!("container create {flags} {BUSYBOX} {id} true"))
+    };
+    create("classed", "slow").ok();
+    let info = stage.daemon.ctr("container info --spec classed").ok();
+    let spec: serde_json::Value = serde_json::from_str(&info).unwrap();
+    assert_eq!(spec["linux"]["resources"]["blockIO"]["weight"], 80, "{info}");
+    let said = create("unclassed", "fast").fails();
+    assert!(said.contains("blockio class \"fast\": not found"), "{said}");
+}

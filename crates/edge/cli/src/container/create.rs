@@ -62,6 +62,10 @@ impl Create<'_> {
     /// Makes the container, or leaves nothing behind.
     pub async fn make(&self, client: &Client) -> Result<Created> {
         spec::name::check_identifier(self.id).map_err(spec::Error::from)?;
+        if self.flags.runtime.runc_systemd_cgroup && self.run.cgroup.as_deref().unwrap_or_default().is_empty()
+        {
+            return Err(Failure::new("option --runc-systemd-cgroup requires --cgroup to be set"));
+        }
         let mut record = wire::Container {
             id: self.id.to_owned(),
             labels: args::labels(&self.flags.label.labels),

@@ -60,6 +60,9 @@ pub struct ContainerFlags {
     /// File path to write the task's pid
     #[arg(long, value_name = "FILE")]
     pub pid_file: Option<PathBuf>,
+    /// Add gpus to the container, by their numbers; the vendor's CDI files say what each is
+    #[arg(long = "gpus", value_name = "NUMBER")]
+    pub gpus: Vec<u32>,
     /// Turn off OCI spec's NoNewPrivileges feature flag
     #[arg(long)]
     pub allow_new_privs: bool,
@@ -78,9 +81,18 @@ pub struct ContainerFlags {
     /// File path to custom seccomp profile. seccomp must be set to true, before using seccomp-profile
     #[arg(long, value_name = "FILE")]
     pub seccomp_profile: Option<PathBuf>,
+    /// Enable AppArmor with the default profile with the specified name, e.g. "cri-containerd.apparmor.d"
+    #[arg(long, conflicts_with = "apparmor_profile")]
+    pub apparmor_default_profile: Option<String>,
     /// Enable AppArmor with an existing custom profile
     #[arg(long)]
     pub apparmor_profile: Option<String>,
+    /// File path to blockio class definitions. By default class definitions are not loaded
+    #[arg(long, value_name = "FILE")]
+    pub blockio_config_file: Option<PathBuf>,
+    /// Name of the blockio class to associate the container with
+    #[arg(long)]
+    pub blockio_class: Option<String>,
     /// Name of an existing RDT class to associate the container with. Specifies a Class of Service (CLOS) for cache and memory bandwidth management
     #[arg(long)]
     pub rdt_class: Option<String>,
@@ -108,9 +120,9 @@ pub struct ContainerFlags {
     /// Set the propagation of the container rootfs
     #[arg(long)]
     pub rootfs_propagation: Option<String>,
-    /// File path to a device to add to the container; or a path to a directory tree of devices to add to the container
-    #[arg(long = "device", value_name = "PATH")]
-    pub devices: Vec<PathBuf>,
+    /// File path to a device to add to the container; or a path to a directory tree of devices to add to the container; or a fully qualified CDI device name
+    #[arg(long = "device", value_name = "PATH|NAME")]
+    pub devices: Vec<String>,
 }
 
 /// What `run` alone takes for the spec.

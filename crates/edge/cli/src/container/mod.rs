@@ -3,6 +3,7 @@
 pub mod create;
 pub mod flags;
 pub mod network;
+pub mod offer;
 pub mod remap;
 pub mod rootfs;
 pub mod spec;

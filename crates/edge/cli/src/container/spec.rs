@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
+use node::cdi::is_qualified;
 use spec::image::ProcessConfig;
 use spec::runtime::{
     Capabilities, DEFAULT_PATH_ENV, IdMapping, LinuxCpu, LinuxDevice, LinuxDeviceCgroup, LinuxResources,
@@ -11,6 +12,7 @@ use spec::runtime::{
 };
 
 use super::flags::{ContainerFlags, RunFlags};
+use super::offer;
 use super::remap::Maps;
 use super::rootfs::Tree;
 use super::user;
@@ -47,7 +49,7 @@ pub fn base(namespace: &str, id: &str) -> Spec {
     spec
 }
 
-fn resources(spec: &mut Spec) -> &mut LinuxResources {
+pub(super) fn resources(spec: &mut Spec) -> &mut LinuxResources {
     spec.linux_mut().resources.get_or_insert_default()
 }
 
@@ -129,7 +131,8 @@ pub fn apply_flags(spec: &mut Spec, flags: &ContainerFlags, run: &RunFlags, tree
     security(spec, flags)?;
     limits(spec, flags, run)?;
     namespaces(spec, flags, run)?;
-    devices(spec, &flags.devices)?;
+    devices(spec, flags.devices.iter().filter(|device| !is_qualified(device)))?;
+    offer::apply(spec, flags)?;
     if flags.allow_new_privs {
         spec.process_mut().no_new_privileges = false;
     }
@@ -384,8 +387,8 @@ pub fn id_mapping(text: &str) -> Result<IdMapping> {
     })
 }
 
-fn devices(spec: &mut Spec, paths: &[std::path::PathBuf]) -> Result {
-    for path in paths {
+fn devices<'a>(spec: &mut Spec, paths: impl Iterator<Item = &'a String>) -> Result {
+    for path in paths.map(Path::new) {
         let mut found = Vec::new();
         let metadata = fs::metadata(path).or_fail(format!("cannot use device {}", path.display()))?;
         if metadata.is_dir() {

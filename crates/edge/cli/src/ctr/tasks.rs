@@ -499,6 +499,8 @@ impl Exec {
     async fn run(self, client: &Client) -> Result {
         use api::containerd::services::containers::v1::GetContainerRequest;
         let id = self.id.as_str();
+        // Before it becomes part of a stream's path.
+        spec::name::check_identifier(&self.exec_id).map_err(spec::Error::from)?;
         let request = GetContainerRequest { id: id.into() };
         let container = client.containers().get(request).await?.into_inner().container.unwrap_or_default();
         let mut spec = spec_of(&container)?;
