@@ -14,7 +14,7 @@ use model::diff::Apply;
 use model::pull::{Login, LoginFor, Pull, Puller};
 use model::snapshot::Snapshotter;
 use model::{Ctx, Error, Result};
-use spec::{Descriptor, Kind, Platform};
+use spec::{Descriptor, Kind, Platform, Reference};
 
 use crate::config::Settings;
 use crate::engine::Engine;
@@ -101,11 +101,13 @@ impl Pulling {
         }
     }
 
-    fn unpack(&self, unpack: &model::pull::Unpack) -> Result<Unpack> {
+    /// Where to unpack; `name` is what the driver is told of the image where it wants to know.
+    fn unpack(&self, unpack: &model::pull::Unpack, name: Option<&Reference>) -> Result<Unpack> {
         Ok(Unpack {
             platform: unpack.platform.clone(),
             driver: self.engine.store.snapshotter(&unpack.snapshotter)?,
             snapshotter: unpack.snapshotter.clone(),
+            told_of: name.filter(|_| unpack.annotate).map(ToString::to_string),
         })
     }
 
@@ -171,7 +173,7 @@ impl Puller for Pulling {
         let wanted = pull::Pull {
             names: Names { labels: pull.labels.clone(), ..Names::of(pull.reference.to_string()) },
             platforms: vec![pull.unpack.platform.clone()],
-            unpack: vec![self.unpack(&pull.unpack)?],
+            unpack: vec![self.unpack(&pull.unpack, Some(&pull.reference))?],
             apply: Apply { sync_fs: pull.unpack.sync_fs },
             discard_layers: pull.discard_layers,
             registry: self.registry(&pull)?,
@@ -187,7 +189,7 @@ impl Puller for Pulling {
         let stored = pull::UnpackStored {
             target,
             platforms: vec![Platform::clone(&unpack.platform)],
-            unpack: vec![self.unpack(&unpack)?],
+            unpack: vec![self.unpack(&unpack, None)?],
             apply: Apply { sync_fs: unpack.sync_fs },
         };
         let unpacked: Result<_, Error> = pull::unpack(ctx, &self.services(), stored, None).await;

@@ -48,8 +48,12 @@ async fn run(dir: &Path, reference: &str, name: &str) -> Result<()> {
         leases: store.leases(),
         differ: Arc::new(Walking::new(store.content()).with_temporary(at("mounts")?)),
     };
-    let unpack =
-        Unpack { platform: Platform::host(), snapshotter: name.into(), driver: store.snapshotter(name)? };
+    let unpack = Unpack {
+        platform: Platform::host(),
+        snapshotter: name.into(),
+        driver: store.snapshotter(name)?,
+        told_of: None,
+    };
     let order = Pull {
         platforms: vec![Platform::host()],
         unpack: vec![unpack],

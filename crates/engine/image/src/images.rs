@@ -65,8 +65,14 @@ impl Images<'_> {
             .collect();
         let mut unpacked = Vec::new();
         for target in targets {
-            let layers =
-                Layers { fetch: self.fetch, target, layers: &layers, room: self.room, apply: self.apply };
+            let layers = Layers {
+                fetch: self.fetch,
+                target,
+                manifest: &leaf.manifest.digest,
+                layers: &layers,
+                room: self.room,
+                apply: self.apply,
+            };
             let chain_id = layers.run().await?;
             if let Some(chain_id) = &chain_id {
                 keep_snapshot(self.fetch, &leaf.config, &target.snapshotter, chain_id).await?;

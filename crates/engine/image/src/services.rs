@@ -43,4 +43,6 @@ pub struct Unpack {
     pub snapshotter: String,
     /// The namespace's view of that driver.
     pub driver: Arc<dyn Snapshotter>,
+    /// The image's name, where the driver is to be told of which image each layer is: it may have the layer elsewhere.
+    pub told_of: Option<String>,
 }

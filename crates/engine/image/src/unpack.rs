@@ -47,6 +47,8 @@ pub(crate) struct Layer {
 pub(crate) struct Layers<'a> {
     pub fetch: &'a Fetch,
     pub target: &'a Unpack,
+    /// The image's manifest.
+    pub manifest: &'a Digest,
     pub layers: &'a [Layer],
     /// Bounds how many layers are on their way at once.
     pub room: &'a Semaphore,
@@ -308,6 +310,10 @@ impl Layers<'_> {
         if let Some(below) = at.checked_sub(1) {
             labels.insert("containerd.io/snapshot/parent-chain-id".into(), chain[below].to_string());
         }
+        if let Some(name) = &self.target.told_of {
+            let digests = self.layers[at..].iter().map(|layer| layer.descriptor.digest.as_str());
+            labels.extend(origin(name, self.manifest, digests));
+        }
         labels
     }
 
@@ -344,6 +350,29 @@ impl Layers<'_> {
     }
 }
 
+/// Labels that say of which image a layer is; `layers` are its own digest and those of the layers above it. They say CRI,
+/// but stargz, nydus and soci read them whoever pulls.
+fn origin<'a>(name: &str, manifest: &Digest, layers: impl Iterator<Item = &'a str>) -> Labels {
+    let key = |last: &str| format!("containerd.io/snapshot/cri.{last}");
+    let (many, mut list, mut own) = (key("image-layers"), String::new(), "");
+    for digest in layers {
+        own = if list.is_empty() { digest } else { own };
+        let longer = if list.is_empty() { digest.to_owned() } else { format!("{list},{digest}") };
+        // As many as a label holds: leaving some out costs those drivers time and nothing else.
+        if label::check(&many, &longer).is_err() {
+            break;
+        }
+        list = longer;
+    }
+    let labels = Labels::from([
+        (key("image-ref"), name.to_owned()),
+        (key("manifest-digest"), manifest.to_string()),
+        (key("layer-digest"), own.to_owned()),
+        (many, list),
+    ]);
+    labels.into_iter().filter(|(key, value)| label::check(key, value).is_ok()).collect()
+}
+
 /// Notes on the config that it keeps the snapshot `chain_id` of `snapshotter`.
 pub(crate) async fn keep_snapshot(
     fetch: &Fetch,
@@ -378,5 +407,23 @@ impl Read for Counting {
         self.at += count as u64;
         self.node.extracted_to(self.at);
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layer_says_of_which_image_it_is_and_names_as_many_above_it_as_a_label_holds() {
+        let manifest: Digest = format!("sha256:{}", "a".repeat(64)).parse().unwrap();
+        let layers: Vec<String> = (0..100).map(|number| format!("sha256:{number:064}")).collect();
+        let labels = origin("r.example/a:v1", &manifest, layers.iter().map(String::as_str));
+        let value = |last: &str| labels[&format!("containerd.io/snapshot/cri.{last}")].as_str();
+        assert_eq!(value("image-ref"), "r.example/a:v1");
+        assert_eq!(value("manifest-digest"), manifest.as_str());
+        assert_eq!(value("layer-digest"), layers[0]);
+        let named: Vec<&str> = value("image-layers").split(',').collect();
+        assert_eq!(named, layers[..56]);
     }
 }

@@ -181,6 +181,37 @@ fn a_pull_that_cannot_be_says_why_and_leaves_no_image() {
 }
 
 #[test]
+fn a_snapshotter_is_told_of_which_image_a_layer_is_where_it_wants_to_know() {
+    needs!(root, overlayfs, built "containerd");
+    let peer = Peer::start();
+    let told = image("told");
+    let (manifest, layer) = (told.top().digest.clone(), told.blobs[0].digest.clone());
+    let reference = peer.serve("told", "v1", told);
+    let key = |last: &str| format!("containerd.io/snapshot/cri.{last}");
+    for (disabled, expected) in [(true, None), (false, Some(()))] {
+        let kubelet = Kubelet::with(&format!(
+            "[plugins.'io.containerd.cri.v1.images']\ndisable_snapshot_annotations = {disabled}\n"
+        ));
+        pull(&kubelet, &reference, None).unwrap();
+        let request = v1::ImageStatusRequest { image: named(&reference), verbose: true };
+        let info = call_images!(kubelet, image_status, request).unwrap().info;
+        let info: serde_json::Value = serde_json::from_str(&info["info"]).unwrap();
+        let chain = info["chainID"].as_str().unwrap();
+        let snapshot = kubelet.daemon.ctr("-n k8s.io snapshots info").args([chain]).ok();
+        let snapshot: serde_json::Value = serde_json::from_str(&snapshot).unwrap();
+        for (last, value) in [
+            ("image-ref", &reference),
+            ("manifest-digest", &manifest),
+            ("layer-digest", &layer),
+            ("image-layers", &layer),
+        ] {
+            let label = snapshot["Labels"].get(key(last)).and_then(serde_json::Value::as_str);
+            assert_eq!(label, expected.map(|()| value.as_str()), "{last}: {snapshot}");
+        }
+    }
+}
+
+#[test]
 fn an_image_is_unpacked_by_the_snapshotter_of_its_handler() {
     needs!(root, overlayfs, built "containerd");
     let peer = Peer::start();

@@ -27,6 +27,7 @@ fn import(place: &Place, bytes: &[u8], snapshotter: Option<&str>) -> Result<Impo
                 platform: Platform::host(),
                 snapshotter: name.into(),
                 driver: place.driver(name),
+                told_of: None,
             })
             .into_iter()
             .collect(),

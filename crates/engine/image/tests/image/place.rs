@@ -85,6 +85,7 @@ impl Place {
             platform: Platform::host(),
             snapshotter: snapshotter.into(),
             driver: self.driver(snapshotter),
+            told_of: None,
         };
         Pull {
             platforms: vec![Platform::host()],

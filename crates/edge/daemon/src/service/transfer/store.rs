@@ -41,7 +41,7 @@ pub fn unpacks(engine: &Arc<Engine>, store: &ImageStore) -> Result<Vec<Unpack>> 
             None => Platform::host(),
         };
         let driver = engine.store.snapshotter(snapshotter)?;
-        Ok(Unpack { platform, snapshotter: snapshotter.into(), driver })
+        Ok(Unpack { platform, snapshotter: snapshotter.into(), driver, told_of: None })
     };
     store.unpacks.iter().map(unpack).collect()
 }
