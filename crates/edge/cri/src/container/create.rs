@@ -21,6 +21,7 @@ use crate::image::ImageInfo;
 use crate::pod::record::runtime_name;
 use crate::spec::PodFiles;
 use crate::spec::container::{self as builder, Built, ContainerInput};
+use crate::spec::resources;
 use crate::spec::user::Accounts;
 use crate::spec::userns;
 use crate::state::{Container, ContainerRecord, ContainerState, Phase, Pod};
@@ -90,7 +91,7 @@ impl Cri {
         // Profiles, devices and mounts' sources are read.
         let (cri, of) = (Arc::clone(self), Arc::clone(pod));
         let ctx = self.ctx();
-        let abilities = self.abilities_of(&pod.record.handler).await;
+        let abilities = self.abilities_of(&pod.record.handler).await.unwrap_or_default();
         let (mut draft, mut built) = ctx
             .blocking(Lane::Disk, move |_| {
                 cri.container_spec(&of, &draft, &accounts, abilities).map(|built| (draft, built))
@@ -108,12 +109,11 @@ impl Cri {
         draft.record.process_label = built.process_label;
         let state = ContainerState {
             created_at: now_nanos(),
-            resources: draft
-                .record
-                .config
-                .linux
-                .as_ref()
-                .map(|linux| v1::ContainerResources { linux: linux.resources.clone(), windows: None }),
+            // As they are set, plugins' changes with them, and not as they were asked for.
+            resources: Some(v1::ContainerResources {
+                linux: Some(resources::told(&built.spec)),
+                windows: None,
+            }),
             ..ContainerState::default()
         };
         let kept = self.stored(pod, &draft, &built.spec)?;

@@ -12,7 +12,7 @@ use super::process::state_name;
 use super::record;
 use super::save::Durable;
 use crate::Cri;
-use crate::spec::merge_resources;
+use crate::spec::{merge_resources, resources};
 use crate::state::{Container, Phase};
 
 /// The type of OCI resources in an `Any`, as containerd's clients write it.
@@ -74,8 +74,7 @@ impl Cri {
             self.put_spec(container, &before).await?;
             return Err(error);
         }
-        let known = container.now().resources.and_then(|resources| resources.linux).unwrap_or_default();
-        let linux = Some(merged(known, wanted));
+        let linux = Some(resources::told(&after));
         self.change(container, Durable::No, move |state| {
             state.resources = Some(v1::ContainerResources { linux, windows: None });
         })
@@ -119,21 +118,4 @@ fn running_or_made(container: &Container) -> Result<Phase> {
     }
     let (id, phase) = (&container.record.id, state_name(phase));
     Err(Error::failed_precondition(format_args!("container {id:?} is in {phase} state")))
-}
-
-/// What is told of the limits: what was, with what is new over it.
-fn merged(
-    mut known: v1::LinuxContainerResources,
-    new: v1::LinuxContainerResources,
-) -> v1::LinuxContainerResources {
-    macro_rules! take {
-        ($($number:ident)*; $($text:ident)*) => {
-            $(if new.$number != 0 { known.$number = new.$number; })*
-            $(if !new.$text.is_empty() { known.$text = new.$text; })*
-        };
-    }
-    take!(cpu_period cpu_quota cpu_shares memory_limit_in_bytes memory_swap_limit_in_bytes oom_score_adj;
-        cpuset_cpus cpuset_mems hugepage_limits);
-    known.unified.extend(new.unified);
-    known
 }

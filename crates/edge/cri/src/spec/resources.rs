@@ -72,6 +72,32 @@ pub fn merge_resources(
     Ok(())
 }
 
+/// The limits of `spec` in the kubelet's words.
+pub fn told(spec: &Spec) -> v1::LinuxContainerResources {
+    let oom_score_adj = spec.process.as_ref().and_then(|process| process.oom_score_adj).map_or(0, i64::from);
+    let Some(resources) = spec.linux.as_ref().and_then(|linux| linux.resources.as_ref()) else {
+        return v1::LinuxContainerResources { oom_score_adj, ..v1::LinuxContainerResources::default() };
+    };
+    let cpu = resources.cpu.clone().unwrap_or_default();
+    let memory = resources.memory.clone().unwrap_or_default();
+    let number = |number: Option<u64>| number.and_then(|number| i64::try_from(number).ok()).unwrap_or(0);
+    let limits = resources.hugepage_limits.iter();
+    v1::LinuxContainerResources {
+        cpu_period: number(cpu.period),
+        cpu_quota: cpu.quota.unwrap_or(0),
+        cpu_shares: number(cpu.shares),
+        memory_limit_in_bytes: memory.limit.unwrap_or(0),
+        oom_score_adj,
+        cpuset_cpus: cpu.cpus,
+        cpuset_mems: cpu.mems,
+        hugepage_limits: limits
+            .map(|one| v1::HugepageLimit { page_size: one.page_size.clone(), limit: one.limit })
+            .collect(),
+        unified: resources.unified.clone().into_iter().collect(),
+        memory_swap_limit_in_bytes: memory.swap.unwrap_or(0),
+    }
+}
+
 /// The `oom_score_adj` of a process that is to have `wanted`: where the configuration restricts it, never below the
 /// daemon's own.
 ///

@@ -97,3 +97,26 @@ fn an_oom_score_is_in_range_and_not_below_the_daemons_where_that_is_asked() {
         assert!(oom_score_adj(wrong, &host, &strict).is_err(), "{wrong}");
     }
 }
+
+#[test]
+fn limits_are_told_as_they_were_set() {
+    let wanted = v1::LinuxContainerResources {
+        cpu_period: 100_000,
+        cpu_quota: -1,
+        cpu_shares: 512,
+        cpuset_cpus: "0-1".into(),
+        cpuset_mems: "0".into(),
+        memory_limit_in_bytes: 1 << 20,
+        memory_swap_limit_in_bytes: 2 << 20,
+        unified: [("memory.high".to_owned(), "1".to_owned())].into(),
+        ..v1::LinuxContainerResources::default()
+    };
+    let host = Host { swap_controller: true, ..Host::default() };
+    let mut spec = merged(&wanted, &host, &Runtime::default()).unwrap();
+    assert_eq!(told(&spec), wanted);
+    spec.process.get_or_insert_default().oom_score_adj = Some(-7);
+    assert_eq!(told(&spec), v1::LinuxContainerResources { oom_score_adj: -7, ..wanted });
+    spec.linux = None;
+    let only = v1::LinuxContainerResources { oom_score_adj: -7, ..v1::LinuxContainerResources::default() };
+    assert_eq!(told(&spec), only);
+}

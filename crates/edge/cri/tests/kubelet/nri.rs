@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use api::Message as _;
 use api::nri::pkg::api::v1alpha1 as pb;
 use api::runtime::v1;
-use testkit::needs;
+use testkit::{needs, wait};
 
 use crate::client::{Kubelet, call};
 use crate::nri_plugin::{Answer, Plugin};
@@ -67,6 +67,8 @@ fn a_plugin_hears_a_life_and_adjusts_it() {
     assert_eq!(String::from_utf8(seen.stdout).unwrap(), "yes\nfrom the plugin");
     let info = kubelet.daemon.ctr("-n k8s.io container info").args([&id]).ok();
     assert!(info.contains("67108864"), "{info}");
+    let told = kubelet.status(&id).resources.unwrap().linux.unwrap();
+    assert_eq!(told.memory_limit_in_bytes, 64 << 20, "as it is and not as it was asked for");
     let linux = v1::LinuxContainerResources { cpu_shares: 512, ..v1::LinuxContainerResources::default() };
     let update = v1::UpdateContainerResourcesRequest {
         container_id: id.clone(),
@@ -149,6 +151,46 @@ fn a_plugin_that_hangs_is_dropped_and_the_request_goes_on() {
     assert!((Duration::from_secs(2)..Duration::from_secs(15)).contains(&took), "{took:?}");
     assert_eq!(kubelet.ended(&id).exit_code, 3);
     plugin.dropped();
+    kubelet.remove_pod(&pod);
+    kubelet.check_clean();
+}
+
+#[test]
+fn a_pods_new_resources_are_refused_before_they_hold_and_not_after() {
+    needs!(root, overlayfs, built "containerd");
+    let kubelet = Kubelet::new();
+    let config = kubelet.pod("resized");
+    let pod = kubelet.run_pod(&config).unwrap();
+    let refusing = |wanted: &'static str| {
+        move |method: &str, payload: &[u8]| match method == wanted {
+            true => Some(Err(spec::Error::internal("not with me"))),
+            false => fine(method, payload),
+        }
+    };
+    let request = v1::UpdatePodSandboxResourcesRequest {
+        pod_sandbox_id: pod.clone(),
+        resources: Some(v1::LinuxContainerResources {
+            cpu_shares: 7,
+            ..v1::LinuxContainerResources::default()
+        }),
+        overhead: None,
+    };
+    let shares = || {
+        let request = v1::PodSandboxStatusRequest { pod_sandbox_id: pod.clone(), verbose: true };
+        let info = call!(kubelet, pod_sandbox_status, request).unwrap().info;
+        let info: serde_json::Value = serde_json::from_str(&info["info"]).unwrap();
+        info["resources"]["cpu_shares"].as_i64()
+    };
+    let before = Plugin::connect(&kubelet, "10", "before", refusing("UpdatePodSandbox"));
+    let error = call!(kubelet, update_pod_sandbox_resources, request.clone()).unwrap_err();
+    assert!(error.message().contains("not with me"), "{error}");
+    assert_eq!(shares(), None);
+    drop(before);
+    let _after = Plugin::connect(&kubelet, "20", "after", refusing("PostUpdatePodSandbox"));
+    wait::eventually(Duration::from_secs(10), "the first plugin to be gone", || {
+        call!(kubelet, update_pod_sandbox_resources, request.clone()).ok()
+    });
+    assert_eq!(shares(), Some(7));
     kubelet.remove_pod(&pod);
     kubelet.check_clean();
 }
