@@ -5,33 +5,48 @@ use std::os::fd::AsFd as _;
 use serde::Deserialize;
 
 use super::{Commands, config as common, hash, netns};
-use crate::cni::{Call, CniResult, Error, Interface, Version};
+use crate::cni::{Call, CniResult, Error, Interface, IpNet, Version};
 use crate::netlink::link::{self, Link};
-use crate::netlink::qdisc::{self, TokenBucket};
+use crate::netlink::qdisc::{self, Subnets, TokenBucket};
 use crate::netlink::{Connection, Protocol, inside};
 
 /// The plugin.
 pub(super) struct Bandwidth;
 
 /// Bits a second, and bits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Limits {
     ingress_rate: u64,
     ingress_burst: u64,
     egress_rate: u64,
     egress_burst: u64,
+    /// Destinations of packets that are not shaped.
+    unshaped_subnets: Option<Vec<String>>,
+    /// Destinations of the only packets that are.
+    shaped_subnets: Option<Vec<String>>,
 }
 
 impl Limits {
     fn read(call: &Call) -> Result<Self, Error> {
         let keys = ["ingressRate", "ingressBurst", "egressRate", "egressBurst"];
         let fixed = keys.iter().any(|key| call.config.raw.get(*key).is_some_and(|value| !value.is_null()));
-        let limits: Self = if fixed {
-            common::decode(call)?
+        let own: Self = common::decode(call)?;
+        let mut limits: Self = if fixed {
+            own
         } else {
-            call.config.runtime_config("bandwidth")?.unwrap_or_default()
+            let told: Self = call.config.runtime_config("bandwidth")?.unwrap_or_default();
+            // The kubelet knows rates and the administrator subnets; the standard plugin would then shape nothing.
+            Self {
+                unshaped_subnets: own.unshaped_subnets.or(told.unshaped_subnets.clone()),
+                shaped_subnets: own.shaped_subnets.or(told.shaped_subnets.clone()),
+                ..told
+            }
         };
+        for subnets in [&mut limits.unshaped_subnets, &mut limits.shaped_subnets] {
+            subnets.take_if(|subnets| subnets.is_empty());
+        }
+        limits.subnets()?;
         for (rate, burst) in
             [(limits.ingress_rate, limits.ingress_burst), (limits.egress_rate, limits.egress_burst)]
         {
@@ -46,6 +61,29 @@ impl Limits {
             }
         }
         Ok(limits)
+    }
+
+    /// Whether nothing is limited.
+    fn is_none(&self) -> bool {
+        (self.ingress_rate, self.egress_rate) == (0, 0)
+    }
+
+    /// Which packets are shaped.
+    fn subnets(&self) -> Result<Subnets, Error> {
+        let parse = |texts: &[String]| {
+            let each = texts
+                .iter()
+                .map(|text| text.parse().map_err(|_| Error::config(format!("bad subnet {text:?} provided"))));
+            each.collect::<Result<Vec<IpNet>, Error>>()
+        };
+        match (&self.unshaped_subnets, &self.shaped_subnets) {
+            (Some(_), Some(_)) => Err(Error::config(
+                "unshapedSubnets and shapedSubnets cannot be both specified, one of them should be discarded",
+            )),
+            (Some(but), None) => Ok(Subnets::But(parse(but)?)),
+            (None, Some(only)) => Ok(Subnets::Only(parse(only)?)),
+            (None, None) => Ok(Subnets::All),
+        }
     }
 
     /// What shapes packets to the pod.
@@ -65,18 +103,18 @@ impl Commands for Bandwidth {
     fn add(&self, call: &Call) -> Result<CniResult, Error> {
         let limits = Limits::read(call)?;
         let mut result = common::previous(call)?;
-        if limits == Limits::default() {
+        if limits.is_none() {
             return Ok(result);
         }
         let mut host = Connection::open(Protocol::Route)?;
         let port = host_end(call, &mut host, &result)?;
         if let Some(bucket) = limits.ingress() {
-            qdisc::add_token_bucket(&mut host, port.index, bucket)?;
+            qdisc::shape(&mut host, port.index, bucket, &limits.subnets()?)?;
         }
         if let Some(bucket) = limits.egress() {
             let name = device_name(call);
             link::add_ifb(&mut host, &name, port.mtu)?;
-            match shape_egress(&mut host, &port, &name, bucket) {
+            match shape_egress(&mut host, &port, &name, (bucket, limits.subnets()?)) {
                 Ok(device) => {
                     result.interfaces.push(Interface { mac: device.mac_text(), name, ..Interface::default() })
                 }
@@ -99,17 +137,17 @@ impl Commands for Bandwidth {
     fn check(&self, call: &Call) -> Result<(), Error> {
         let limits = Limits::read(call)?;
         let result = common::previous(call)?;
-        if limits == Limits::default() {
+        if limits.is_none() {
             return Ok(());
         }
         let mut host = Connection::open(Protocol::Route)?;
         let port = host_end(call, &mut host, &result)?;
         if let Some(wanted) = limits.ingress() {
-            has_bucket(&mut host, &port, wanted)?;
+            has_bucket(&mut host, &port, wanted, &limits.subnets()?)?;
         }
         if let Some(wanted) = limits.egress() {
             let device = link::get(&mut host, &device_name(call))?;
-            has_bucket(&mut host, &device, wanted)?;
+            has_bucket(&mut host, &device, wanted, &limits.subnets()?)?;
         }
         Ok(())
     }
@@ -136,10 +174,15 @@ fn delete_device(call: &Call) -> Result<(), Error> {
     }
 }
 
-fn shape_egress(host: &mut Connection, port: &Link, name: &str, bucket: TokenBucket) -> Result<Link, Error> {
+fn shape_egress(
+    host: &mut Connection,
+    port: &Link,
+    name: &str,
+    (bucket, subnets): (TokenBucket, Subnets),
+) -> Result<Link, Error> {
     let device = link::get(host, name)?;
     qdisc::redirect_ingress(host, port.index, device.index)?;
-    qdisc::add_token_bucket(host, device.index, bucket)?;
+    qdisc::shape(host, device.index, bucket, &subnets)?;
     Ok(device)
 }
 
@@ -159,7 +202,20 @@ fn host_end(call: &Call, host: &mut Connection, result: &CniResult) -> Result<Li
     port.ok_or_else(|| Error::internal("no veth peer of container interface found in host ns"))
 }
 
-fn has_bucket(host: &mut Connection, link: &Link, wanted: TokenBucket) -> Result<(), Error> {
+fn has_bucket(
+    host: &mut Connection,
+    link: &Link,
+    wanted: TokenBucket,
+    subnets: &Subnets,
+) -> Result<(), Error> {
+    if *subnets != Subnets::All {
+        return match qdisc::shaped_class(host, link.index)? {
+            None => Err(Error::internal(format!("Failed to find the shaped class of {}", link.name))),
+            Some(found) if found.rate != wanted.rate => Err(Error::internal("Rate doesn't match")),
+            Some(found) if found.buffer != wanted.buffer => Err(Error::internal("Buffer doesn't match")),
+            Some(_) => Ok(()),
+        };
+    }
     match qdisc::list(host, link.index)?.iter().find_map(|qdisc| qdisc.bucket) {
         None => Err(Error::internal(format!("Failed to find qdisc of {}", link.name))),
         Some(found) if found.rate != wanted.rate => Err(Error::internal("Rate doesn't match")),

@@ -1,5 +1,7 @@
 //! `bandwidth`: the shapes that the kernel then has.
 
+use std::time::Duration;
+
 use net::cni::Command;
 use net::netlink::qdisc::{self, TokenBucket};
 use net::netlink::{Connection, Protocol, link};
@@ -55,5 +57,54 @@ fn a_rate_needs_a_burst() {
         let config = json!({"cniVersion": "1.0.0", "name": "net", "type": "bandwidth", "prevResult": {},
                             "runtimeConfig": {"bandwidth": limits}});
         assert!(host.run(Command::Add, Some(&pod), "a", &config).is_err(), "{config}");
+    }
+}
+
+#[test]
+fn only_what_goes_to_the_chosen_subnets_is_shaped() {
+    needs!(root);
+    let host = Host::new();
+    let port = host.netns.serve();
+    for (number, (subnets, passes)) in [
+        (json!({}), false),
+        (json!({"unshapedSubnets": ["10.7.0.0/16", "fd00::/8"]}), true),
+        (json!({"unshapedSubnets": ["10.9.0.0/16"]}), false),
+        (json!({"unshapedSubnets": []}), false),
+        (json!({"shapedSubnets": ["10.9.0.0/16", "fd00::/8"]}), true),
+        (json!({"shapedSubnets": ["10.7.0.1/32"]}), false),
+        (json!({"shapedSubnets": ["0.0.0.0/0"]}), false),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (pod, id) = (host.pod(), format!("subnets-{number}"));
+        let result = host.add(&pod, &id, &host.config(json!({})));
+        // Whom to ask for is known from here on: a question goes to no subnet.
+        assert!(pod.reach(ip("10.7.0.1"), port).is_some());
+        // The first packet empties this bucket for a minute, or does not fit into it.
+        let limits = json!({"egressRate": 8, "egressBurst": 160});
+        let mut config = json!({"cniVersion": "1.0.0", "name": "net", "type": "bandwidth", "runtimeConfig": {"bandwidth": limits}});
+        config.as_object_mut().unwrap().extend(subnets.as_object().unwrap().clone());
+        let config = chained(&config, &result);
+        host.add(&pod, &id, &config);
+        host.run(Command::Check, Some(&pod), &id, &config).unwrap();
+        let mut other = config.clone();
+        other["runtimeConfig"]["bandwidth"]["egressRate"] = json!(16);
+        assert!(host.run(Command::Check, Some(&pod), &id, &other).is_err(), "{subnets}");
+        let limit = if passes { Duration::from_secs(5) } else { Duration::from_millis(300) };
+        assert_eq!(pod.reach_within(ip("10.7.0.1"), port, limit).is_some(), passes, "{subnets}");
+        host.del(&pod, &id, &config);
+    }
+    let pod = host.pod();
+    let result = host.add(&pod, "wrong", &host.config(json!({})));
+    for wrong in [
+        json!({"unshapedSubnets": ["10.0.0.0/8"], "shapedSubnets": ["10.0.0.0/8"]}),
+        json!({"shapedSubnets": ["10.0.0.0"]}),
+        json!({"unshapedSubnets": ["10.0.0.0/33"]}),
+    ] {
+        let mut limits = json!({"egressRate": 8000, "egressBurst": 8000});
+        limits.as_object_mut().unwrap().extend(wrong.as_object().unwrap().clone());
+        let config = json!({"cniVersion": "1.0.0", "name": "net", "type": "bandwidth", "runtimeConfig": {"bandwidth": limits}});
+        assert!(host.run(Command::Add, Some(&pod), "wrong", &chained(&config, &result)).is_err(), "{wrong}");
     }
 }
