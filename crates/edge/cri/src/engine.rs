@@ -127,13 +127,14 @@ impl Cri {
         let namespace = NAMESPACE.parse().map_err(Error::from)?;
         let networks = crate::pod::Networks::open(&config.runtime.cni);
         let own_networks = crate::pod::OwnNetworks::open(&config.runtime);
+        let abilities = crate::status::Abilities::unknown(&config.runtime);
         let nri = Nri::new(&config.nri, engine.version);
         Ok(Arc::new(Self {
             engine,
             config,
             networks,
             own_networks,
-            abilities: crate::status::Abilities::default(),
+            abilities,
             namespace,
             pods: Registry::default(),
             containers: Registry::default(),
@@ -162,7 +163,16 @@ impl Cri {
                 "enable_selinux: this host has no SELinux policy for containers; nothing is labelled"
             );
         }
+        for (handler, wanted) in &self.config.images.runtime_platforms {
+            if !wanted.platform.is_empty() {
+                tracing::warn!(
+                    handler,
+                    "runtime_platforms: platform has no effect; images are of the host's"
+                );
+            }
+        }
         self.learn_abilities();
+        self.renew_pause().await;
         self.start_images().await?;
         self.follow_ooms();
         self.recover().await?;

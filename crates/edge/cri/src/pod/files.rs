@@ -113,12 +113,22 @@ impl Files {
     /// What the disk said.
     pub fn remove(&self) -> Result<()> {
         self.unmount()?;
-        remove_dir(&self.state)?;
-        remove_dir(&self.root)
+        // What is mounted there is not the pod's to remove.
+        [&self.state, &self.root].into_iter().try_for_each(|dir| remove_dir(dir))
     }
 }
 
 impl Cri {
+    /// Has new pods run this version's pause program. A failure costs no pod: the old one does as well.
+    pub(crate) async fn renew_pause(&self) {
+        let (rootfs, program) = (self.pause_rootfs(), self.config.pause_program.clone());
+        let renewed =
+            self.ctx().blocking(model::Lane::Disk, move |_| renew_pause_rootfs(&rootfs, &program)).await;
+        if let Err(error) = renewed {
+            tracing::warn!(%error, "the pause program of an earlier version stays");
+        }
+    }
+
     /// Where the files of the pod `id` are.
     pub(crate) fn pod_files(&self, id: &str) -> Files {
         Files {
@@ -142,6 +152,23 @@ pub fn make_pause_rootfs(rootfs: &Path, program: &Path) -> Result<()> {
     if pause.exists() {
         return Ok(());
     }
+    place_pause(rootfs, program)
+}
+
+/// Replaces the pause program of an earlier version by `program`; pods that run the old one keep it.
+///
+/// # Errors
+/// It cannot be copied.
+pub fn renew_pause_rootfs(rootfs: &Path, program: &Path) -> Result<()> {
+    let (Ok(old), Ok(new)) = (fs::read(rootfs.join("pause")), fs::read(program)) else { return Ok(()) };
+    if old == new {
+        return Ok(());
+    }
+    place_pause(rootfs, program)
+}
+
+fn place_pause(rootfs: &Path, program: &Path) -> Result<()> {
+    let pause = rootfs.join("pause");
     for dir in ["", "proc", "dev", "sys", "etc"] {
         make_dir(&rootfs.join(dir), 0o755)?;
     }
@@ -226,5 +253,28 @@ mod tests {
         assert_eq!(resolver(&dns).unwrap(), text);
         dns.options.push("x\nnameserver 6.6.6.6".into());
         assert!(resolver(&dns).is_err());
+    }
+
+    #[test]
+    fn pods_get_the_pause_program_of_this_version_once_it_is_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let (rootfs, program) = (dir.path().join("rootfs"), dir.path().join("program"));
+        let pause = rootfs.join("pause");
+        fs::write(&program, "first").unwrap();
+        renew_pause_rootfs(&rootfs, &program).unwrap();
+        assert!(!rootfs.exists(), "made when a pod needs it");
+        make_pause_rootfs(&rootfs, &program).unwrap();
+        let old = fs::File::open(&pause).unwrap();
+        fs::write(&program, "second").unwrap();
+        make_pause_rootfs(&rootfs, &program).unwrap();
+        assert_eq!(fs::read(&pause).unwrap(), b"first");
+        renew_pause_rootfs(&rootfs, &program).unwrap();
+        assert_eq!(fs::read(&pause).unwrap(), b"second");
+        assert_eq!(fs::metadata(&pause).unwrap().permissions().mode() & 0o777, 0o555);
+        // Whoever runs the old one still has it.
+        assert_eq!(std::io::read_to_string(old).unwrap(), "first");
+        fs::remove_file(&program).unwrap();
+        renew_pause_rootfs(&rootfs, &program).unwrap();
+        assert_eq!(fs::read(&pause).unwrap(), b"second");
     }
 }

@@ -10,16 +10,19 @@ use serde_json::json;
 use super::list::state_of;
 use crate::Cri;
 use crate::state::Pod;
+use crate::status::options;
 
 impl Cri {
     /// How `pod` stands.
     pub(crate) fn status_of_pod(&self, pod: &Pod) -> v1::PodSandboxStatus {
         let (record, state) = (&pod.record, pod.now());
         let address = |address: &std::net::IpAddr| v1::PodIp { ip: address.to_string() };
-        let network = (!pod.on_host_network()).then(|| v1::PodSandboxNetworkStatus {
-            ip: state.addresses.first().map(ToString::to_string).unwrap_or_default(),
-            additional_ips: state.addresses.iter().skip(1).map(address).collect(),
-        });
+        // What a stopped pod had may be another's by now.
+        let network =
+            (!pod.on_host_network() && !state.network_released).then(|| v1::PodSandboxNetworkStatus {
+                ip: state.addresses.first().map(ToString::to_string).unwrap_or_default(),
+                additional_ips: state.addresses.iter().skip(1).map(address).collect(),
+            });
         v1::PodSandboxStatus {
             id: record.id.clone(),
             metadata: record.config.metadata.clone(),
@@ -75,7 +78,7 @@ impl Cri {
             "snapshotter": kept.snapshotter,
             "runtimeHandler": pod.record.runtime_handler,
             "runtimeType": kept.runtime.name,
-            "runtimeOptions": kept.runtime.options.as_ref().map(|options| &options.type_url),
+            "runtimeOptions": self.handler(pod).map(options).unwrap_or_default(),
             "config": pod.record.config,
             "runtimeSpec": spec,
             "cniResult": state.network,

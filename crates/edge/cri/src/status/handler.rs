@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use api::runtime::v1;
 use futures_util::future::join_all;
@@ -9,12 +10,26 @@ use serde::Deserialize;
 use tokio::sync::OnceCell;
 
 use crate::Cri;
+use crate::config::Runtime;
 use crate::pod::record::runtime_name;
 use crate::spec::userns;
 
-/// What every handler can do, by its name; asked once. What cannot be asked can nothing and has no entry.
-#[derive(Debug, Default)]
-pub(crate) struct Abilities(OnceCell<BTreeMap<String, v1::RuntimeHandlerFeatures>>);
+/// How long whoever asks for the status waits for a runtime to say what it can do.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What a runtime can do; nothing when it does not say.
+type Known = OnceCell<Option<v1::RuntimeHandlerFeatures>>;
+
+/// What every handler can do, by its name; each is asked once.
+#[derive(Debug)]
+pub(crate) struct Abilities(BTreeMap<String, Known>);
+
+impl Abilities {
+    /// Nothing known of the handlers of `runtime` yet.
+    pub fn unknown(runtime: &Runtime) -> Self {
+        Self(runtime.runtimes.keys().map(|name| (name.clone(), Known::new())).collect())
+    }
+}
 
 /// The parts of a runtime's features document (OCI `features.md`) that matter here.
 #[derive(Debug, Default, Deserialize)]
@@ -44,34 +59,30 @@ struct Enabled {
 }
 
 impl Cri {
-    /// Each handler and what it can do; the default one under the empty name too.
+    /// Each handler and what it can do; the default one under the empty name too. One that is still being asked is told
+    /// without.
     pub(super) async fn handlers(self: &Arc<Self>) -> Vec<v1::RuntimeHandler> {
         let runtime = &self.config.runtime;
-        let known = self.abilities().await;
-        let handler =
-            |name: &str, of: &str| v1::RuntimeHandler { name: name.into(), features: known.get(of).copied() };
-        let default = handler("", &runtime.default_runtime_name);
-        let named = runtime.runtimes.keys().map(|name| handler(name, name));
-        std::iter::once(default).chain(named).collect()
+        let known = join_all(runtime.runtimes.keys().map(|name| async move {
+            let features = tokio::time::timeout(PATIENCE, self.abilities_of(name)).await;
+            v1::RuntimeHandler { name: name.clone(), features: features.ok().flatten() }
+        }))
+        .await;
+        let default = known.iter().find(|handler| handler.name == runtime.default_runtime_name);
+        let features = default.and_then(|handler| handler.features);
+        std::iter::once(v1::RuntimeHandler { name: String::new(), features }).chain(known).collect()
     }
 
     /// What the handler `name` can do.
-    pub(crate) async fn abilities_of(self: &Arc<Self>, name: &str) -> v1::RuntimeHandlerFeatures {
-        self.abilities().await.get(name).copied().unwrap_or_default()
+    pub(crate) async fn abilities_of(self: &Arc<Self>, name: &str) -> Option<v1::RuntimeHandlerFeatures> {
+        *self.abilities.0.get(name)?.get_or_init(|| self.ask_abilities(name)).await
     }
 
     /// Begins to ask, so that nobody has to wait for it later.
     pub(crate) fn learn_abilities(self: &Arc<Self>) {
-        self.in_background(learn(Arc::downgrade(self)));
-    }
-
-    async fn abilities(self: &Arc<Self>) -> &BTreeMap<String, v1::RuntimeHandlerFeatures> {
-        let ask = async {
-            let names = self.config.runtime.runtimes.keys();
-            let each = names.map(|name| async move { Some((name.clone(), self.ask_abilities(name).await?)) });
-            join_all(each).await.into_iter().flatten().collect()
-        };
-        self.abilities.0.get_or_init(|| ask).await
+        for name in self.config.runtime.runtimes.keys() {
+            self.in_background(learn(Arc::downgrade(self), name.clone()));
+        }
     }
 
     async fn ask_abilities(self: &Arc<Self>, name: &str) -> Option<v1::RuntimeHandlerFeatures> {
@@ -96,9 +107,9 @@ impl Cri {
     }
 }
 
-async fn learn(cri: Weak<Cri>) {
+async fn learn(cri: Weak<Cri>, name: String) {
     if let Some(cri) = cri.upgrade() {
-        cri.abilities().await;
+        cri.abilities_of(&name).await;
     }
 }
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use api::runtime::v1;
 use model::Result;
 
+pub(crate) use configuration::options;
 pub(crate) use handler::Abilities;
 
 use crate::Cri;

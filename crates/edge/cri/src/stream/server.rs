@@ -51,9 +51,7 @@ impl Server {
         let acceptor = tls::acceptor(&config.tls).await?;
         let address = match config.address.as_str() {
             "" => first_address().await?,
-            text => text
-                .parse()
-                .map_err(|_| Error::invalid(format!("stream_server_address {text:?} is no address")))?,
+            text => named_address(text).await?,
         };
         let address = SocketAddr::new(address, config.port);
         let failed = |error| Error::unavailable(format!("cannot listen on {address} for streams: {error}"));
@@ -65,6 +63,16 @@ impl Server {
         tracing::info!(address = %local, "streaming server listens");
         Ok(Self(tokio::spawn(accept(Arc::downgrade(cri), listener, acceptor))))
     }
+}
+
+/// An address, or the first one of a name.
+async fn named_address(text: &str) -> Result<IpAddr> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let wrong = |why: String| Error::invalid(format!("stream_server_address {text:?}: {why}"));
+    let mut found = tokio::net::lookup_host((text, 0)).await.map_err(|error| wrong(error.to_string()))?;
+    found.next().map(|address| address.ip()).ok_or_else(|| wrong("no such host".into()))
 }
 
 /// The first address of this host that is not loopback, as containerd takes it; IPv4 before IPv6.

@@ -34,7 +34,19 @@ fn a_late_listener_hears_what_nobody_heard_with_how_the_pod_stands() {
     assert_eq!(stopped.pod_sandbox_status.unwrap().id, pod);
     let codes: Vec<_> = stopped.containers_statuses.iter().map(|one| (&one.id, one.exit_code)).collect();
     assert_eq!(codes, [(&id, 7)]);
-    drop(events);
     kubelet.remove_pod(&pod);
+    // The kubelet makes nothing of an event that does not say how the pod stands.
+    let gone = kubelet.run(async {
+        while let Some(event) = events.message().await.unwrap() {
+            let kind = event.container_event_type();
+            if event.container_id == pod && kind == v1::ContainerEventType::ContainerDeletedEvent {
+                return event;
+            }
+        }
+        panic!("the stream ended")
+    });
+    let status = gone.pod_sandbox_status.unwrap();
+    assert_eq!((&status.id, status.state()), (&pod, v1::PodSandboxState::SandboxNotready));
+    drop(events);
     kubelet.check_clean();
 }

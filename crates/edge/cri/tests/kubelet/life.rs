@@ -52,6 +52,28 @@ fn removing_a_pod_removes_what_runs_in_it() {
 }
 
 #[test]
+fn what_is_mounted_in_a_pods_directory_is_not_removed_with_it() {
+    needs!(root, overlayfs, built "containerd");
+    let kubelet = Kubelet::new();
+    let pod = kubelet.run_pod(&kubelet.pod("mounted")).unwrap();
+    let foreign = kubelet.daemon.dir().join("foreign");
+    std::fs::create_dir(&foreign).unwrap();
+    std::fs::write(foreign.join("kept"), "x").unwrap();
+    let inside = kubelet.daemon.dir().join("root/io.containerd.grpc.v1.cri/sandboxes").join(&pod).join("in");
+    std::fs::create_dir(&inside).unwrap();
+    rustix::mount::mount_bind(&foreign, &inside).unwrap();
+    let stop = v1::StopPodSandboxRequest { pod_sandbox_id: pod.clone() };
+    call!(kubelet, stop_pod_sandbox, stop).unwrap();
+    let remove = v1::RemovePodSandboxRequest { pod_sandbox_id: pod.clone() };
+    let refused = call!(kubelet, remove_pod_sandbox, remove);
+    rustix::mount::unmount(&inside, rustix::mount::UnmountFlags::DETACH).unwrap();
+    assert!(foreign.join("kept").exists());
+    assert!(refused.unwrap_err().message().contains("failed to remove sandbox files"));
+    kubelet.remove_pod(&pod);
+    kubelet.check_clean();
+}
+
+#[test]
 fn ends_have_reasons() {
     needs!(root, overlayfs, built "containerd");
     let kubelet = Kubelet::new();

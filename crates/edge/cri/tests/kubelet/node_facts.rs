@@ -1,7 +1,8 @@
 //! What the daemon says of itself and of its node, and what it is told of them.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::runtime::v1;
 use serde_json::Value;
@@ -106,6 +107,30 @@ fn a_handler_claims_what_its_runtime_says() {
 }
 
 #[test]
+fn a_runtime_that_does_not_say_what_it_can_do_keeps_nobody_waiting() {
+    needs!(root, overlayfs, built "containerd");
+    let dir = testkit::place::temp();
+    let shim = dir.path().join("containerd-shim-silent-v1");
+    std::fs::write(&shim, "#!/bin/sh\nexec sleep 1000\n").unwrap();
+    std::fs::set_permissions(&shim, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let kubelet = Kubelet::with(&format!(
+        "[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.silent]\n\
+         runtime_type = 'io.containerd.silent.v1'\nruntime_path = '{}'\n",
+        shim.display()
+    ));
+    let began = Instant::now();
+    let handlers = call!(kubelet, status, v1::StatusRequest::default()).unwrap().runtime_handlers;
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    let told: Vec<_> = handlers.iter().map(|one| (one.name.as_str(), one.features.is_some())).collect();
+    assert_eq!(told, [("", true), ("runc", true), ("silent", false)]);
+    let config = kubelet.pod("quick");
+    let pod = kubelet.run_pod(&config).unwrap();
+    kubelet.create(&pod, &config, kubelet.container("one", "true")).unwrap();
+    assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
+    kubelet.remove_pod(&pod);
+}
+
+#[test]
 fn the_nodes_range_of_addresses_becomes_its_network_where_a_template_says_how_and_only_once() {
     needs!(root, built "containerd");
     let dir = testkit::place::temp();
@@ -141,7 +166,9 @@ fn the_nodes_range_of_addresses_becomes_its_network_where_a_template_says_how_an
 #[test]
 fn what_a_pod_is_told_of_its_resources_outlives_the_daemon_and_what_is_not_told_stays() {
     needs!(root, overlayfs, built "containerd");
-    let mut kubelet = Kubelet::new();
+    let mut kubelet = Kubelet::with(
+        "[plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.runc.options]\nNoNewKeyring = true\n",
+    );
     let config = kubelet.pod("resized");
     let pod = kubelet.run_pod(&config).unwrap();
     let limits = |cpu_shares| {
@@ -156,6 +183,7 @@ fn what_a_pod_is_told_of_its_resources_outlives_the_daemon_and_what_is_not_told_
         let request = v1::PodSandboxStatusRequest { pod_sandbox_id: pod.clone(), verbose: true };
         let info = call!(kubelet, pod_sandbox_status, request).unwrap().info;
         let info: Value = serde_json::from_str(&info["info"]).unwrap();
+        assert_eq!(info["runtimeOptions"]["NoNewKeyring"], true, "{info}");
         let shares = |part: &str| info[part]["cpu_shares"].as_i64();
         (shares("overhead"), shares("resources"))
     };
@@ -170,6 +198,20 @@ fn what_a_pod_is_told_of_its_resources_outlives_the_daemon_and_what_is_not_told_
     let mut absent = request(None, None);
     absent.pod_sandbox_id = "absent".into();
     assert_eq!(call!(kubelet, update_pod_sandbox_resources, absent).unwrap_err().code(), Code::NotFound);
+    kubelet.remove_pod(&pod);
+    kubelet.check_clean();
+}
+
+#[test]
+fn streams_are_served_at_a_name_too() {
+    needs!(root, overlayfs, built "containerd");
+    let kubelet =
+        Kubelet::with("[plugins.'io.containerd.grpc.v1.cri']\nstream_server_address = 'localhost'\n");
+    let config = kubelet.pod("named");
+    let pod = kubelet.run_pod(&config).unwrap();
+    let request = v1::PortForwardRequest { pod_sandbox_id: pod.clone(), port: vec![80] };
+    let url = call!(kubelet, port_forward, request).unwrap().url;
+    assert!(url.starts_with("http://127.0.0.1:") || url.starts_with("http://[::1]:"), "{url}");
     kubelet.remove_pod(&pod);
     kubelet.check_clean();
 }
@@ -231,6 +273,8 @@ fn a_handler_with_networks_of_its_own_attaches_its_pods_to_them() {
     });
     let pod = run("apart").unwrap();
     assert!(address(&pod).starts_with("10.78.0."), "{}", address(&pod));
+    call!(node, stop_pod_sandbox, v1::StopPodSandboxRequest { pod_sandbox_id: pod.clone() }).unwrap();
+    assert_eq!(address(&pod), "", "given back");
     node.remove_pod(&pod);
     let pod = run("").unwrap();
     assert!(address(&pod).starts_with("10.77.0."), "{}", address(&pod));
