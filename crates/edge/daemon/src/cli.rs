@@ -6,12 +6,15 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use model::Lane;
 use spec::Error;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::config::{self, DEFAULT_PATH, Settings};
 use crate::{VERSION, daemon, logging, publish};
 
+/// Threads that may block besides those of the lanes, for the runtime's own work such as looking up names.
+const MORE_THREADS: usize = 16;
 /// How long threads that still work on the disk may take once everything else has ended.
 const LAST: Duration = Duration::from_secs(2);
 
@@ -162,7 +165,7 @@ fn serve(global: &Global) -> Result<(), Error> {
 fn runtime(workers: usize) -> Result<Runtime, Error> {
     Builder::new_multi_thread()
         .worker_threads(workers)
-        .max_blocking_threads(128)
+        .max_blocking_threads(Lane::THREADS + MORE_THREADS)
         .thread_keep_alive(Duration::from_secs(5))
         .thread_name("containerd")
         .enable_all()

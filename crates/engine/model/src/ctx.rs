@@ -30,13 +30,27 @@ pub enum Lane {
 }
 
 /// How many closures of each lane run at once.
-static DISK: Semaphore = Semaphore::const_new(32);
-static CPU: Semaphore = Semaphore::const_new(16);
-static WAIT: Semaphore = Semaphore::const_new(64);
-static STREAM: Semaphore = Semaphore::const_new(128);
-static NETWORK: Semaphore = Semaphore::const_new(64);
-/// How many closures at most have left their lane: with all lanes, well below the runtime's 512 threads.
-static OUTSIDE: Semaphore = Semaphore::const_new(128);
+const PLACES: [usize; 5] = [32, 16, 64, 64, 128];
+static LANES: [Semaphore; 5] = [
+    Semaphore::const_new(PLACES[0]),
+    Semaphore::const_new(PLACES[1]),
+    Semaphore::const_new(PLACES[2]),
+    Semaphore::const_new(PLACES[3]),
+    Semaphore::const_new(PLACES[4]),
+];
+/// How many closures at most have left their lane.
+const MOST_OUTSIDE: usize = 64;
+static OUTSIDE: Semaphore = Semaphore::const_new(MOST_OUTSIDE);
+
+impl Lane {
+    /// How many threads all lanes may take, with those that have left one: a runtime must have as many that may block, or
+    /// a lane that is full holds up the others after all.
+    pub const THREADS: usize = PLACES[0] + PLACES[1] + PLACES[2] + PLACES[3] + PLACES[4] + MOST_OUTSIDE;
+
+    fn room(self) -> &'static Semaphore {
+        &LANES[self as usize]
+    }
+}
 
 /// What every request carries: its namespace, its lease, its deadline, and whether its caller has left.
 #[derive(Clone, Debug)]
@@ -121,14 +135,7 @@ impl Ctx {
         F: FnOnce(&Cx<'_>) -> Result<T, Error> + Send + 'static,
         T: Send + 'static,
     {
-        let room = match lane {
-            Lane::Disk => &DISK,
-            Lane::Cpu => &CPU,
-            Lane::Wait => &WAIT,
-            Lane::Stream => &STREAM,
-            Lane::Network => &NETWORK,
-        };
-        let permit = room.acquire().await.map_err(|_| Error::internal("the lane is closed"))?;
+        let permit = lane.room().acquire().await.map_err(|_| Error::internal("the lane is closed"))?;
         let ctx = self.clone();
         tokio::task::spawn_blocking(move || {
             work(&Cx { ctx: &ctx, place: RefCell::new(Some(permit)), here: PhantomData })
@@ -240,10 +247,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_lane_holds_up_no_other() {
-        let hanging = fill(Lane::Network, 64, |_, released| {
+        let hanging = fill(Lane::Network, 128, |_, released| {
             let _ended = released.recv();
         });
-        while NETWORK.available_permits() > 0 {
+        while Lane::Network.room().available_permits() > 0 {
             tokio::task::yield_now().await;
         }
         let ctx = Ctx::background();
@@ -264,7 +271,7 @@ mod tests {
         let outside = |cx: &Cx<'_>, released: &mpsc::Receiver<()>| {
             let _ended = cx.outside(|| released.recv());
         };
-        let hanging = fill(Lane::Disk, 128, outside);
+        let hanging = fill(Lane::Disk, MOST_OUTSIDE, outside);
         // All of them come to wait, since none of them holds up the next.
         while OUTSIDE.available_permits() > 0 {
             tokio::task::yield_now().await;

@@ -317,7 +317,8 @@ async fn watch(cri: Weak<Cri>, dir: PathBuf, networks: Networks) {
 
 /// Puts what an earlier daemon knew of a pod's network into its state.
 pub(crate) fn restore(files: &Files, record: &PodRecord, state: &mut PodState, preference: IpPreference) {
-    if record.netns.is_none() {
+    // A pod that was stopped has given its addresses back.
+    if !record.netns.as_deref().is_some_and(net::netns::exists) {
         return;
     }
     let known =

@@ -4,7 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use api::runtime::v1;
-use testkit::needs;
+use testkit::{needs, wait};
 
 use crate::client::call;
 use crate::node::Node;
@@ -55,6 +55,58 @@ fn a_plugin_that_fails_or_prints_garbage_or_hangs_fails_the_pod_which_leaves_not
     let pod = node.run_pod(&config).unwrap();
     node.remove_pod(&pod);
     node.settles_at(&before, "the end");
+}
+
+#[test]
+fn plugins_that_hang_keep_nobody_else_waiting() {
+    needs!(root, overlayfs, built "containerd", built "berth-cni");
+    const PODS: usize = 70;
+    let node = Node::new("");
+    let (go, before) = (node.daemon.dir().join("go"), node.left());
+    let wait = format!("until [ -e {} ]; do sleep 0.1; done; exit 1", go.display());
+    let seen = plugin(&node, "waits", &wait);
+    node.configure(&["waits"]);
+    let adds = || fs::read_to_string(&seen).unwrap_or_default().lines().filter(|line| *line == "ADD").count();
+    let configs: Vec<_> = (0..PODS).map(|number| node.networked(&format!("stuck-{number}"))).collect();
+    std::thread::scope(|scope| {
+        let socket = node.daemon.socket();
+        let pods = scope.spawn(move || run_together(&socket, configs));
+        wait::eventually(Duration::from_secs(60), "all to be in the plugin", || {
+            (adds() == PODS).then_some(())
+        });
+        call!(node, status, v1::StatusRequest::default()).unwrap();
+        // One that needs no network is made and ended meanwhile.
+        let config = node.pod("free");
+        let pod = node.run_pod(&config).unwrap();
+        node.remove_pod(&pod);
+        let commands = fs::read_to_string(&seen).unwrap();
+        assert!(
+            adds() == PODS && !commands.contains("DEL"),
+            "none of them was given up meanwhile: {commands}"
+        );
+        fs::write(&go, "").unwrap();
+        let failed = pods.join().unwrap();
+        assert!(failed.iter().all(Result::is_err), "{failed:?}");
+    });
+    node.settles_at(&before, "the end");
+}
+
+/// Runs pods that begin together; answers their ids.
+fn run_together(
+    socket: &std::path::Path,
+    configs: Vec<v1::PodSandboxConfig>,
+) -> Vec<Result<String, tonic::Status>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let channel = grpc::channel::connect(socket).await.unwrap();
+        let client = crate::client::Runtime::new(channel);
+        let each = configs.into_iter().map(|config| {
+            let mut client = client.clone();
+            let request = v1::RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() };
+            async move { Ok(client.run_pod_sandbox(request).await?.into_inner().pod_sandbox_id) }
+        });
+        futures_util::future::join_all(each).await
+    })
 }
 
 #[test]
