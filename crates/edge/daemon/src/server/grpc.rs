@@ -155,12 +155,15 @@ mod tests {
         let far = Proxy::new("native", &path, &[]);
         let ctx = Ctx::in_namespace("ns".parse().unwrap());
         let work = move |cx: &model::Cx<'_>| {
-            let labels = Labels::from([("containerd.io/snapshot/x".to_owned(), "y".to_owned())]);
+            // The daemon's first collection comes at some time during this.
+            let kept = Labels::from([("containerd.io/gc.root".to_owned(), "now".to_owned())]);
+            let mut labels = kept.clone();
+            labels.insert("containerd.io/snapshot/x".to_owned(), "y".to_owned());
             let mounts = far.prepare(cx, "a", "", &labels)?;
             assert_eq!((mounts.len(), mounts[0].kind.as_str()), (1, "bind"));
             std::fs::write(std::path::Path::new(&mounts[0].source).join("file"), "data").unwrap();
             far.commit(cx, "base", "a", &Commit { labels, parent: None })?;
-            let view = far.view(cx, "v", "base", &Labels::new())?;
+            let view = far.view(cx, "v", "base", &kept)?;
             assert_eq!(far.mounts(cx, "v")?, view);
             let info = far.stat(cx, "v")?;
             assert_eq!((info.kind, info.parent.as_str()), (Kind::View, "base"));
