@@ -32,6 +32,7 @@ mod stream;
 
 pub use config::Config;
 pub use engine::{Cri, Engine};
+pub use image::configured_login;
 
 /// Now, in nanoseconds since 1970, as this interface tells times.
 pub(crate) fn now_nanos() -> i64 {

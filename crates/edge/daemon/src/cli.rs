@@ -11,7 +11,7 @@ use spec::Error;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::config::{self, DEFAULT_PATH, Settings};
-use crate::{VERSION, daemon, logging, publish};
+use crate::{VERSION, daemon, explain, logging, publish};
 
 /// Threads that may block besides those of the lanes, for the runtime's own work such as looking up names.
 const MORE_THREADS: usize = 16;
@@ -55,6 +55,9 @@ enum Command {
     /// Information on the containerd config
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Information on registries
+    #[command(subcommand)]
+    Registry(RegistryCommand),
     /// Binary to publish events to containerd
     Publish(publish::Publish),
 }
@@ -67,6 +70,18 @@ enum ConfigCommand {
     Dump,
     /// Migrate the current configuration file to the latest version (does not migrate subconfig files)
     Migrate,
+}
+
+#[derive(Subcommand, Debug)]
+enum RegistryCommand {
+    /// See which hosts an image comes from by the configuration, and what each of them answers
+    Explain {
+        /// Ask no host
+        #[arg(long)]
+        offline: bool,
+        /// The image, as the kubelet names it
+        image: String,
+    },
 }
 
 /// The command line, for completions and manual pages.
@@ -93,6 +108,10 @@ fn run(cli: Cli) -> Result<(), Error> {
         Some(Command::Config(ConfigCommand::Migrate)) => {
             let path = config_path(&cli.global);
             put(&config::print(&config::migrated(&path)?.values))
+        }
+        Some(Command::Registry(RegistryCommand::Explain { offline, image })) => {
+            let settings = settings(&cli.global)?.0;
+            put(&runtime(1)?.block_on(explain::explain(&settings, &image, offline))?)
         }
         Some(Command::Publish(publish)) => {
             let address = settings(&cli.global)?.0.address;

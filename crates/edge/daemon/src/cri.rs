@@ -20,9 +20,6 @@ use crate::config::Settings;
 use crate::engine::Engine;
 use crate::mirrors;
 
-/// Where `hosts.toml` files are when the configuration does not say.
-const HOSTS_DIR: &str = "/etc/containerd/certs.d:/etc/docker/certs.d";
-
 /// The server over `engine`; none when it is disabled.
 ///
 /// # Errors
@@ -112,16 +109,8 @@ impl Pulling {
     }
 
     fn registry(&self, pull: &Pull) -> Result<registry::Config> {
-        let configured = [&self.registry.config_path, &self.engine.transfer.config_path];
-        let hosts_dir = configured.into_iter().find(|path| !path.is_empty());
-        let mut config = registry::Config {
-            hosts_dir: Some(hosts_dir.cloned().unwrap_or_else(|| HOSTS_DIR.to_owned())),
-            endpoints: mirrors::endpoints(pull.reference.host(), &self.registry)?,
-            headers: mirrors::headers(&self.registry),
-            tls: mirrors::tls(self.registry.configs.get(pull.reference.host())),
-            credentials: Arc::new(Known(Arc::clone(&pull.login))),
-            ..registry::Config::default()
-        };
+        let mut config = mirrors::config(&pull.reference, &self.registry, &self.engine.transfer.config_path)?;
+        config.credentials = Arc::new(Known(Arc::clone(&pull.login)));
         if pull.concurrent > 0 {
             config.limits.concurrent = pull.concurrent;
         }
@@ -154,7 +143,7 @@ impl Pulling {
 }
 
 /// The logins that a pull came with.
-struct Known(LoginFor);
+pub(crate) struct Known(pub(crate) LoginFor);
 
 #[async_trait]
 impl Credentials for Known {

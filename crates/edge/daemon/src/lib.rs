@@ -15,6 +15,7 @@ mod cri;
 pub mod daemon;
 mod engine;
 mod event;
+mod explain;
 mod lock;
 pub mod logging;
 mod metrics;

@@ -6,13 +6,31 @@
 use std::path::PathBuf;
 
 use cri::config::{Registry, RegistryHost};
-use image::registry::{Capabilities, Doubt, Endpoint, Tls};
+use image::registry::{self, Capabilities, Doubt, Endpoint, Tls};
 use model::{Error, Result};
+use spec::Reference;
 
+/// Where `hosts.toml` files are when the configuration does not say.
+const HOSTS_DIR: &str = "/etc/containerd/certs.d:/etc/docker/certs.d";
 /// What stands for every host without a row of its own.
 const ANY: &str = "*";
 /// Where Docker Hub answers.
 const DOCKER_HUB: &str = "registry-1.docker.io";
+
+/// How the kubelet's images are brought: by its own configuration `registry`, else by the `hosts.toml` files in `usual`.
+///
+/// # Errors
+/// `InvalidArgument` when an endpoint is no address.
+pub fn config(reference: &Reference, registry: &Registry, usual: &str) -> Result<registry::Config> {
+    let hosts_dir = [registry.config_path.as_str(), usual].into_iter().find(|path| !path.is_empty());
+    Ok(registry::Config {
+        hosts_dir: Some(hosts_dir.unwrap_or(HOSTS_DIR).to_owned()),
+        endpoints: endpoints(reference.host(), registry)?,
+        headers: headers(registry),
+        tls: tls(registry.configs.get(reference.host())),
+        ..registry::Config::default()
+    })
+}
 
 /// The endpoints that serve `host` by these tables; none when they say nothing of mirrors, or a directory of `hosts.toml`
 /// files is configured.

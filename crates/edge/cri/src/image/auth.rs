@@ -24,6 +24,11 @@ pub fn login(request: Option<AuthConfig>, hosts: &BTreeMap<String, RegistryHost>
     })
 }
 
+/// Answers with the configuration's `hosts`.
+pub fn configured_login(hosts: &BTreeMap<String, RegistryHost>) -> LoginFor {
+    login(None, hosts)
+}
+
 fn configured_auth(host: &RegistryHost) -> AuthConfig {
     AuthConfig {
         username: host.username.clone(),

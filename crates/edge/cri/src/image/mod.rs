@@ -27,6 +27,7 @@ use std::sync::Arc;
 use ::spec::{Descriptor, Error, ImageConfig, Labels};
 use model::Result;
 
+pub use auth::configured_login;
 pub(crate) use index::Index;
 
 use crate::Cri;

@@ -116,6 +116,56 @@ fn a_mirror_of_the_older_tables_is_told_the_credentials_of_its_own() {
 }
 
 #[test]
+fn where_an_image_comes_from_is_explained_host_by_host() {
+    needs!(root, overlayfs, built "containerd");
+    let (mirror, own) = (Peer::start(), Peer::start());
+    let served = image("explained");
+    let digest = served.top().digest.clone();
+    mirror.serve("lib/app", "v1", served);
+    let (mirrored, host) = (mirror.host(), own.host());
+    let kubelet = Kubelet::with(&format!(
+        "[plugins.'io.containerd.grpc.v1.cri'.registry.mirrors.'{host}']\n\
+         endpoint = ['http://127.0.0.1:1', 'http://{mirrored}']\n\
+         [plugins.'io.containerd.grpc.v1.cri'.registry.configs.'{mirrored}'.auth]\n\
+         username = 'u'\npassword = 'hidden'\n"
+    ));
+    let file = kubelet.daemon.dir().join("config.toml").display().to_string();
+    let explain = |more: &[&str]| {
+        let image = format!("{host}/lib/app:v1");
+        let args = ["-c", &file, "registry", "explain", image.as_str()];
+        let run = testkit::command::Run::new(testkit::place::built("containerd")).args(args).args(more);
+        run.ok()
+    };
+    let head = |number: u8, at: &str, more: &str| format!("{number}. http://{at}/v2\n   may      {more}");
+    let text = explain(&[]);
+    for part in [
+        format!("image    {host}/lib/app:v1\nfrom     the tables registry.mirrors and configs\n"),
+        head(
+            1,
+            "127.0.0.1:1",
+            &format!(
+                "resolve, pull, referrers\n   mirrors  {host}\n   login    nobody in particular\n   answer   failed to do request"
+            ),
+        ),
+        head(
+            2,
+            &mirrored,
+            &format!(
+                "resolve, pull, referrers\n   mirrors  {host}\n   login    \"u\", of the configuration\n   answer   {digest}"
+            ),
+        ),
+        head(3, &host, "resolve, pull, referrers\n   login    nobody in particular\n   answer   "),
+    ] {
+        assert!(text.contains(&part), "{part:?} is not in\n{text}");
+    }
+    assert!(text.trim_end().ends_with("not found"), "{text}");
+    assert!(!text.contains("hidden"), "{text}");
+    let asked = own.requests().len();
+    assert!(!explain(&["--offline"]).contains("answer"));
+    assert_eq!(own.requests().len(), asked);
+}
+
+#[test]
 fn pulls_of_one_image_at_once_are_one_pull_and_other_credentials_are_another() {
     needs!(root, overlayfs, built "containerd");
     let (kubelet, peer) = (Kubelet::new(), Peer::start());

@@ -56,6 +56,14 @@ fn builder() -> hyper_util::client::legacy::Builder {
     builder
 }
 
+/// The proxy on the way to `origin`, without what it is told of us.
+pub fn proxy(origin: &str) -> Option<String> {
+    let proxy = PROXIES.intercept(&origin.parse().ok()?)?;
+    let uri = proxy.uri();
+    let port = uri.port_u16().map(|port| format!(":{port}")).unwrap_or_default();
+    Some(format!("{}://{}{port}", uri.scheme_str()?, uri.host()?))
+}
+
 /// The field by which a plain request through a proxy says who we are.
 pub fn proxy_authorization(uri: &Uri) -> Option<HeaderValue> {
     if uri.scheme_str() != Some("http") {

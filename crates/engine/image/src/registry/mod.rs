@@ -31,6 +31,7 @@ use async_trait::async_trait;
 use model::{Ctx, Lane};
 use spec::{Reference, Result};
 
+pub use connect::proxy;
 pub use endpoint::{Capabilities, Doubt, Endpoint};
 pub use error::RequestError;
 pub use resolve::Resolved;
