@@ -61,6 +61,14 @@ enum Read {
     Nothing,
 }
 
+/// Fails when the documents of the image `top` are too long together.
+fn bounded(top: &Descriptor, total: u64) -> Result<()> {
+    match total {
+        0..=MAX_TOTAL => Ok(()),
+        _ => Err(Error::invalid(format!("{}: more than {MAX_TOTAL} bytes of documents", top.digest))),
+    }
+}
+
 /// Walks a tree.
 pub(crate) struct Walk<'a> {
     pub fetch: &'a Fetch,
@@ -80,7 +88,12 @@ impl Walk<'_> {
         let mut level = vec![Pending { descriptor: top.clone(), parent: None, known, with_layers }];
         let mut total: u64 = 0;
         for _ in 0..MAX_DEPTH {
-            total = level.iter().fold(total, |total, next| total.saturating_add(next.descriptor.size));
+            let documents = level
+                .iter()
+                .map(|next| &next.descriptor)
+                .filter(|next| media::is_index(&next.media_type) || media::is_manifest(&next.media_type));
+            total = documents.fold(total, |total, next| total.saturating_add(next.size));
+            bounded(top, total)?;
             let mut below = Vec::new();
             let mut reads = stream::iter(level).map(|pending| self.read(pending)).buffered(AT_ONCE);
             while let Some(read) = reads.try_next().await? {
@@ -94,10 +107,7 @@ impl Walk<'_> {
                         entries.into_iter().filter(|next| seen.insert(next.descriptor.digest.clone())),
                     ),
                 }
-                if total > MAX_TOTAL {
-                    let text = format!("{}: more than {MAX_TOTAL} bytes of documents", top.digest);
-                    return Err(Error::invalid(text));
-                }
+                bounded(top, total)?;
             }
             drop(reads);
             level = below;

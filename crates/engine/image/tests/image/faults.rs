@@ -160,6 +160,12 @@ fn malformed_documents_are_named() {
     assert!(bad(media::DOCKER_MANIFEST_V1, "{}").contains("schema 1"));
     let negative = r#"{"schemaVersion":2,"manifests":[{"mediaType":"x","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":-5}]}"#;
     assert!(bad(media::INDEX, negative).contains("malformed"));
+    let entry = |number: u32| {
+        let digest = testkit::image::sha256(&number.to_be_bytes());
+        serde_json::json!({ "mediaType": media::MANIFEST, "digest": digest, "size": 8 << 20 })
+    };
+    let many = serde_json::json!({ "schemaVersion": 2, "manifests": (0..40).map(entry).collect::<Vec<_>>() });
+    assert!(bad(media::INDEX, &many.to_string()).contains("bytes of documents"), "before any is fetched");
     let path =
         r#"{"schemaVersion":2,"manifests":[{"mediaType":"x","digest":"sha256:../../../etc","size":5}]}"#;
     assert!(bad(media::INDEX, path).contains("malformed"));
