@@ -123,9 +123,9 @@ mod tests {
         let event = wire::NamespaceCreate { name: "n".into(), labels };
         assert!(passes(&event, r#"event.labels."a.b/c""#), "a label without a value is one");
         assert!(!passes(&event, "event.labels.other"));
-        let io = wire::TaskIo { stdin: "/in".into(), ..wire::TaskIo::default() };
+        let io = wire::TaskIo { stdin: "in".into(), ..wire::TaskIo::default() };
         let event = wire::TaskCreate { io: Some(io), ..wire::TaskCreate::default() };
-        assert!(passes(&event, "event.io.stdin==/in,event.io.terminal==false"));
+        assert!(passes(&event, "event.io.stdin==in,event.io.terminal==false"));
         let event = wire::SandboxStart { sandbox_id: "s".into() };
         assert!(passes(&event, "event.sandbox_id==s"));
     }

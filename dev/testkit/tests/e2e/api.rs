@@ -8,13 +8,18 @@ use ::api::containerd::services::content::v1 as content;
 use ::api::containerd::services::images::v1 as images;
 use ::api::containerd::services::leases::v1 as leases;
 use ::api::containerd::services::snapshots::v1 as snapshots;
+use ::api::containerd::services::streaming::v1::StreamInit;
+use ::api::containerd::services::transfer::v1::TransferRequest;
 use ::api::containerd::types::Descriptor;
+use ::api::containerd::types::transfer::{ImageExportStream, ImageStore};
 use grpc::channel;
 use grpc::containerd::services::containers::v1::containers_client::ContainersClient;
 use grpc::containerd::services::content::v1::content_client::ContentClient;
 use grpc::containerd::services::images::v1::images_client::ImagesClient;
 use grpc::containerd::services::leases::v1::leases_client::LeasesClient;
 use grpc::containerd::services::snapshots::v1::snapshots_client::SnapshotsClient;
+use grpc::containerd::services::streaming::v1::streaming_client::StreamingClient;
+use grpc::containerd::services::transfer::v1::transfer_client::TransferClient;
 use grpc::containerd::services::version::v1::version_client::VersionClient;
 use testkit::daemon::Daemon;
 use testkit::image::sha256;
@@ -266,5 +271,28 @@ fn images_leases_and_snapshots_refuse_what_makes_no_sense() {
         let mut leased = prepare("overlayfs", "c", "");
         leased.metadata_mut().insert(channel::LEASE, "absent".parse().unwrap());
         refused(client.prepare(leased).await, Code::NotFound, "lease");
+    });
+}
+
+#[test]
+fn a_transfer_that_is_refused_ends_its_streams() {
+    needs!(root, built "containerd");
+    with_channel(|channel| async move {
+        use tokio_stream::StreamExt as _;
+        let init = ::api::encode_any(&StreamInit { id: "archive".into() });
+        let outgoing = tokio_stream::iter([init]).chain(tokio_stream::pending());
+        let opened = StreamingClient::new(channel.clone()).stream(inside(outgoing)).await;
+        let mut answers = opened.unwrap().into_inner();
+        assert!(answers.message().await.unwrap().is_some(), "the daemon has the stream");
+        let source = ImageStore { name: "a.example/no:such".into(), ..Default::default() };
+        let destination = ImageExportStream { stream: "archive".into(), ..Default::default() };
+        let request = TransferRequest {
+            source: Some(::api::encode_any(&source)),
+            destination: Some(::api::encode_any(&destination)),
+            options: None,
+        };
+        let refusal = TransferClient::new(channel).transfer(inside(request)).await;
+        refused(refusal, Code::NotFound, "a.example/no:such");
+        assert!(answers.message().await.unwrap().is_none(), "the stream ends");
     });
 }
