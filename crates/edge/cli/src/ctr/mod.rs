@@ -4,6 +4,7 @@ pub mod args;
 mod containers;
 mod content;
 mod events;
+mod exec;
 mod images;
 mod info;
 mod leases;
