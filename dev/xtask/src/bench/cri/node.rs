@@ -85,6 +85,10 @@ impl Node {
         ctr: &Path,
         images: &[(&str, image::Image)],
     ) -> anyhow::Result<Self> {
+        // As /run is: what the daemon keeps there never goes to a disk.
+        let state = setup.dir().join("state");
+        fs::create_dir(&state)?;
+        Run::new("mount").line("-t tmpfs -o mode=711 tmpfs").args([&state]).ok();
         configure_network(setup.dir())?;
         let inside = enter_network(setup.dir(), program)?;
         let daemon = setup.program(inside).start();

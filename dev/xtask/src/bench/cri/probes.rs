@@ -24,7 +24,7 @@ const STEADY_ROUNDS: usize = 3;
 /// Calls of a turn.
 const CALLS: usize = 200;
 
-/// Pods among which the steady probes go round.
+/// Pods among which the steady probes go round, and the listed containers.
 const PODS: usize = 10;
 
 /// Probes in a second.
@@ -51,16 +51,16 @@ pub fn idle(table: &mut Table, (ours, theirs): (&Node, &Node)) {
     pods::remove_all(theirs, their_pods);
 }
 
-/// ListContainers of containers that were made and not started.
+/// ListContainers of containers that were made and, but for one in each pod, not started.
 pub fn list(table: &mut Table, (ours, theirs): (&Node, &Node)) {
-    let [our_pod, their_pod] = [ours, theirs].map(|node| {
+    let [our_pods, their_pods] = [ours, theirs].map(|node| {
+        let pods = pods::start_all(node, PODS, PODS, "list");
         node.block(async {
-            let pod = node.kubelet.run_pod("list").await;
-            for number in 0..LISTED {
-                node.kubelet.create(&pod, &format!("c{number}")).await;
+            for number in pods.len()..LISTED {
+                node.kubelet.create(&pods[number % PODS], &format!("c{number}")).await;
             }
-            pod
-        })
+        });
+        pods
     });
     let round = |node: &&Node, _| {
         let list = async || assert!(node.kubelet.count_containers().await == LISTED, "not all are listed");
@@ -68,8 +68,8 @@ pub fn list(table: &mut Table, (ours, theirs): (&Node, &Node)) {
     };
     let (us, them): (Vec<_>, Vec<_>) = alternate(ROUNDS, &ours, &theirs, round);
     rows(table, &format!("ListContainers of {LISTED}, {CALLS} in turn"), &us, &them);
-    pods::remove_all(ours, vec![our_pod]);
-    pods::remove_all(theirs, vec![their_pod]);
+    pods::remove_all(ours, our_pods);
+    pods::remove_all(theirs, their_pods);
 }
 
 async fn calls(one: impl AsyncFn()) -> Samples {
@@ -109,12 +109,13 @@ pub fn steady(table: &mut Table, (ours, theirs): (&Node, &Node)) {
     let mut row = |part: &str, unit, one: &dyn Fn(&Steady) -> f64| {
         table.row(&format!("{what}: {part}"), unit, of(&us, one), of(&them, one));
     };
-    row("reached", "a second", &|turn| turn.rate);
+    row("one is done every", "ms", &|turn| 1000.0 / turn.rate);
     row("median", "ms", &|turn| turn.took.median());
     row("99th percentile", "ms", &|turn| turn.took.percentile(0.99));
     row("processor time of the daemon", "% of a core", &|turn| turn.cpu.daemon);
     row("processor time of the shims", "% of a core", &|turn| turn.cpu.shims);
     let all = |turn: &Steady| turn.cpu.daemon + turn.cpu.shims + turn.cpu.children;
+    row("processor time of each, whoever's", "ms", &|turn| all(turn) * 10.0 / turn.rate);
     table.aimed(
         &format!("{what}: processor time of daemon, shims and all they ran"),
         "% of a core",
