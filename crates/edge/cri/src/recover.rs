@@ -5,12 +5,14 @@
 //! records of containers ─► containers ─► their tasks, each with a deadline ───┴─► what belongs to nobody goes
 //! ```
 //!
-//! Invariant: no shim is waited for longer than [`PATIENCE`], and all are waited for at once. What is to go is found
+//! Invariant: no shim is waited for longer than [`patience`] allows, and all are waited for at once. What is to go is found
 //! before the first request is answered, and goes in the background.
+
+mod patience;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ::spec::Kind;
 use futures_util::future::{join, join_all};
@@ -23,8 +25,7 @@ use crate::container::names;
 use crate::pod::{self, record};
 use crate::state::{Pod, PodPhase, PodState};
 
-/// How long the start waits for shims.
-const PATIENCE: Duration = Duration::from_millis(200);
+pub(crate) use patience::Patience;
 
 impl Cri {
     /// Knows again every pod and container that lives, and reclaims what belongs to none.
@@ -32,7 +33,6 @@ impl Cri {
     /// # Errors
     /// The records cannot be read.
     pub(crate) async fn recover(self: &Arc<Self>) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
         let stored =
             self.on_disk(&self.ctx(), |engine, cx| engine.containers.list(cx, &Filters::default())).await?;
         let recorded: BTreeSet<String> = stored.iter().map(|stored| stored.id.clone()).collect();
@@ -40,10 +40,11 @@ impl Cri {
             stored.into_iter().partition(record::is_sandbox);
         let pods: Vec<Arc<Pod>> = sandboxes.into_iter().filter_map(|stored| self.know_pod(&stored)).collect();
         let containers = others.into_iter().filter(crate::container::is_container);
+        let patience = Patience::new();
         // Together: a pod whose shim does not answer takes no time from anybody else.
         join(
-            join_all(pods.into_iter().map(|pod| self.ask_pod(pod, deadline))),
-            join_all(containers.map(|stored| self.recover_in_pod(stored, deadline))),
+            join_all(pods.into_iter().map(|pod| self.ask_pod(pod, &patience))),
+            join_all(containers.map(|stored| self.recover_in_pod(stored, &patience))),
         )
         .await;
         // Found now, while everything that is not recorded is an earlier daemon's.
@@ -81,13 +82,13 @@ impl Cri {
         Some(pod)
     }
 
-    async fn ask_pod(self: &Arc<Self>, pod: Arc<Pod>, deadline: Instant) {
+    async fn ask_pod(self: &Arc<Self>, pod: Arc<Pod>, patience: &Patience) {
         let Ok(task) = self.engine.tasks.get(&self.namespace, &pod.record.id) else {
             self.pod_ended(&pod, None);
             return;
         };
-        match tokio::time::timeout_at(deadline.into(), task.state("")).await {
-            Ok(Ok(state)) if matches!(state.phase, TaskPhase::Running | TaskPhase::Paused) => {
+        match patience.of(task.state("")).await {
+            Some(Ok(state)) if matches!(state.phase, TaskPhase::Running | TaskPhase::Paused) => {
                 pod.state.send_modify(|pod| {
                     pod.phase = PodPhase::Ready;
                     pod.pid = state.pid;
@@ -95,11 +96,11 @@ impl Cri {
                 self.watch_pod(&pod, task);
             }
             // Never started, or ended: the kubelet removes it.
-            Ok(Ok(_)) => {
-                self.end_left(task, deadline).await;
+            Some(Ok(_)) => {
+                self.end_left(task, patience).await;
                 self.pod_ended(&pod, None);
             }
-            Ok(Err(error)) if error.kind() == Kind::NotFound => self.pod_ended(&pod, None),
+            Some(Err(error)) if error.kind() == Kind::NotFound => self.pod_ended(&pod, None),
             _ => {
                 pod.state.send_modify(|pod| pod.phase = PodPhase::Unknown);
                 self.in_background(ask_again(Arc::downgrade(self), pod, task));
@@ -107,11 +108,11 @@ impl Cri {
         }
     }
 
-    async fn recover_in_pod(self: &Arc<Self>, stored: Stored, deadline: Instant) {
+    async fn recover_in_pod(self: &Arc<Self>, stored: Stored, patience: &Patience) {
         let id = stored.id.clone();
         match self.pods.find(&stored.sandbox_id) {
             Ok(Some(_)) => {
-                if let Err(error) = self.recover_container(stored, deadline).await {
+                if let Err(error) = self.recover_container(stored, patience).await {
                     tracing::error!(%id, %error, "a container cannot be known again");
                 }
             }
@@ -119,14 +120,14 @@ impl Cri {
         }
     }
 
-    /// Ends a task that is left of what has ended. Returns when it has, or at `deadline`: then it goes on to end.
-    pub(crate) async fn end_left(&self, task: Arc<dyn model::task::Task>, deadline: Instant) {
+    /// Ends a task that is left of what has ended. Returns when it has, or as `patience` allows: then it goes on to end.
+    pub(crate) async fn end_left(&self, task: Arc<dyn model::task::Task>, patience: &Patience) {
         let (done, ended) = tokio::sync::oneshot::channel::<()>();
         self.in_background(async move {
             end(task).await;
             drop(done);
         });
-        let _either = tokio::time::timeout_at(deadline.into(), ended).await;
+        let _either = patience.of(ended).await;
     }
 
     /// The ids of those directories of pods or containers that no record is of.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ::spec::{Error, Kind};
 use model::container::Container as Stored;
@@ -11,17 +11,22 @@ use model::{Lane, Result};
 
 use super::{record, save};
 use crate::Cri;
+use crate::recover::Patience;
 use crate::state::{Container, ContainerState, Phase};
 
 /// How long to wait before a task is asked for again, at first and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
 impl Cri {
-    /// Knows again the container of a record, with its name; asks its task, and waits for the answer until `deadline`.
+    /// Knows again the container of a record, with its name; asks its task, and waits for the answer as `patience` allows.
     ///
     /// # Errors
     /// The record is damaged.
-    pub(crate) async fn recover_container(self: &Arc<Self>, stored: Stored, deadline: Instant) -> Result<()> {
+    pub(crate) async fn recover_container(
+        self: &Arc<Self>,
+        stored: Stored,
+        patience: &Patience,
+    ) -> Result<()> {
         let known = record::read(&stored)?;
         let dir = self.container_root(&known.id);
         let state = self.ctx().blocking(Lane::Disk, move |_| Ok(save::load(&dir))).await?;
@@ -36,22 +41,22 @@ impl Cri {
         let container = Arc::new(Container::new(known, state));
         self.containers.add(Arc::clone(&container));
         match container.phase() {
-            Phase::Exited => self.clean_up_task(&container, deadline).await,
+            Phase::Exited => self.clean_up_task(&container, patience).await,
             Phase::Created | Phase::Running | Phase::Unknown => {
-                self.ask_task(&container, lost, deadline).await
+                self.ask_task(&container, lost, patience).await
             }
         }
         Ok(())
     }
 
     /// A container that has ended has no task: one that is left was not deleted in time.
-    async fn clean_up_task(&self, container: &Container, deadline: Instant) {
+    async fn clean_up_task(&self, container: &Container, patience: &Patience) {
         if let Ok(task) = self.engine.tasks.get(&self.namespace, &container.record.id) {
-            self.end_left(task, deadline).await;
+            self.end_left(task, patience).await;
         }
     }
 
-    async fn ask_task(self: &Arc<Self>, container: &Arc<Container>, lost: bool, deadline: Instant) {
+    async fn ask_task(self: &Arc<Self>, container: &Arc<Container>, lost: bool, patience: &Patience) {
         let task = match self.engine.tasks.get(&self.namespace, &container.record.id) {
             Ok(task) => task,
             // Its shim may only be slow to be taken up: while there is a bundle, nothing is lost.
@@ -68,10 +73,9 @@ impl Cri {
                 return;
             }
         };
-        let asked = tokio::time::timeout_at(deadline.into(), task.state("")).await;
-        match asked {
-            Ok(Ok(state)) => self.take_up(container, task, state, deadline).await,
-            Ok(Err(error)) if error.kind() == Kind::NotFound => self.tell_end(container, None, false).await,
+        match patience.of(task.state("")).await {
+            Some(Ok(state)) => self.take_up(container, task, state, patience).await,
+            Some(Err(error)) if error.kind() == Kind::NotFound => self.tell_end(container, None, false).await,
             // It may answer later: its end is waited for all the same, and tells.
             _ => {
                 container.state.send_modify(|state| state.unknown = true);
@@ -90,7 +94,7 @@ impl Cri {
         container: &Arc<Container>,
         task: Arc<dyn Task>,
         state: model::task::State,
-        deadline: Instant,
+        patience: &Patience,
     ) {
         let pid = state.pid;
         match state.phase {
@@ -108,7 +112,7 @@ impl Cri {
             }
             // The daemon died between making and starting it: it never ran, and can be started still.
             TaskPhase::Created => {
-                self.end_left(task, deadline).await;
+                self.end_left(task, patience).await;
                 container.state.send_modify(|state| state.unknown = false);
             }
         }
@@ -163,8 +167,7 @@ async fn ask_later(cri: Weak<Cri>, container: Arc<Container>) {
         match cri.engine.tasks.get(&cri.namespace, id) {
             Ok(task) => match task.state("").await {
                 Ok(state) => {
-                    let deadline = Instant::now() + PAUSE.1;
-                    return cri.take_up(&container, task, state, deadline).await;
+                    return cri.take_up(&container, task, state, &Patience::new()).await;
                 }
                 Err(error) if error.kind() == Kind::NotFound => {}
                 // A frozen shim: its end is waited for, and tells.
