@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use api::Message as _;
 use api::runtime::v1;
 use model::Result;
 use tokio::sync::broadcast;
@@ -25,6 +26,9 @@ const QUEUE: usize = 1024;
 /// How many events are kept while nobody listens.
 const BACKLOG: usize = 512;
 
+/// And how many bytes of them, as they would be sent: each holds how everything in its pod stands.
+const BACKLOG_BYTES: usize = 2 << 20;
+
 /// How long an event is kept while nobody listens.
 const RETENTION: Duration = Duration::from_secs(300);
 
@@ -32,7 +36,40 @@ const RETENTION: Duration = Duration::from_secs(300);
 #[derive(Debug)]
 pub struct Events {
     listeners: broadcast::Sender<Arc<v1::ContainerEventResponse>>,
-    backlog: Mutex<VecDeque<(Instant, Arc<v1::ContainerEventResponse>)>>,
+    backlog: Mutex<Backlog>,
+}
+
+/// What nobody has heard.
+#[derive(Debug, Default)]
+struct Backlog {
+    kept: VecDeque<Kept>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Kept {
+    at: Instant,
+    bytes: usize,
+    event: Arc<v1::ContainerEventResponse>,
+}
+
+impl Backlog {
+    fn keep(&mut self, event: Arc<v1::ContainerEventResponse>) {
+        let (at, bytes) = (Instant::now(), event.encoded_len());
+        self.bytes += bytes;
+        self.kept.push_back(Kept { at, bytes, event });
+        let old = |kept: &Kept| at.duration_since(kept.at) >= RETENTION;
+        while self.kept.len() > BACKLOG || self.bytes > BACKLOG_BYTES || self.kept.front().is_some_and(old) {
+            let Some(oldest) = self.kept.pop_front() else { return };
+            self.bytes -= oldest.bytes;
+        }
+    }
+
+    fn take(&mut self) -> Vec<Arc<v1::ContainerEventResponse>> {
+        let (now, all) = (Instant::now(), std::mem::take(self));
+        let fresh = all.kept.into_iter().filter(|kept| now.duration_since(kept.at) < RETENTION);
+        fresh.map(|kept| kept.event).collect()
+    }
 }
 
 impl Default for Events {
@@ -50,12 +87,7 @@ impl Events {
         if self.listeners.send(Arc::clone(&event)).is_ok() {
             return;
         }
-        let now = Instant::now();
-        backlog.retain(|(at, _)| now.duration_since(*at) < RETENTION);
-        if backlog.len() == BACKLOG {
-            backlog.pop_front();
-        }
-        backlog.push_back((now, event));
+        backlog.keep(event);
     }
 
     /// Starts to listen: what nobody heard comes first.
@@ -64,9 +96,7 @@ impl Events {
     ) -> (Vec<Arc<v1::ContainerEventResponse>>, broadcast::Receiver<Arc<v1::ContainerEventResponse>>) {
         let mut backlog = self.backlog.lock().unwrap_or_else(PoisonError::into_inner);
         let listener = self.listeners.subscribe();
-        let now = Instant::now();
-        let kept = backlog.drain(..).filter(|(at, _)| now.duration_since(*at) < RETENTION);
-        (kept.map(|(_, event)| event).collect(), listener)
+        (backlog.take(), listener)
     }
 }
 
@@ -132,5 +162,23 @@ mod tests {
         let (missed, _listener) = events.listen();
         assert_eq!(missed.len(), BACKLOG);
         assert_eq!(missed[0].container_id, "3");
+    }
+
+    #[test]
+    fn big_events_that_nobody_hears_are_kept_up_to_a_number_of_bytes() {
+        let events = Events::default();
+        let quarter = "x".repeat(BACKLOG_BYTES / 4);
+        for number in 0..10 {
+            events.publish(event(&format!("{number}{quarter}")));
+        }
+        let (missed, listener) = events.listen();
+        let numbers: Vec<_> = missed.iter().map(|event| &event.container_id[..1]).collect();
+        assert_eq!(numbers, ["7", "8", "9"]);
+        // One that is too big by itself is not kept either, and harms no later one.
+        drop(listener);
+        events.publish(event(&"x".repeat(BACKLOG_BYTES)));
+        events.publish(event("after"));
+        let (missed, _listener) = events.listen();
+        assert_eq!(missed.iter().map(|event| event.container_id.as_str()).collect::<Vec<_>>(), ["after"]);
     }
 }
