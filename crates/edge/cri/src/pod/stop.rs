@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use ::spec::{Error, Kind};
 use api::runtime::v1;
+use futures_util::future::join;
 use model::task::{Exit, Task};
 use model::{Lane, Result};
 
@@ -44,8 +45,10 @@ impl Cri {
             }
         };
         note("failed to stop containers", self.stop_pod_containers(pod).await);
-        note("failed to stop sandbox container", self.end_sandbox(pod).await);
-        note("failed to destroy network for sandbox", self.leave_network(pod).await);
+        // Nothing of the pod's is left that would use its network, so neither waits for the other.
+        let (ended, left) = join(self.end_sandbox(pod), self.leave_network(pod)).await;
+        note("failed to stop sandbox container", ended);
+        note("failed to destroy network for sandbox", left);
         let files = self.pod_files(&pod.record.id);
         note(
             "failed to unmount sandbox files",
