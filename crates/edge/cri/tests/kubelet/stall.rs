@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use api::runtime::v1;
+use testkit::image::{Build, Layer};
+use testkit::needs;
 use testkit::peer::{Fault, Peer};
-use testkit::{image, needs};
+use testkit::tar::Archive;
 use tonic::Code;
 
 use crate::client::Kubelet;
@@ -26,7 +28,10 @@ fn a_pull_of_which_nothing_comes_is_given_up_and_goes_on_when_asked_again() {
     let kubelet =
         Kubelet::with("[plugins.'io.containerd.cri.v1.images']\nimage_pull_progress_timeout = '1s'");
     let peer = Peer::start();
-    let reference = peer.serve("slow", "v1", image::busybox());
+    // Of its own: what the daemon has already is not asked for.
+    let layer = Archive::new().file("stall", 0o644, &[b's'; 5000]).finish();
+    let image = Build::new().layer(Layer::plain(layer)).cmd(&["/stall"]).build();
+    let reference = peer.serve("slow", "v1", image);
     for (part, fault) in [("/manifests/", Fault::Silence), ("/blobs/", Fault::StallAfter(100))] {
         peer.fail("GET", part, fault.clone());
         peer.fail("HEAD", part, fault);
