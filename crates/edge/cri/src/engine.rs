@@ -126,7 +126,7 @@ impl Cri {
     pub fn new(engine: Engine, config: Config) -> Result<Arc<Self>> {
         let namespace = NAMESPACE.parse().map_err(Error::from)?;
         let networks = crate::pod::Networks::open(&config.runtime.cni);
-        let own_networks = crate::pod::OwnNetworks::open(&config.runtime);
+        let own_networks = crate::pod::OwnNetworks::open(&config.runtime, &networks);
         let abilities = crate::status::Abilities::unknown(&config.runtime);
         let nri = Nri::new(&config.nri, engine.version);
         Ok(Arc::new(Self {

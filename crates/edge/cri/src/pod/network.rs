@@ -45,12 +45,12 @@ pub struct Networks(Arc<Network>);
 impl Networks {
     /// The networks that `config` names; that there are none is a state, no failure.
     pub fn open(config: &config::Cni) -> Self {
-        Self(Arc::new(Network::open(Settings {
-            conf_dir: config.conf_dir.clone(),
-            bin_dirs: config.bin_dirs.clone(),
-            max_conf_num: config.max_conf_num,
-            ..Settings::default()
-        })))
+        Self(Arc::new(Network::open(settings(config))))
+    }
+
+    /// Those that another `config` names.
+    fn open_beside(&self, config: &config::Cni) -> Self {
+        Self(Arc::new(self.0.open_beside(settings(config))))
     }
 
     /// The networks as go-cni describes them.
@@ -67,13 +67,22 @@ impl Networks {
     }
 }
 
+fn settings(config: &config::Cni) -> Settings {
+    Settings {
+        conf_dir: config.conf_dir.clone(),
+        bin_dirs: config.bin_dirs.clone(),
+        max_conf_num: config.max_conf_num,
+        ..Settings::default()
+    }
+}
+
 /// The networks of the handlers that have a directory of configurations of their own, by the handlers' names.
 #[derive(Clone, Debug, Default)]
 pub struct OwnNetworks(BTreeMap<String, (PathBuf, Networks)>);
 
 impl OwnNetworks {
-    /// The networks of those handlers of `runtime` that name a directory.
-    pub fn open(runtime: &config::Runtime) -> Self {
+    /// The networks of those handlers of `runtime` that name a directory, beside those of the node.
+    pub fn open(runtime: &config::Runtime, node: &Networks) -> Self {
         let own = runtime.runtimes.iter().filter_map(|(name, handler)| {
             let conf_dir = handler.cni_conf_dir.clone()?;
             let max_conf_num = match handler.cni_max_conf_num {
@@ -81,7 +90,7 @@ impl OwnNetworks {
                 number => number,
             };
             let config = config::Cni { conf_dir: conf_dir.clone(), max_conf_num, ..runtime.cni.clone() };
-            Some((name.clone(), (conf_dir, Networks::open(&config))))
+            Some((name.clone(), (conf_dir, node.open_beside(&config))))
         });
         Self(own.collect())
     }
@@ -233,17 +242,20 @@ impl Cri {
         self.release(self.networks.clone(), plan, netns).await
     }
 
-    /// Gives back attachments whose containers are gone, where the networks can.
+    /// Gives back attachments whose containers are gone, where the networks can: the node's and then the handlers', so that
+    /// nobody who attaches waits for all of them.
     pub(crate) async fn sweep_networks(&self) {
-        let ours: Vec<String> = self.pods.list().iter().map(|pod| pod.record.id.clone()).collect();
-        let network = self.networks.clone();
-        let ctx = self.ctx();
-        let swept = ctx.blocking(Lane::Network, move |_| {
-            let ours: Vec<&str> = ours.iter().map(String::as_str).collect();
-            network.0.gc(&ours, Instant::now() + fault::limit("pod network", SWEEP)).map_err(failed)
-        });
-        if let Err(error) = swept.await {
-            tracing::debug!(%error, "stale attachments stay behind");
+        let own = self.own_networks.each().map(|(_, networks)| networks);
+        for network in std::iter::once(&self.networks).chain(own).cloned() {
+            let ours: Vec<String> = self.pods.list().iter().map(|pod| pod.record.id.clone()).collect();
+            let ctx = self.ctx();
+            let swept = ctx.blocking(Lane::Network, move |_| {
+                let ours: Vec<&str> = ours.iter().map(String::as_str).collect();
+                network.0.gc(&ours, Instant::now() + fault::limit("pod network", SWEEP)).map_err(failed)
+            });
+            if let Err(error) = swept.await {
+                tracing::debug!(%error, "stale attachments stay behind");
+            }
         }
     }
 

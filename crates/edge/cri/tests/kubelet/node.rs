@@ -124,9 +124,14 @@ impl Node {
     /// A container `id` of somebody else's in the node's networks, as nerdctl makes them; answers its namespace, for the
     /// caller to remove.
     pub fn attach_stranger(&self, id: &str) -> PathBuf {
+        self.attach_stranger_by(id, &self.daemon.dir().join("net.d"))
+    }
+
+    /// The same in the networks of `conf_dir`.
+    pub fn attach_stranger_by(&self, id: &str, conf_dir: &Path) -> PathBuf {
         let netns = net::netns::create(&self.daemon.dir().join("strangers")).unwrap();
         let settings = net::cni::Settings {
-            conf_dir: self.daemon.dir().join("net.d"),
+            conf_dir: conf_dir.to_owned(),
             bin_dirs: vec![self.daemon.dir().join("bin")],
             ..net::cni::Settings::default()
         };
@@ -136,6 +141,32 @@ impl Node {
         let host = net::netns::open(&self.host.0).unwrap();
         net::netns::run(std::os::fd::AsFd::as_fd(&host), attach).unwrap().unwrap();
         netns
+    }
+
+    /// Writes the configuration of another network, of a handler, into `dir`; answers its name.
+    pub fn configure_own(&self, dir: &Path) -> String {
+        let name = format!("own-{}", self.daemon.namespace());
+        let list = format!(
+            r#"{{"cniVersion":"1.0.0","name":"{name}","plugins":[{{"type":"bridge","bridge":"bf1","ipam":
+            {{"type":"host-local","dataDir":"{}/ipam","ranges":[[{{"subnet":"10.78.0.0/24"}}]]}}}}]}}"#,
+            self.daemon.dir().display()
+        );
+        fs::write(dir.join("draft"), list).unwrap();
+        fs::rename(dir.join("draft"), dir.join("10-own.conflist")).unwrap();
+        name
+    }
+
+    /// Addresses that are taken in the network `name`.
+    pub fn addresses(&self, name: &str) -> Vec<PathBuf> {
+        let taken =
+            |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("10."));
+        children(&self.daemon.dir().join("ipam").join(name)).into_iter().filter(taken).collect()
+    }
+
+    /// Attachments to the network `name` that are remembered.
+    pub fn cached(&self, name: &str) -> Vec<PathBuf> {
+        let of_network = |path: &PathBuf| path.to_string_lossy().contains(name);
+        children(Path::new("/var/lib/cni/results")).into_iter().filter(of_network).collect()
     }
 
     /// The configuration of a pod with a network of its own.
@@ -185,14 +216,8 @@ impl Node {
             ]),
             snapshots: lines("snapshots ls"),
             links: self.links(),
-            addresses: children(&dir.join("ipam").join(&self.network))
-                .into_iter()
-                .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("10.")))
-                .collect(),
-            cached: children(Path::new("/var/lib/cni/results"))
-                .into_iter()
-                .filter(|path| path.to_string_lossy().contains(&self.network))
-                .collect(),
+            addresses: self.addresses(&self.network),
+            cached: self.cached(&self.network),
             records: lines("container ls -q"),
             leases: lines("leases ls -q"),
         }

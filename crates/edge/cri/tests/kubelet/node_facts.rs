@@ -260,14 +260,7 @@ fn a_handler_with_networks_of_its_own_attaches_its_pods_to_them() {
     };
     let error = run("apart").unwrap_err();
     assert!(error.message().contains("cni plugin not initialized"), "{error}");
-    let name = format!("own-{}", node.daemon.namespace());
-    let list = format!(
-        r#"{{"cniVersion":"1.0.0","name":"{name}","plugins":[{{"type":"bridge","bridge":"bf1","ipam":
-        {{"type":"host-local","dataDir":"{}/own","ranges":[[{{"subnet":"10.78.0.0/24"}}]]}}}}]}}"#,
-        node.daemon.dir().display()
-    );
-    std::fs::write(own.path().join("draft"), list).unwrap();
-    std::fs::rename(own.path().join("draft"), own.path().join("10-own.conflist")).unwrap();
+    let name = node.configure_own(own.path());
     wait::eventually(Duration::from_secs(20), "the handler's network", || {
         (verbose(&node).info["lastCNILoadStatus.apart"] == "OK").then_some(())
     });
@@ -280,10 +273,7 @@ fn a_handler_with_networks_of_its_own_attaches_its_pods_to_them() {
     assert!(address(&pod).starts_with("10.77.0."), "{}", address(&pod));
     node.remove_pod(&pod);
     node.settles_at(&before, "the end");
-    let leases = std::fs::read_dir(node.daemon.dir().join("own").join(&name)).unwrap().flatten();
-    let left: Vec<_> =
-        leases.filter(|entry| entry.file_name().to_string_lossy().starts_with("10.")).collect();
-    assert!(left.is_empty(), "{left:?}");
+    assert_eq!((node.addresses(&name), node.cached(&name)), (Vec::new(), Vec::new()));
 }
 
 #[test]

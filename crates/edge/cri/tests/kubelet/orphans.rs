@@ -86,6 +86,33 @@ fn what_no_record_names_goes_at_the_start_and_what_is_others_stays() {
 }
 
 #[test]
+fn attachments_of_what_is_gone_are_given_back_in_handlers_networks_too() {
+    needs!(root, overlayfs, built "containerd", built "berth-cni");
+    let own = testkit::place::temp();
+    let mut node = Node::new(&format!(
+        "[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.apart]\n\
+         runtime_type = 'io.containerd.runc.v2'\ncni_conf_dir = '{}'\n",
+        own.path().display()
+    ));
+    let name = node.configure_own(own.path());
+    let lives = node.attach_stranger_by("stranger-that-lives", own.path());
+    let before = (node.left(), node.addresses(&name), node.cached(&name));
+    let gone = node.attach_stranger_by("stranger-that-is-gone", own.path());
+    assert_eq!(node.addresses(&name).len(), 2);
+    node.daemon.kill();
+    net::netns::remove(&gone).unwrap();
+    node.daemon.restart();
+    wait::eventually(Duration::from_secs(20), "the stale attachment", || {
+        ((node.left(), node.addresses(&name), node.cached(&name)) == before).then_some(())
+    });
+    assert!(node.cached(&name)[0].to_string_lossy().contains("stranger-that-lives"));
+    net::netns::remove(&lives).unwrap();
+    node.daemon.restart();
+    wait::eventually(Duration::from_secs(20), "the other", || node.cached(&name).is_empty().then_some(()));
+    node.check_clean();
+}
+
+#[test]
 fn a_plugin_that_hangs_on_what_a_dead_daemon_left_delays_no_start() {
     needs!(root, overlayfs, built "containerd", built "berth-cni");
     let mut node = Node::new("");

@@ -148,18 +148,27 @@ pub struct Network {
     plugins: Plugins,
     cache: Cache,
     loaded: RwLock<Result<Arc<Vec<Loaded>>, LoadError>>,
-    turns: Turns,
+    turns: Arc<Turns>,
 }
 
 impl Network {
     /// Loads the networks. That there are none is their status, no failure.
     pub fn open(settings: Settings) -> Self {
+        Self::taking(Arc::default(), settings)
+    }
+
+    /// Further networks, whose attaching and collecting takes turns with these: one plugin may serve both.
+    pub fn open_beside(&self, settings: Settings) -> Self {
+        Self::taking(Arc::clone(&self.turns), settings)
+    }
+
+    fn taking(turns: Arc<Turns>, settings: Settings) -> Self {
         let loaded = load(&settings);
         Self {
             plugins: Plugins { bin_dirs: settings.bin_dirs.clone(), in_process: settings.in_process },
             cache: Cache::new(&settings.cache_dir),
             loaded: RwLock::new(loaded),
-            turns: Turns::default(),
+            turns,
             settings,
         }
     }
