@@ -72,6 +72,7 @@ fn settings(config: &config::Cni) -> Settings {
         conf_dir: config.conf_dir.clone(),
         bin_dirs: config.bin_dirs.clone(),
         max_conf_num: config.max_conf_num,
+        serially: config.setup_serially,
         ..Settings::default()
     }
 }

@@ -1,11 +1,16 @@
 //! The networks that pods of this node are attached to: loaded from their directory, set up, taken down.
 //!
-//! Invariant: a pod whose setup failed has nothing left in its networks; a teardown can be repeated.
+//! A pod's networks have an interface each, and are set up at the same time unless that is to be done in their order.
+//!
+//! Invariant: a pod whose setup failed has nothing left in its networks; a teardown can be repeated, and begins when nothing
+//! attaches the pod any more.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -23,6 +28,9 @@ const PREFIX: &str = "eth";
 /// File names that configurations have.
 const EXTENSIONS: [&str; 3] = ["conf", "conflist", "json"];
 
+/// How many networks of one pod are set up at the same time.
+const AT_ONCE: usize = 8;
+
 /// Where configurations and plugins are, and how they are used.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -32,6 +40,8 @@ pub struct Settings {
     pub bin_dirs: Vec<PathBuf>,
     /// Most networks that are loaded; 0 for all.
     pub max_conf_num: usize,
+    /// Whether a pod's networks are set up one after the other.
+    pub serially: bool,
     /// Where attachments are remembered.
     pub cache_dir: PathBuf,
     /// Whether plugins of ours run in this process.
@@ -46,6 +56,7 @@ impl Default for Settings {
             conf_dir: "/etc/cni/net.d".into(),
             bin_dirs: vec!["/opt/cni/bin".into()],
             max_conf_num: 1,
+            serially: false,
             cache_dir: "/var/lib/cni".into(),
             in_process: true,
             plugin_timeout: Duration::from_secs(60),
@@ -102,7 +113,15 @@ pub enum NetworkError {
     Loopback(crate::netns::NetnsError),
     /// The attachment could not be remembered, or what is remembered not be read.
     #[error("cache of attachments")]
-    Cache(#[from] std::io::Error),
+    Cache(#[from] io::Error),
+    /// No thread could be started for a network, or the one that was panicked.
+    #[error("no thread for network {network:?}")]
+    Thread {
+        /// The network.
+        network: String,
+        /// Why.
+        source: io::Error,
+    },
     /// A result makes no sense.
     #[error("result of the plugins")]
     Result(#[from] Error),
@@ -126,7 +145,9 @@ impl HasKind for NetworkError {
             Self::Chain(error) => error.kind(),
             Self::Several { kind, .. } => *kind,
             Self::Loopback(error) => error.kind(),
-            Self::Cache(error) => Kind::from_errno(error.raw_os_error().unwrap_or(0)),
+            Self::Cache(error) | Self::Thread { source: error, .. } => {
+                Kind::from_errno(error.raw_os_error().unwrap_or(0))
+            }
             Self::Result(error) => error.kind(),
             Self::Busy => Kind::Unavailable,
             Self::NotCached { .. } => Kind::NotFound,
@@ -245,27 +266,32 @@ impl Network {
         if let Some(netns) = &pod.netns {
             crate::netns::loopback_up(netns).map_err(NetworkError::Loopback)?;
         }
-        let mut results = Vec::new();
-        for network in networks {
-            let runtime = runtime(pod, &network.ifname);
-            let remember = |result: Option<Value>| {
-                self.cache.write(&Entry::new(
-                    &network.list,
-                    &pod.id,
-                    &network.ifname,
-                    pod.netns.as_deref(),
-                    runtime.args.clone(),
-                    runtime.capabilities.clone(),
-                    result,
-                ))
-            };
-            // Before the plugins run, so that what a crash leaves half made can be taken down with what it was made.
-            remember(None)?;
-            let result = self.chain(&network.list, deadline).add(&runtime)?;
-            remember(Some(result.to_json(at_least(network.list.version))?))?;
-            results.push(result);
-        }
+        let one = |network: &Loaded| self.attach_to(network, pod, deadline);
+        let results = match self.settings.serially {
+            true => networks.iter().map(one).collect::<Result<Vec<_>, _>>()?,
+            false => together(networks, one)?,
+        };
         Ok(Setup::of(&results)?)
+    }
+
+    fn attach_to(&self, network: &Loaded, pod: &Pod, deadline: Instant) -> Result<CniResult, NetworkError> {
+        let runtime = runtime(pod, &network.ifname);
+        let remember = |result: Option<Value>| {
+            self.cache.write(&Entry::new(
+                &network.list,
+                &pod.id,
+                &network.ifname,
+                pod.netns.as_deref(),
+                runtime.args.clone(),
+                runtime.capabilities.clone(),
+                result,
+            ))
+        };
+        // Before the plugins run, so that what a crash leaves half made can be taken down with what it was made.
+        remember(None)?;
+        let result = self.chain(&network.list, deadline).add(&runtime)?;
+        remember(Some(result.to_json(at_least(network.list.version))?))?;
+        Ok(result)
     }
 
     /// Detaches the pod from every network: those of today, and those that it is remembered to have been attached to,
@@ -398,6 +424,35 @@ impl Network {
     }
 }
 
+/// Does `one` for several networks at the same time, and waits for all of them whatever fails; the results are in the order
+/// of the networks.
+fn together<T: Send>(
+    networks: &[Loaded],
+    one: impl Fn(&Loaded) -> Result<T, NetworkError> + Sync,
+) -> Result<Vec<T>, NetworkError> {
+    let mut results = Vec::new();
+    for lot in networks.chunks(AT_ONCE) {
+        // The usual case is one network, which needs no further thread.
+        let Some((last, others)) = lot.split_last() else { continue };
+        let one = &one;
+        let outcomes: Vec<Result<T, NetworkError>> = thread::scope(|scope| {
+            let start = |network| thread::Builder::new().spawn_scoped(scope, move || one(network));
+            let started: Vec<_> = others.iter().map(|network| (network, start(network))).collect();
+            let here = one(last);
+            let ended = started.into_iter().map(|(network, thread)| {
+                let failed = |source| NetworkError::Thread { network: network.list.name.clone(), source };
+                let joined = thread.map_err(failed)?.join();
+                joined.map_err(|_| failed(io::Error::other("it panicked")))?
+            });
+            ended.chain([here]).collect()
+        });
+        let (done, failures): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(Result::is_ok);
+        all_of(failures.into_iter().filter_map(Result::err).collect())?;
+        results.extend(done.into_iter().flatten());
+    }
+    Ok(results)
+}
+
 fn runtime(pod: &Pod, ifname: &str) -> Runtime {
     Runtime {
         container_id: pod.id.clone(),
@@ -413,13 +468,18 @@ fn at_least(version: Version) -> Version {
     version.max(Version::V0_3_0)
 }
 
-/// One failure as it is, several as one.
+/// [`all_of`] plugins' failures.
 fn several(failures: Vec<ChainError>) -> Result<(), NetworkError> {
+    all_of(failures.into_iter().map(NetworkError::from).collect())
+}
+
+/// One failure as it is, several as one.
+fn all_of(failures: Vec<NetworkError>) -> Result<(), NetworkError> {
     let mut failures = failures.into_iter();
     let Some(first) = failures.next() else { return Ok(()) };
     let rest: Vec<String> = failures.map(|failure| Failure::from(failure).to_string()).collect();
     if rest.is_empty() {
-        return Err(first.into());
+        return Err(first);
     }
     let first = Failure::from(first);
     let mut text = first.to_string();

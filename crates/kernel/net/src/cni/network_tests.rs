@@ -23,6 +23,11 @@ struct Place {
 
 impl Place {
     fn new(files: &[(&str, &str)]) -> Self {
+        Self::with(files, |settings| settings)
+    }
+
+    /// The same, with the settings changed by `change`.
+    fn with(files: &[(&str, &str)], change: impl FnOnce(Settings) -> Settings) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let conf_dir = dir.path().join("net.d");
         fs::create_dir(&conf_dir).unwrap();
@@ -38,7 +43,7 @@ impl Place {
         };
         fs::create_dir(dir.path().join("bin")).unwrap();
         let host = crate::netns::create(&dir.path().join("ns")).unwrap();
-        Self { network: Network::open(settings), host, dir }
+        Self { network: Network::open(change(settings)), host, dir }
     }
 
     fn pod(&self, id: &str) -> Pod {
@@ -188,4 +193,86 @@ fn what_is_loaded_is_the_first_and_its_failure_is_the_status() {
     fs::write(dir.join("05-broken.conflist"), "{").unwrap();
     assert!(place.network.reload().is_err());
     assert!(status().contains("05-broken.conflist"), "{}", status());
+}
+
+/// Two networks of the plugin `odd`, and a place for them.
+fn two(serially: bool) -> Place {
+    let list = |name: &str| {
+        format!(r#"{{"cniVersion": "1.0.0", "name": "{name}", "plugins": [{{"type": "odd"}}]}}"#)
+    };
+    let files = [("10-a.conflist", list("a")), ("20-b.conflist", list("b"))];
+    let files = files.each_ref().map(|(name, text)| (*name, text.as_str()));
+    Place::with(&files, |settings| Settings { max_conf_num: 0, serially, ..settings })
+}
+
+/// An answer of a plugin with an address of its interface.
+const ANSWER: &str = r#"echo '{"cniVersion": "1.0.0", "interfaces": [{"name": "'$CNI_IFNAME'", "sandbox": "x"}],
+    "ips": [{"address": "10.0.0.'${CNI_IFNAME#eth}'/24", "interface": 0}]}'"#;
+
+#[test]
+fn a_pods_networks_are_set_up_at_the_same_time_and_told_in_their_order() {
+    needs!(root);
+    let place = two(false);
+    let seen = place.dir.path().display();
+    // Each waits for the other; the first comes last.
+    place.plugin(
+        "odd",
+        &format!(
+            "[ $CNI_COMMAND = ADD ] || exit 0\ntouch {seen}/$CNI_IFNAME\n\
+             for i in $(seq 200); do [ -e {seen}/eth0 ] && [ -e {seen}/eth1 ] && break; sleep 0.1; done\n\
+             [ -e {seen}/eth0 ] && [ -e {seen}/eth1 ] || exit 1\n[ $CNI_IFNAME = eth1 ] || sleep 0.2\n{ANSWER}"
+        ),
+    );
+    let pod = place.pod("pod");
+    let setup = place.run(|network, deadline| network.setup(&pod, deadline)).unwrap();
+    let addresses = |name: &str| setup.interfaces[name].ips[0].0.to_string();
+    assert_eq!([addresses("eth0"), addresses("eth1")], ["10.0.0.0", "10.0.0.1"]);
+    let names: Vec<&str> =
+        setup.raw.iter().map(|raw| raw["interfaces"][0]["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["eth0", "eth1"]);
+    assert_eq!(place.left(), ["a-pod-eth0", "b-pod-eth1"]);
+    place.run(|network, deadline| network.teardown(&pod, deadline)).unwrap();
+    assert_eq!(place.left(), [""; 0]);
+}
+
+#[test]
+fn a_pods_networks_are_set_up_one_after_the_other_where_that_is_asked_for() {
+    needs!(root);
+    let place = two(true);
+    let seen = place.dir.path().join("seen");
+    let note = |word: &str| format!("echo {word} $CNI_IFNAME >> {}", seen.display());
+    let script = [
+        "[ $CNI_COMMAND = ADD ] || exit 0",
+        &note("begin"),
+        "[ $CNI_IFNAME = eth1 ] || sleep 0.2",
+        &note("end"),
+        ANSWER,
+    ];
+    place.plugin("odd", &script.join("\n"));
+    place.run(|network, deadline| network.setup(&place.pod("pod"), deadline)).unwrap();
+    assert_eq!(fs::read_to_string(&seen).unwrap(), "begin eth0\nend eth0\nbegin eth1\nend eth1\n");
+}
+
+#[test]
+fn a_network_that_fails_undoes_those_that_are_set_up_with_it() {
+    needs!(root);
+    let place = two(false);
+    let seen = place.dir.path().join("seen");
+    let script = [
+        &format!("echo $CNI_COMMAND $CNI_IFNAME >> {}", seen.display()),
+        "[ $CNI_COMMAND = ADD ] || exit 0",
+        r#"[ $CNI_IFNAME = eth1 ] || { echo '{"code": 100, "msg": "no luck"}'; exit 1; }"#,
+        // Its failure is known long before.
+        "sleep 0.3",
+        &format!("echo added $CNI_IFNAME >> {}", seen.display()),
+        ANSWER,
+    ];
+    place.plugin("odd", &script.join("\n"));
+    let pod = place.pod("pod");
+    let error = place.run(|network, deadline| network.setup(&pod, deadline)).unwrap_err();
+    assert_eq!(Failure::from(error).to_string(), r#"plugin type="odd" name="a" failed (add): no luck"#);
+    assert_eq!(place.left(), [""; 0]);
+    let seen = fs::read_to_string(&seen).unwrap();
+    let at = |line: &str| seen.lines().position(|other| other == line).unwrap_or_else(|| panic!("{seen}"));
+    assert!(at("added eth1") < at("DEL eth1").min(at("DEL eth0")), "{seen}");
 }
