@@ -182,6 +182,8 @@ impl Cri {
         let server = crate::stream::Server::start(self).await?;
         // Kept for as long as this is; a second start would have failed at the address.
         let _first = self.server.set(server);
+        // While every pod is an earlier daemon's.
+        self.check_networks();
         self.recovered.store(true, Ordering::Release);
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! Pods: run, stop, remove and look at them.
 
 mod bandwidth;
+mod check;
 mod files;
 mod handler;
 mod list;
@@ -13,6 +14,7 @@ mod status;
 mod stop;
 mod update;
 
+pub use check::NetworkFault;
 pub(crate) use network::restore as restore_network;
 pub use network::{Networks, OwnNetworks};
 pub(crate) use run::end_task;

@@ -58,6 +58,11 @@ impl Networks {
         self.0.describe()
     }
 
+    /// Whether the pod is attached as it was. It blocks.
+    pub fn check(&self, pod: &cni::Pod, deadline: Instant) -> Result<(), cni::NetworkError> {
+        self.0.check(pod, deadline)
+    }
+
     /// Whether their configuration could be read when it was last looked at, in go-cni's words.
     pub fn load_status(&self) -> String {
         match self.0.loaded() {
@@ -195,14 +200,14 @@ impl Cri {
             return Ok(());
         }
         // What was refused when the pod was made is in no network.
-        let plan = plan(&pod.record).unwrap_or_else(|_| with_limits(&pod.record, None));
+        let plan = plan(&pod.record).unwrap_or_else(|_| bare_plan(&pod.record));
         self.release(self.networks_of(&pod.record.runtime_handler), plan, netns).await?;
         pod.state.send_modify(|state| state.network_released = true);
         Ok(())
     }
 
     /// The networks of pods that ask for `handler`: the handler's own, else the node's.
-    fn networks_of(&self, handler: &str) -> Networks {
+    pub(super) fn networks_of(&self, handler: &str) -> Networks {
         let own = self.own_networks.0.get(handler).map(|(_, networks)| networks);
         own.unwrap_or(&self.networks).clone()
     }
@@ -347,6 +352,11 @@ fn plan(record: &PodRecord) -> Result<cni::Pod> {
     let bandwidth = bandwidth::of(&record.config.annotations)
         .map_err(|error| Error::invalid(format_args!("reading pod bandwidth annotations: {error}")))?;
     Ok(with_limits(record, bandwidth))
+}
+
+/// The same without the bandwidth.
+pub(super) fn bare_plan(record: &PodRecord) -> cni::Pod {
+    with_limits(record, None)
 }
 
 /// The same, with limits that are known to be some.

@@ -69,7 +69,7 @@ impl Cri {
             kept.spec.as_ref().and_then(|any| serde_json::from_slice(&any.value).ok()).unwrap_or_default();
         let process = if state.pid == 0 { "deleted" } else { "running" };
         let closed = pod.record.netns.as_ref().is_some_and(|path| !net::netns::exists(path));
-        let info = json!({
+        let mut info = json!({
             "pid": state.pid,
             "processStatus": process,
             "netNamespaceClosed": closed,
@@ -86,6 +86,9 @@ impl Cri {
             "overhead": state.overhead,
             "resources": state.resources,
         });
+        if let Some(fault) = state.network_fault {
+            info["cniCheck"] = json!(fault);
+        }
         serde_json::to_string(&info)
             .map_err(|error| Error::internal(format!("failed to marshal info: {error}")))
     }

@@ -60,6 +60,8 @@ pub struct PodState {
     pub network: Option<serde_json::Value>,
     /// Whether its network has been given back.
     pub network_released: bool,
+    /// What the check after the start found wrong with its network.
+    pub network_fault: Option<crate::pod::NetworkFault>,
     /// How its sandbox ended, and when, in nanoseconds since 1970.
     pub exit: Option<(u32, i64)>,
     /// Whether it is being removed: nothing can be made in it any more.

@@ -1,6 +1,7 @@
 //! The daemon as a kubelet sees it: CRI on its socket, with real shims, containers and files.
 #![allow(clippy::unwrap_used, reason = "a test's steps fail by panicking")]
 
+mod attached;
 mod client;
 mod events;
 mod exec;

@@ -15,6 +15,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::chain::Runtime;
 use super::list::NetworkList;
 use super::{CniResult, Version, file};
 
@@ -38,9 +39,9 @@ pub struct Entry {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub netns: String,
     #[serde(rename = "cniArgs", default, skip_serializing_if = "Option::is_none")]
-    pub args: Option<Vec<(String, String)>>,
+    args: Option<Vec<(String, String)>>,
     #[serde(rename = "capabilityArgs", default, skip_serializing_if = "Option::is_none")]
-    pub capabilities: Option<Map<String, Value>>,
+    capabilities: Option<Map<String, Value>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     result: Option<Value>,
 }
@@ -76,6 +77,17 @@ impl Entry {
         NetworkList::parse(&bytes).or_else(|_| NetworkList::of_single(&bytes)).ok()
     }
 
+    /// What the list was run for, in `netns`.
+    pub fn runtime(&self, netns: Option<PathBuf>) -> Runtime {
+        Runtime {
+            container_id: self.container_id.clone(),
+            ifname: self.ifname.clone(),
+            netns,
+            args: self.args.clone().unwrap_or_default(),
+            capabilities: self.capabilities.clone().unwrap_or_default(),
+        }
+    }
+
     /// What `ADD` gave.
     pub fn result(&self, version: Version) -> Option<CniResult> {
         CniResult::from_json(self.result.clone()?, version).ok()
@@ -103,11 +115,6 @@ impl Cache {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
         let json = serde_json::to_vec(entry)?;
         file::write(&self.path(&entry.network, &entry.container_id, &entry.ifname), &json, 0o600)
-    }
-
-    /// What is remembered of an attachment.
-    pub fn read(&self, network: &str, container_id: &str, ifname: &str) -> Option<Entry> {
-        read(&self.path(network, container_id, ifname))
     }
 
     /// Forgets an attachment.

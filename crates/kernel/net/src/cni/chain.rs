@@ -105,7 +105,7 @@ impl Chain<'_> {
 
     /// Whether the attachment is as `previous` says.
     pub fn check(&self, runtime: &Runtime, previous: &CniResult) -> Result<(), ChainError> {
-        if self.list.disable_check || !self.list.version.has_check() {
+        if !self.list.has_check() {
             return Ok(());
         }
         for entry in &self.list.plugins {

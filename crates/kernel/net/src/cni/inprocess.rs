@@ -3,7 +3,8 @@
 //! A thread cannot be killed. One whose caller has given up goes on until its plugin returns (plugins hold to the
 //! call's deadline themselves), and until then nothing else touches the interface that it works on.
 //!
-//! Invariant: of two calls for one interface of one container the second begins when the first has ended.
+//! Invariant: of two calls that may change one interface of one container the second begins when the first has ended.
+//! Invariant: `CHECK`, which changes nothing, keeps no other call waiting.
 
 use std::collections::HashSet;
 use std::io;
@@ -35,7 +36,7 @@ pub fn run(
     command: Command,
     call: &Call,
 ) -> Result<Option<CniResult>, CallError> {
-    let running = begin(call)?;
+    let running = begin(command, call)?;
     let begun = Instant::now();
     let (answer, answered) = mpsc::sync_channel(1);
     let theirs = call.clone();
@@ -58,8 +59,8 @@ pub fn run(
 }
 
 /// Waits until no other call works on the interface.
-fn begin(call: &Call) -> Result<Running, CallError> {
-    let attachment = (!call.container_id.is_empty())
+fn begin(command: Command, call: &Call) -> Result<Running, CallError> {
+    let attachment = (!call.container_id.is_empty() && command != Command::Check)
         .then(|| Attachment { container_id: call.container_id.clone(), ifname: call.ifname.clone() });
     let mut calls = BUSY.0.lock().unwrap_or_else(PoisonError::into_inner);
     loop {

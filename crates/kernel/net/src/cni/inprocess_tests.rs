@@ -12,7 +12,7 @@ impl Plugin for Odd {
     fn run(&self, _: Command, call: &Call) -> Result<Option<CniResult>, Error> {
         match call.container_id.as_str() {
             "panics" => panic!("as told"),
-            "waits" => thread::park_timeout(Duration::from_millis(400)),
+            "waits" | "checked" => thread::park_timeout(Duration::from_millis(400)),
             _ => {}
         }
         Ok(None)
@@ -49,4 +49,16 @@ fn an_abandoned_call_keeps_the_next_one_waiting() {
     assert!(matches!(said, Err(CallError::Busy { .. })), "{said:?}");
     run(&Odd, Command::Del, &call("other", LONG)).unwrap();
     run(&Odd, Command::Del, &call("waits", LONG)).unwrap();
+}
+
+#[test]
+fn a_check_neither_waits_nor_keeps_waiting() {
+    for (first, second) in [(Command::Check, Command::Del), (Command::Add, Command::Check)] {
+        let said = run(&Odd, first, &call("checked", Duration::from_millis(10)));
+        assert!(matches!(said, Err(CallError::Timeout { .. })), "{said:?}");
+        // It waits by itself, but not for the other.
+        let said = run(&Odd, second, &call("checked", Duration::from_millis(10)));
+        assert!(matches!(said, Err(CallError::Timeout { .. })), "{said:?}");
+        run(&Odd, Command::Del, &call("checked", LONG)).unwrap();
+    }
 }

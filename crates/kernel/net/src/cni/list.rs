@@ -194,6 +194,11 @@ impl NetworkList {
         Value::Object(raw).to_string()
     }
 
+    /// Whether `CHECK` is called: its version has it, and nobody forbade it.
+    pub fn has_check(&self) -> bool {
+        self.version.has_check() && !self.disable_check
+    }
+
     /// What the plugin `entry` of this network is given on its standard input.
     ///
     /// Of `capabilities` (what the pod has) it sees those that its own configuration turns on.

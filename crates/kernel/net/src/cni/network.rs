@@ -335,15 +335,8 @@ impl Network {
             self.forget(entry);
             return;
         };
-        let runtime = Runtime {
-            container_id: entry.container_id.clone(),
-            ifname: entry.ifname.clone(),
-            netns,
-            args: entry.args.clone().unwrap_or_default(),
-            capabilities: entry.capabilities.clone().unwrap_or_default(),
-        };
         let result: Option<CniResult> = entry.result(list.version);
-        let failed = self.chain(list, deadline).del(&runtime, result.as_ref());
+        let failed = self.chain(list, deadline).del(&entry.runtime(netns), result.as_ref());
         if failed.is_empty() {
             self.forget(entry);
         }
@@ -356,21 +349,22 @@ impl Network {
         }
     }
 
-    /// Whether the pod is attached as it was.
+    /// Whether the pod is attached as it is remembered to have been, by what it was attached with. An attachment whose network
+    /// has no `CHECK`, or does without, passes.
     pub fn check(&self, pod: &Pod, deadline: Instant) -> Result<(), NetworkError> {
-        for network in self.networks()?.iter() {
-            let list = &network.list;
-            let result = self
-                .cache
-                .read(&list.name, &pod.id, &network.ifname)
-                .and_then(|entry| entry.result(list.version));
-            let result = result.ok_or_else(|| NetworkError::NotCached {
-                network: list.name.clone(),
-                container_id: pod.id.clone(),
-            })?;
-            self.chain(list, deadline).check(&runtime(pod, &network.ifname), &result)?;
+        let remembered = self.cache.of_container(&pod.id)?;
+        let unknown = |network: &str| NetworkError::NotCached {
+            network: network.to_owned(),
+            container_id: pod.id.clone(),
+        };
+        for entry in &remembered {
+            let Some(list) = entry.list().filter(NetworkList::has_check) else { continue };
+            let result = entry.result(list.version).ok_or_else(|| unknown(&entry.network))?;
+            self.chain(&list, deadline).check(&entry.runtime(pod.netns.clone()), &result)?;
         }
-        Ok(())
+        let loaded = self.networks().ok().filter(|_| remembered.is_empty());
+        let forgotten = loaded.iter().flat_map(|networks| networks.iter()).find(|one| one.list.has_check());
+        forgotten.map_or(Ok(()), |network| Err(unknown(&network.list.name)))
     }
 
     /// Takes down every attachment that is neither one of `ours` nor in a namespace that is still there, whoever made it,

@@ -276,3 +276,39 @@ fn a_network_that_fails_undoes_those_that_are_set_up_with_it() {
     let at = |line: &str| seen.lines().position(|other| other == line).unwrap_or_else(|| panic!("{seen}"));
     assert!(at("added eth1") < at("DEL eth1").min(at("DEL eth0")), "{seen}");
 }
+
+#[test]
+fn only_networks_that_have_checks_are_checked_and_by_what_they_were_made_with() {
+    needs!(root);
+    let list = |version: &str, more: &str| {
+        format!(r#"{{"cniVersion": "{version}", "name": "net", {more} "plugins": [{{"type": "odd"}}]}}"#)
+    };
+    for (name, list, is_checked) in [
+        ("forbidden", list("1.0.0", r#""disableCheck": true,"#), false),
+        ("too old", list("0.3.1", ""), false),
+        ("checked", list("0.4.0", ""), true),
+    ] {
+        let place = Place::new(&[("10-net.conflist", &list)]);
+        let answer = ANSWER.replace("1.0.0", if is_checked { "0.4.0" } else { "0.3.1" });
+        let answer = if name == "forbidden" { ANSWER } else { &answer };
+        let broken = r#"echo '{"code": 100, "msg": "it is not as it was"}'; exit 1"#;
+        place.plugin("odd", &format!("case $CNI_COMMAND in\nADD) {answer} ;;\nCHECK) {broken} ;;\nesac"));
+        let pod = place.pod("pod");
+        place.run(|network, deadline| network.setup(&pod, deadline)).unwrap();
+        // Of the network that is gone the attachment is still known.
+        fs::remove_file(place.dir.path().join("net.d/10-net.conflist")).unwrap();
+        assert!(place.network.reload().is_err());
+        let said = place.run(|network, deadline| network.check(&pod, deadline));
+        match said {
+            Ok(()) => assert!(!is_checked, "{name}"),
+            Err(error) => {
+                let text = Failure::from(error).to_string();
+                assert_eq!(text, r#"plugin type="odd" name="net" failed (check): it is not as it was"#);
+                assert!(is_checked, "{name}");
+            }
+        }
+    }
+    let place = Place::new(&[("10-net.conflist", LIST)]);
+    let error = place.run(|network, deadline| network.check(&place.pod("stranger"), deadline)).unwrap_err();
+    assert_eq!(error.kind(), Kind::NotFound, "{error}");
+}
