@@ -173,8 +173,8 @@ pub struct Images {
 /// `runtime_platforms.NAME`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RuntimePlatform {
-    /// Such as `linux/amd64`; empty for the host's.
-    pub platform: String,
+    /// That of its images; none for the host's.
+    pub platform: Option<::spec::Platform>,
     /// The snapshotter; empty for the usual one.
     pub snapshotter: String,
 }

@@ -163,14 +163,6 @@ impl Cri {
                 "enable_selinux: this host has no SELinux policy for containers; nothing is labelled"
             );
         }
-        for (handler, wanted) in &self.config.images.runtime_platforms {
-            if !wanted.platform.is_empty() {
-                tracing::warn!(
-                    handler,
-                    "runtime_platforms: platform has no effect; images are of the host's"
-                );
-            }
-        }
         self.learn_abilities();
         self.renew_pause().await;
         self.start_images().await?;

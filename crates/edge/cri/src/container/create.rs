@@ -149,7 +149,7 @@ impl Cri {
         config: v1::ContainerConfig,
     ) -> Result<Draft> {
         let wanted = config.image.as_ref().map_or("", |image| image.image.as_str());
-        let image = self.image(wanted).await;
+        let image = self.image_for(wanted, &pod.record.handler).await;
         let image =
             image.map_err(|error| error.context(format_args!("failed to resolve image {wanted:?}")))?;
         let snapshotter = self.snapshotter_of(&pod.record.handler);

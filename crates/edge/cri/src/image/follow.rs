@@ -34,13 +34,14 @@ impl Cri {
     /// Reads every record; answers the names of those that are not marked as the kubelet's.
     async fn load_images(self: &Arc<Self>) -> Result<Vec<String>> {
         let turn = self.images.turn.lock().await;
+        let platforms = self.platforms();
         let found = self
-            .on_disk(&self.ctx(), |engine, cx| {
+            .on_disk(&self.ctx(), move |engine, cx| {
                 let mut read: HashMap<Digest, Option<Details>> = HashMap::new();
                 let images = engine.images.list(cx, &Filters::default())?;
                 let with_details = images.into_iter().filter_map(|image| {
                     let known = read.entry(image.target.digest.clone()).or_insert_with(|| {
-                        details(cx, &*engine.content, &image.target)
+                        details(cx, &*engine.content, &image.target, &platforms)
                             .inspect_err(|error| tracing::debug!(image = image.name, %error, "not shown"))
                             .ok()
                     });
@@ -66,14 +67,14 @@ impl Cri {
     /// The store cannot be read.
     pub(super) async fn refresh_image(self: &Arc<Self>, name: &str) -> Result<Option<Image>> {
         let _turn = self.images.turn.lock().await;
-        let key = name.to_owned();
+        let (key, platforms) = (name.to_owned(), self.platforms());
         let found = self
             .on_disk(&self.ctx(), move |engine, cx| {
                 let image = match engine.images.get(cx, &key) {
                     Err(error) if error.kind() == Kind::NotFound => return Ok(None),
                     image => image?,
                 };
-                match details(cx, &*engine.content, &image.target) {
+                match details(cx, &*engine.content, &image.target, &platforms) {
                     Ok(details) => Ok(Some((image, details))),
                     // It is for another platform, or no image at all: nothing that a pod could run.
                     Err(error) if matches!(error.kind(), Kind::NotFound | Kind::InvalidArgument) => {

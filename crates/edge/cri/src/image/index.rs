@@ -134,6 +134,7 @@ mod tests {
         Details {
             id: sha256(seed.as_bytes()).to_string(),
             target: ::spec::Descriptor::new(::spec::media::MANIFEST, sha256(b"m"), 1),
+            manifest: ::spec::Descriptor::new(::spec::media::MANIFEST, sha256(b"m"), 1),
             chain_id: String::new(),
             size: 1,
             config: Arc::default(),

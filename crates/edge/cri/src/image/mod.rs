@@ -16,6 +16,7 @@ mod fs_info;
 mod index;
 mod list;
 mod name;
+mod platform;
 mod pull;
 mod read;
 mod remove;
@@ -37,7 +38,7 @@ const MANAGED: (&str, &str) = ("io.cri-containerd.image", "managed");
 /// The label of a record that the kubelet shall never remove.
 const PINNED: (&str, &str) = ("io.cri-containerd.pinned", "pinned");
 
-/// An image of the host's platform, with its documents in the store.
+/// An image of one platform, the host's or a handler's, with its documents in the store.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ImageInfo {
     /// The digest of its config: `sha256:...`.

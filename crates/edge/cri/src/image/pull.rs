@@ -15,7 +15,7 @@ use model::mask::Mask;
 use model::pull::{Pull, Unpack};
 use model::{Cx, Result};
 
-use super::read::details;
+use super::read::{Details, details};
 use super::{auth, name, says_pinned};
 use crate::Cri;
 
@@ -29,6 +29,7 @@ const TRIES: usize = 8;
 struct Key {
     reference: Reference,
     snapshotter: String,
+    platform: Platform,
     auth: Option<v1::AuthConfig>,
 }
 
@@ -65,22 +66,22 @@ impl Cri {
         let image = request.image.unwrap_or_default();
         let annotation = request.sandbox_config.and_then(|pod| pod.annotations.get(HANDLER).cloned());
         let handler = Some(image.runtime_handler).filter(|handler| !handler.is_empty()).or(annotation);
-        let snapshotter = self.snapshotter_of(&handler.unwrap_or_default());
-        let image_ref = self.pull(&image.image, snapshotter, request.auth).await?;
+        let image_ref = self.pull(&image.image, &handler.unwrap_or_default(), request.auth).await?;
         Ok(v1::PullImageResponse { image_ref })
     }
 
-    /// Pulls the image `name` for `snapshotter`; answers its id.
+    /// Pulls the image `name` for the pods of `handler`; answers its id.
     ///
     /// # Errors
     /// `InvalidArgument` for what is no name; what registry, network or disk said.
     pub(super) async fn pull(
         self: &Arc<Self>,
         name: &str,
-        snapshotter: String,
+        handler: &str,
         auth: Option<v1::AuthConfig>,
     ) -> Result<String> {
-        let key = Key { reference: name::full(name)?, snapshotter, auth };
+        let (snapshotter, platform) = (self.snapshotter_of(handler), self.platform_of(handler));
+        let key = Key { reference: name::full(name)?, snapshotter, platform, auth };
         // Refused here already, and not after the way to the registry.
         self.engine.snapshotter(&key.snapshotter)?;
         let pull = self.images.pulls.join(&key, || {
@@ -92,12 +93,12 @@ impl Cri {
 
     async fn pull_once(self: Arc<Self>, key: Key) -> Result<String> {
         let (begun, images) = (std::time::Instant::now(), &self.config.images);
-        let reference = key.reference;
+        let Key { reference, platform, .. } = key;
         let labels = self.labels_of(&reference.to_string());
         let pull = Pull {
             reference: reference.clone(),
             labels: labels.clone(),
-            unpack: self.unpack_into(key.snapshotter),
+            unpack: self.unpack_into(key.snapshotter, platform.clone()),
             discard_layers: images.discard_unpacked_layers,
             concurrent: images.max_concurrent_downloads,
             stall_timeout: images.image_pull_progress_timeout,
@@ -109,49 +110,57 @@ impl Cri {
         // Once it is there it is recorded, whoever still waits.
         let cri = Arc::clone(&self);
         let name = reference.to_string();
-        let id = Self::whole(async move { cri.record(&reference, target, labels).await }).await?;
+        let id = Self::whole(async move { cri.record(&reference, target, platform, labels).await }).await?;
         tracing::info!(image = name, id, elapsed = ?begun.elapsed(), "pulled image");
         Ok(id)
     }
 
-    /// How this server unpacks images of the host's platform.
-    pub(super) fn unpack_into(&self, snapshotter: String) -> Unpack {
+    /// How this server unpacks images of `platform`.
+    pub(super) fn unpack_into(&self, snapshotter: String, platform: Platform) -> Unpack {
         let images = &self.config.images;
         Unpack {
-            platform: Platform::host(),
+            platform,
             snapshotter,
             annotate: !images.disable_snapshot_annotations,
             sync_fs: images.image_pull_with_sync_fs,
         }
     }
 
-    /// Writes the records of what `reference` names, and notes them; answers the image's id.
+    /// Writes the records of what `reference` names, and notes them; answers the id of the image of `platform`.
     async fn record(
         self: &Arc<Self>,
         reference: &Reference,
         target: Descriptor,
+        platform: Platform,
         labels: Labels,
     ) -> Result<String> {
         let _turn = self.images.turn.lock().await;
         let by_tag = reference.digest().is_none().then(|| reference.to_string());
         let by_digest = name::by_digest(reference, &target.digest);
         let pinned = says_pinned(&labels);
-        let (details, names) = self
+        let platforms = self.platforms();
+        let (id, recorded) = self
             .on_disk(&self.ctx(), move |engine, cx| {
-                let details = details(cx, &*engine.content, &target)?;
-                let names: Vec<String> = [details.id.clone(), by_digest].into_iter().chain(by_tag).collect();
-                for name in &names {
-                    put(cx, &*engine.images, name, &target, &labels).map_err(|error| {
+                let pulled = details(cx, &*engine.content, &target, std::slice::from_ref(&platform))?;
+                // What an index stands for may be another's, now or when that is pulled too: the id then leads past it.
+                let shown = details(cx, &*engine.content, &target, &platforms)?;
+                let id = pulled.id.clone();
+                let own = if platform == Platform::host() { &target } else { &pulled.manifest }.clone();
+                let others = std::iter::once(by_digest).chain(by_tag);
+                let others = others.map(|name| (name, target.clone(), shown.clone()));
+                let recorded: Vec<_> = std::iter::once((id.clone(), own, pulled)).chain(others).collect();
+                for (name, target, _) in &recorded {
+                    put(cx, &*engine.images, name, target, &labels).map_err(|error| {
                         error.context(format!("failed to create image reference {name:?}"))
                     })?;
                 }
-                Ok((details, names))
+                Ok((id, recorded))
             })
             .await?;
-        for name in &names {
-            self.images.put(name, pinned, &details);
+        for (name, target, details) in recorded {
+            self.images.put(&name, pinned, &Details { target, ..details });
         }
-        Ok(details.id)
+        Ok(id)
     }
 }
 

@@ -18,6 +18,8 @@ pub(crate) struct Details {
     pub id: String,
     /// What was read.
     pub target: Descriptor,
+    /// The image's own manifest, which is the target when that is no index.
+    pub manifest: Descriptor,
     /// The snapshot of its top layer; empty without layers.
     pub chain_id: String,
     /// Documents and layers, in bytes.
@@ -42,12 +44,17 @@ impl Details {
     }
 }
 
-/// Reads the image of the host's platform below `target`.
+/// Reads the image of the first of `platforms` of which there is one below `target`.
 ///
 /// # Errors
 /// `NotFound` when there is none, or its documents are not in the store; `InvalidArgument` for documents that are none.
-pub fn details(cx: &Cx<'_>, content: &dyn Content, target: &Descriptor) -> Result<Details> {
-    let (descriptor, manifest, above) = find_manifest(cx, content, target)?;
+pub fn details(
+    cx: &Cx<'_>,
+    content: &dyn Content,
+    target: &Descriptor,
+    platforms: &[Platform],
+) -> Result<Details> {
+    let (descriptor, manifest, above) = find_manifest(cx, content, target, platforms)?;
     let bytes = read_blob(content, cx, &manifest.config.digest, MAX_DOCUMENT)?;
     let config = manifest::config(&manifest.config, &bytes)?;
     let diff_ids = manifest::diff_ids(&config, manifest.layers.len())?;
@@ -56,24 +63,27 @@ pub fn details(cx: &Cx<'_>, content: &dyn Content, target: &Descriptor) -> Resul
     Ok(Details {
         id: manifest.config.digest.to_string(),
         target: target.clone(),
+        manifest: descriptor.clone(),
         chain_id,
         size: parts.fold(above, |size, part| size.saturating_add(part.size)),
         config: Arc::new(config),
     })
 }
 
-/// The manifest of the host's platform, and the size of the index above it.
+/// The manifest of the first of `platforms` that is here, and the size of the index above it.
 fn find_manifest(
     cx: &Cx<'_>,
     content: &dyn Content,
     target: &Descriptor,
+    platforms: &[Platform],
 ) -> Result<(Descriptor, ::spec::Manifest, u64)> {
     let bytes = read_blob(content, cx, &target.digest, MAX_DOCUMENT)?;
     if !media::is_index(&target.media_type) {
         return Ok((target.clone(), manifest::manifest(target, &bytes)?, 0));
     }
     let children = manifest::index(target, &bytes)?.manifests;
-    for child in manifest::select(&children, &[Platform::host()]) {
+    let each = |platform: &Platform| manifest::select(&children, std::slice::from_ref(platform));
+    for child in platforms.iter().flat_map(each) {
         if !media::is_manifest(&child.media_type) {
             continue;
         }
@@ -84,5 +94,6 @@ fn find_manifest(
             Err(error) => return Err(error),
         }
     }
-    Err(Error::not_found(format_args!("no image for {} below {}", Platform::host(), target.digest)))
+    let wanted: Vec<String> = platforms.iter().map(ToString::to_string).collect();
+    Err(Error::not_found(format_args!("no image for {} below {}", wanted.join(" or "), target.digest)))
 }

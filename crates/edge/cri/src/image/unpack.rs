@@ -11,13 +11,17 @@ use crate::Cri;
 impl Cri {
     /// The snapshotter of a runtime handler; of the default one when it is empty or unknown.
     pub(crate) fn snapshotter_of(&self, handler: &str) -> String {
-        let runtime = &self.config.runtime;
-        let handler = if handler.is_empty() { runtime.default_runtime_name.as_str() } else { handler };
-        let own = runtime.runtimes.get(handler).map(|handler| handler.snapshotter.as_str());
+        let handler = self.or_default(handler);
+        let own = self.config.runtime.runtimes.get(handler).map(|handler| handler.snapshotter.as_str());
         let platform = self.config.images.runtime_platforms.get(handler);
         let of_platform = platform.map(|platform| platform.snapshotter.as_str());
         let chosen = [own, of_platform].into_iter().flatten().find(|name| !name.is_empty());
         chosen.unwrap_or(&self.config.images.snapshotter).to_owned()
+    }
+
+    /// The handler's name, that of the default one when it is empty.
+    pub(super) fn or_default<'a>(&'a self, handler: &'a str) -> &'a str {
+        if handler.is_empty() { &self.config.runtime.default_runtime_name } else { handler }
     }
 
     /// The image `name`, pulled when it is not here, as the handler's pods need it.
@@ -25,11 +29,11 @@ impl Cri {
     /// # Errors
     /// As of a pull.
     pub(crate) async fn ensure_image(self: &Arc<Self>, name: &str, handler: &str) -> Result<Arc<ImageInfo>> {
-        match self.images.get(name) {
+        match self.image_for(name, handler).await {
             Err(error) if error.kind() == Kind::NotFound => {}
             found => return found,
         }
-        let id = self.pull(name, self.snapshotter_of(handler), None).await?;
+        let id = self.pull(name, handler, None).await?;
         self.images.get(&id)
     }
 
@@ -51,7 +55,7 @@ impl Cri {
             Err(error) if error.kind() == Kind::NotFound => {}
             known => return known,
         }
-        let unpack = self.unpack_into(snapshotter.to_owned());
+        let unpack = self.unpack_into(snapshotter.to_owned(), self.platform_of_image(image));
         let unpacked = self.engine.puller.unpack(&self.ctx(), image.target.clone(), unpack).await;
         unpacked.map_err(|error| error.context(format_args!("failed to unpack image {:?}", image.id)))
     }

@@ -27,7 +27,10 @@ pub(super) struct Dirs<'a> {
 pub(super) fn json(config: &Config, dirs: &Dirs<'_>) -> Value {
     let mut all = runtime(&config.runtime);
     let (images, stream) = (&config.images, &config.stream);
-    let platform = |platform: &crate::config::RuntimePlatform| json!({"platform": platform.platform, "snapshotter": platform.snapshotter});
+    let platform = |platform: &crate::config::RuntimePlatform| {
+        let named = platform.platform.as_ref().map(ToString::to_string).unwrap_or_default();
+        json!({"platform": named, "snapshotter": platform.snapshotter})
+    };
     let platforms: Map<String, Value> =
         images.runtime_platforms.iter().map(|(name, one)| (name.clone(), platform(one))).collect();
     let (cert, key) = match &stream.tls {

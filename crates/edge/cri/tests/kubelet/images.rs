@@ -47,7 +47,7 @@ fn small(marker: &str) -> Image {
 }
 
 /// The id of an image: the digest of its config, which is its last blob.
-fn id_of(image: &Image) -> String {
+pub fn id_of(image: &Image) -> String {
     image.blobs.last().unwrap().digest.clone()
 }
 

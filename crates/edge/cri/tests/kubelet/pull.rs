@@ -8,8 +8,8 @@ use testkit::peer::{Fault, Peer};
 use testkit::registry::{PASSWORD, Registry, USER, mirror};
 use tonic::Code;
 
-use crate::client::{Kubelet, call_images};
-use crate::images::{named, pull_of, status_of};
+use crate::client::{Kubelet, call, call_images};
+use crate::images::{id_of, named, pull_of, status_of};
 
 fn image(marker: &str) -> Image {
     let tar = testkit::tar::Archive::new().file("marker", 0o644, marker.as_bytes()).finish();
@@ -282,4 +282,53 @@ fn an_image_is_unpacked_by_the_snapshotter_of_its_handler() {
     };
     // Busybox was imported with the usual one.
     assert_eq!((snapshots("overlayfs"), snapshots("native")), (1, 1));
+}
+
+#[test]
+fn an_image_is_of_the_platform_of_its_handler() {
+    needs!(root, overlayfs, built "containerd");
+    let peer = Peer::start();
+    let tar = testkit::tar::Archive::new().file("marker", 0o644, b"foreign").finish();
+    let foreign = Build::new().architecture("s390x").layer(Layer::gzip(tar)).cmd(&["/marker"]).build();
+    let own = Build::new().layer(Layer::gzip(testkit::image::busybox_tar())).cmd(&["/bin/sh"]).build();
+    let (foreign_id, own_id) = (id_of(&foreign), id_of(&own));
+    let own_layer = own.blobs[0].digest.clone();
+    let reference = peer.serve("many", "v1", Image::index(vec![own, foreign]));
+    let mut kubelet = Kubelet::with(
+        "[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.foreign]\n\
+         runtime_type = 'io.containerd.runc.v2'\n\
+         [plugins.'io.containerd.cri.v1.images'.runtime_platforms.foreign]\nplatform = 'linux/s390x'\n",
+    );
+    let pull_for = |kubelet: &Kubelet, handler: &str| {
+        let spec = v1::ImageSpec {
+            image: reference.clone(),
+            runtime_handler: handler.into(),
+            ..v1::ImageSpec::default()
+        };
+        let request = v1::PullImageRequest { image: Some(spec), ..v1::PullImageRequest::default() };
+        call_images!(kubelet, pull_image, request).unwrap().image_ref
+    };
+    let id = |kubelet: &Kubelet, name: &str| status_of(kubelet, name).map(|image| image.id);
+    assert_eq!(pull_for(&kubelet, "foreign"), foreign_id);
+    assert_eq!(peer.count("GET", &own_layer), 0, "the host's is not fetched");
+    assert_eq!(id(&kubelet, &reference).as_ref(), Some(&foreign_id), "there is no other");
+    assert_eq!(pull_for(&kubelet, ""), own_id);
+    for when in ["at once", "after a restart"] {
+        for (name, expected) in [(&reference, &own_id), (&own_id, &own_id), (&foreign_id, &foreign_id)] {
+            assert_eq!(id(&kubelet, name).as_ref(), Some(expected), "{name} {when}");
+        }
+        kubelet.daemon.restart();
+    }
+    for (handler, expected) in [("foreign", &foreign_id), ("", &own_id)] {
+        let config = kubelet.pod(&format!("of-{handler}"));
+        let request =
+            v1::RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: handler.into() };
+        let pod = call!(kubelet, run_pod_sandbox, request).unwrap().pod_sandbox_id;
+        let mut container = kubelet.container("one", "");
+        container.image = named(&reference);
+        let container = kubelet.create(&pod, &config, container).unwrap();
+        assert_eq!(kubelet.status(&container).image_id, *expected, "{handler}");
+        kubelet.remove_pod(&pod);
+    }
+    kubelet.check_clean();
 }

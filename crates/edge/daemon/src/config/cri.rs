@@ -141,15 +141,18 @@ fn images(values: &Values) -> Result<Images, ConfigError> {
         pinned_images,
         registry: registry(values)?,
         runtime_platforms: platforms
-            .map(|(name, table)| {
-                let platform = RuntimePlatform {
-                    platform: table.text("platform"),
-                    snapshotter: table.text("snapshotter"),
-                };
-                (name.to_owned(), platform)
-            })
-            .collect(),
+            .map(|(name, table)| Ok((name.to_owned(), runtime_platform(name, &table)?)))
+            .collect::<Result<_, ConfigError>>()?,
     })
+}
+
+fn runtime_platform(handler: &str, table: &Named<'_>) -> Result<RuntimePlatform, ConfigError> {
+    let named = Some(table.text("platform")).filter(|text| !text.is_empty());
+    let platform = named.map(|text| text.parse::<spec::Platform>()).transpose().map_err(|error| {
+        let key = format!("plugins.io.containerd.cri.v1.images.runtime_platforms.{handler}.platform");
+        wrong(key, error.to_string())
+    })?;
+    Ok(RuntimePlatform { platform, snapshotter: table.text("snapshotter") })
 }
 
 fn registry(values: &Values) -> Result<Registry, ConfigError> {
@@ -243,6 +246,22 @@ mod tests {
         let path = dir.path().join("config.toml");
         std::fs::write(&path, text).unwrap();
         config(&load(Path::new(&path), true).unwrap().values).unwrap().unwrap()
+    }
+
+    #[test]
+    fn a_handlers_platform_is_one_or_an_error() {
+        let text = |platform: &str| {
+            let table = "[plugins.'io.containerd.cri.v1.images'.runtime_platforms.far]";
+            format!("version = 4\n{table}\nplatform = '{platform}'\nsnapshotter = 'native'\n")
+        };
+        let platform = |text: &str| of(text).images.runtime_platforms["far"].platform.clone();
+        let arm: Option<spec::Platform> = Some("linux/arm64".parse().unwrap());
+        assert_eq!((platform(&text("linux/arm64/v8")), platform(&text(""))), (arm, None));
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
+        std::fs::write(&path, text("linux//x")).unwrap();
+        let error = config(&load(Path::new(&path), true).unwrap().values).unwrap_err();
+        assert!(error.to_string().contains("runtime_platforms.far.platform"), "{error}");
     }
 
     #[test]
