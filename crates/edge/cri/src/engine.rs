@@ -112,6 +112,8 @@ pub struct Cri {
     pub(crate) images: image::Index,
     /// What snapshots take on disk.
     pub(crate) disk: stats::DiskUse,
+    /// Whose shims do not tell what they use.
+    pub(crate) silent: stats::Silent,
     /// How fast pods and containers use the CPU.
     pub(crate) rates: stats::Rates,
     /// Tasks that end with the server; they hold no more than a weak handle of it.
@@ -148,6 +150,7 @@ impl Cri {
             server: std::sync::OnceLock::new(),
             images: image::Index::default(),
             disk: stats::DiskUse::default(),
+            silent: stats::Silent::default(),
             rates: stats::Rates::default(),
             background: Mutex::default(),
         }))

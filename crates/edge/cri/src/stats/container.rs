@@ -3,15 +3,13 @@
 use std::sync::Arc;
 
 use api::runtime::v1;
-use futures_util::StreamExt as _;
+use futures_util::future::join_all;
 use model::Result;
 
+use super::ask::Round;
 use super::usage::Usage;
 use crate::Cri;
 use crate::state::{Container, Phase};
-
-/// How many shims are asked at once.
-pub(super) const AT_ONCE: usize = 10;
 
 impl Cri {
     /// What one container uses.
@@ -20,7 +18,8 @@ impl Cri {
         request: v1::ContainerStatsRequest,
     ) -> Result<v1::ContainerStatsResponse> {
         let container = self.containers.get(&request.container_id)?;
-        let usage = self.usage_of(&container.record.id, container.phase() == Phase::Running).await;
+        let runs = container.phase() == Phase::Running;
+        let usage = self.usage_of(&Round::new(), &container.record.id, runs).await;
         let stats = self.describe_use(&container, usage.as_ref());
         Ok(v1::ContainerStatsResponse { stats: Some(stats) })
     }
@@ -43,22 +42,24 @@ impl Cri {
                 && pod.as_ref().is_none_or(|id| container.record.pod_id == *id)
                 && filter.label_selector.iter().all(|(key, value)| labels.get(key) == Some(value))
         });
-        let used = self.usages_of(containers).await;
+        let used = self.usages_of(&Round::new(), containers).await;
         let stats =
             used.iter().map(|(container, usage)| self.describe_use(container, usage.as_ref())).collect();
         Ok(v1::ListContainerStatsResponse { stats })
     }
 
-    /// What each of `containers` uses, in their order; nothing of one that does not run.
+    /// What each of `containers` uses, in their order; nothing of one that does not run, or whose shim does not answer.
     pub(super) async fn usages_of(
         self: &Arc<Self>,
+        round: &Round,
         containers: Vec<Arc<Container>>,
     ) -> Vec<(Arc<Container>, Option<Usage>)> {
         let each = containers.into_iter().map(|container| async move {
-            let usage = self.usage_of(&container.record.id, container.phase() == Phase::Running).await;
+            let runs = container.phase() == Phase::Running;
+            let usage = self.usage_of(round, &container.record.id, runs).await;
             (container, usage)
         });
-        futures_util::stream::iter(each).buffered(AT_ONCE).collect().await
+        join_all(each).await
     }
 
     /// A container and what it uses as the kubelet sees them; only who it is when it does not run.
@@ -84,18 +85,6 @@ impl Cri {
             stats.io = usage.io();
         }
         stats
-    }
-
-    /// What the task `id` uses, if it runs and its shim answers.
-    pub(super) async fn usage_of(&self, id: &str, runs: bool) -> Option<Usage> {
-        let task = runs.then(|| self.engine.tasks.get(&self.namespace, id).ok()).flatten()?;
-        match Usage::of(&task).await {
-            Ok(usage) => Some(usage),
-            Err(error) => {
-                tracing::debug!(id, %error, "cannot learn what a task uses");
-                None
-            }
-        }
     }
 
     /// How fast `id`, which began at `started`, uses the CPU, in billionths of a core.

@@ -5,13 +5,13 @@
 use std::sync::Arc;
 
 use api::runtime::v1;
-use futures_util::StreamExt as _;
+use futures_util::future::join_all;
 use model::Result;
 use sys::mount::Space;
 
-use super::container::AT_ONCE;
+use super::ask::Round;
 use super::open::{self, Open};
-use super::usage::{PATIENCE, Usage, value};
+use super::usage::{Usage, value};
 use super::{descriptor, now};
 use crate::Cri;
 use crate::state::{Container, Phase, Pod};
@@ -37,12 +37,12 @@ impl Cri {
         let v1::ListPodSandboxMetricsRequest {} = request;
         let mut pods = self.pods.list();
         pods.retain(|pod| pod.is_ready());
-        let each = pods.into_iter().map(|pod| async move { self.metrics_of_pod(&pod).await });
-        let pod_metrics = futures_util::stream::iter(each).buffered(AT_ONCE).collect().await;
+        let round = &Round::new();
+        let pod_metrics = join_all(pods.iter().map(|pod| self.metrics_of_pod(pod, round))).await;
         Ok(v1::ListPodSandboxMetricsResponse { pod_metrics })
     }
 
-    async fn metrics_of_pod(self: &Arc<Self>, pod: &Pod) -> v1::PodSandboxMetrics {
+    async fn metrics_of_pod(self: &Arc<Self>, pod: &Pod, round: &Round) -> v1::PodSandboxMetrics {
         let id = &pod.record.id;
         let mut metrics = Metrics::of(pod, ["", id.as_str(), ""]);
         // A pod that goes meanwhile has no interfaces any more.
@@ -59,17 +59,23 @@ impl Cri {
         }
         let mut containers = self.containers.list();
         containers.retain(|one| one.record.pod_id == *id && one.phase() == Phase::Running);
-        let used = self.usages_of(containers).await;
+        let used = self.usages_of(round, containers).await;
         let mut container_metrics = Vec::new();
         for (one, usage) in &used {
             if let Some(usage) = usage {
-                container_metrics.push(self.metrics_of(pod, one, usage).await);
+                container_metrics.push(self.metrics_of(pod, one, usage, round).await);
             }
         }
         v1::PodSandboxMetrics { pod_sandbox_id: id.clone(), metrics: metrics.rows, container_metrics }
     }
 
-    async fn metrics_of(&self, pod: &Pod, container: &Container, usage: &Usage) -> v1::ContainerMetrics {
+    async fn metrics_of(
+        &self,
+        pod: &Pod,
+        container: &Container,
+        usage: &Usage,
+        round: &Round,
+    ) -> v1::ContainerMetrics {
         let record = &container.record;
         let name = record.config.metadata.as_ref().map_or("", |metadata| metadata.name.as_str());
         let image = record.config.image.as_ref().map_or("", |image| image.user_specified_image.as_str());
@@ -82,7 +88,7 @@ impl Cri {
             metrics.add("container_fs_usage_bytes", &["/"], disk.size);
             metrics.add("container_fs_inodes_total", &["/"], disk.inodes);
         }
-        let (open, space) = self.surroundings_of(container).await;
+        let (open, space) = self.surroundings_of(container, round).await;
         if let Some(open) = open {
             metrics.add("container_file_descriptors", &[], open.all);
             metrics.add("container_sockets", &[], open.sockets);
@@ -99,10 +105,10 @@ impl Cri {
 impl Cri {
     /// What a container's processes have open, and the file system that its writable layer is on; nothing of what cannot
     /// be told just now.
-    async fn surroundings_of(&self, container: &Container) -> (Option<Open>, Option<Space>) {
+    async fn surroundings_of(&self, container: &Container, round: &Round) -> (Option<Open>, Option<Space>) {
         let record = &container.record;
         let pids = match self.engine.tasks.get(&self.namespace, &record.id) {
-            Ok(task) => tokio::time::timeout(PATIENCE, task.pids()).await.ok().and_then(Result::ok),
+            Ok(task) => round.wait(task.pids()).await.and_then(Result::ok),
             Err(_) => None,
         };
         let root = self.engine.snapshotter_roots.get(&record.snapshotter).cloned();

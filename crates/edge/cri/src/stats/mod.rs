@@ -1,5 +1,6 @@
 //! What pods and containers use.
 
+mod ask;
 mod container;
 mod descriptor;
 mod disk;
@@ -13,6 +14,7 @@ mod usage;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+pub(crate) use ask::Silent;
 pub(crate) use disk::{Disk, DiskUse};
 pub(crate) use rate::Rates;
 

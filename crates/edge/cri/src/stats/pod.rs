@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use ::spec::Error;
 use api::runtime::v1;
-use futures_util::StreamExt as _;
+use futures_util::future::join_all;
 use model::Result;
 
-use super::container::AT_ONCE;
+use super::ask::Round;
 use super::usage::{Usage, value};
 use super::{network, now};
 use crate::Cri;
@@ -22,7 +22,7 @@ impl Cri {
         request: v1::PodSandboxStatsRequest,
     ) -> Result<v1::PodSandboxStatsResponse> {
         let pod = self.pods.get(&request.pod_sandbox_id)?;
-        Ok(v1::PodSandboxStatsResponse { stats: Some(self.pod_stats_of(&pod).await?) })
+        Ok(v1::PodSandboxStatsResponse { stats: Some(self.pod_stats_of(&pod, &Round::new()).await?) })
     }
 
     /// What the pods that pass the filter use.
@@ -38,13 +38,13 @@ impl Cri {
                 && pod.record.id.starts_with(&filter.id)
                 && filter.label_selector.iter().all(|(key, value)| labels.get(key) == Some(value))
         });
-        let each = pods.into_iter().map(|pod| async move { self.pod_stats_of(&pod).await });
-        let stats = futures_util::stream::iter(each).buffered(AT_ONCE).collect::<Vec<_>>().await;
+        let round = &Round::new();
+        let stats = join_all(pods.iter().map(|pod| self.pod_stats_of(pod, round))).await;
         // A pod that went in between is no reason to tell nothing of the others.
         Ok(v1::ListPodSandboxStatsResponse { stats: stats.into_iter().filter_map(Result::ok).collect() })
     }
 
-    async fn pod_stats_of(self: &Arc<Self>, pod: &Pod) -> Result<v1::PodSandboxStats> {
+    async fn pod_stats_of(self: &Arc<Self>, pod: &Pod, round: &Round) -> Result<v1::PodSandboxStats> {
         let record = &pod.record;
         let attributes = v1::PodSandboxAttributes {
             id: record.id.clone(),
@@ -60,14 +60,14 @@ impl Cri {
         }
         let mut containers = self.containers.list();
         containers.retain(|one| one.record.pod_id == record.id && one.phase() == Phase::Running);
-        let used = self.usages_of(containers).await;
+        let used = self.usages_of(round, containers).await;
         let each = used.iter().filter_map(|(_, usage)| usage.as_ref());
         let processes: u64 = each.clone().map(|usage| usage.pids).sum();
         let whole = match self.usage_of_parent(pod).await? {
             Some(whole) => whole,
             None => {
                 let mut sum = Usage { at: now(), ..Usage::default() };
-                if let Some(own) = self.usage_of(&record.id, true).await {
+                if let Some(own) = self.usage_of(round, &record.id, true).await {
                     sum.add(&own);
                 }
                 each.for_each(|usage| sum.add(usage));

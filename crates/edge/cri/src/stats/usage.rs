@@ -1,19 +1,13 @@
 //! What a shim's cgroup counted, of either version of cgroups, in one form.
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use ::spec::{Error, Kind};
+use ::spec::Error;
 use api::io::containerd::cgroups::{v1 as cg1, v2 as cg2};
 use api::runtime::v1;
 use api::{Message, Name};
-use model::task::Task;
 use model::{Any, Result};
 
 use super::now;
 
-/// How long a shim may take (`io.containerd.timeout.metrics.shimstats`).
-pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 /// Limits from here on are none: the kernel's largest is just below 2^63, rounded to pages.
 const UNLIMITED: u64 = 1 << 62;
 
@@ -111,16 +105,6 @@ impl Memory {
 }
 
 impl Usage {
-    /// Asks a task's shim.
-    ///
-    /// # Errors
-    /// `DeadlineExceeded` when it does not answer in time; what it says otherwise.
-    pub async fn of(task: &Arc<dyn Task>) -> Result<Self> {
-        let late = |_| Error::new(Kind::DeadlineExceeded, "the shim did not tell its metrics in time");
-        let any = tokio::time::timeout(PATIENCE, task.stats()).await.map_err(late)??;
-        Self::read(&any)
-    }
-
     /// Reads the figures of the cgroup `path`; none where there is no such cgroup. It blocks.
     pub fn of_cgroup(path: &str) -> Option<Self> {
         let cgroup = shim::cgroup::at(path)?;

@@ -1,6 +1,6 @@
 //! Shims that are frozen or dead: their own pods wait, are told as lost or go; everybody else's never notice.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::runtime::v1;
 use rustix::process::{Pid, Signal, kill_process};
@@ -149,6 +149,55 @@ fn a_frozen_shim_of_a_container_that_has_ended_delays_no_start() {
     let remove = v1::RemovePodSandboxRequest { pod_sandbox_id: frozen.pod.clone() };
     converges("RemovePodSandbox", || call!(kubelet, remove_pod_sandbox, remove.clone()));
     kubelet.remove_pod(&fine.pod);
+    kubelet.check_clean();
+}
+
+#[test]
+fn frozen_shims_delay_no_list_of_figures_by_more_than_one_of_them_does() {
+    needs!(root, overlayfs, built "containerd");
+    // In lots of ten that wait two seconds each they would take six.
+    const FROZEN: usize = 21;
+    let kubelet = Kubelet::new();
+    let frozen: Vec<Running> = (0..FROZEN).map(|number| run(&kubelet, &format!("frozen-{number}"))).collect();
+    let fine = run(&kubelet, "fine");
+    let shims: Vec<Pid> = frozen.iter().map(|one| shim(&kubelet, &one.pod)).collect();
+    let signal = |signal: Signal| shims.iter().for_each(|pid| kill_process(*pid, signal).unwrap());
+    let containers =
+        || call!(kubelet, list_container_stats, v1::ListContainerStatsRequest::default()).unwrap().stats;
+    let pods =
+        || call!(kubelet, list_pod_sandbox_stats, v1::ListPodSandboxStatsRequest::default()).unwrap().stats;
+    let metrics =
+        || call!(kubelet, list_pod_sandbox_metrics, v1::ListPodSandboxMetricsRequest {}).unwrap().pod_metrics;
+    // Of whose containers there are figures, and how many are told of.
+    let with_figures = |stats: &[v1::ContainerStats]| -> Vec<String> {
+        let figures = stats.iter().filter(|one| one.memory.is_some() && one.cpu.is_some());
+        figures.map(|one| one.attributes.as_ref().unwrap().id.clone()).collect()
+    };
+    assert_eq!(with_figures(&containers()).len(), FROZEN + 1);
+    signal(Signal::STOP);
+    for limit in [Duration::from_secs(4), Duration::from_secs(1)] {
+        let begun = Instant::now();
+        let stats = containers();
+        assert!(begun.elapsed() < limit, "{:?}", begun.elapsed());
+        assert_eq!(stats.len(), FROZEN + 1, "each is told of");
+        assert_eq!(with_figures(&stats), std::slice::from_ref(&fine.container));
+    }
+    // What one list found out, the others know.
+    let begun = Instant::now();
+    let stats = pods();
+    assert_eq!(stats.len(), FROZEN + 1);
+    let inner = stats.into_iter().flat_map(|pod| pod.linux.unwrap().containers).collect::<Vec<_>>();
+    assert_eq!(with_figures(&inner), std::slice::from_ref(&fine.container));
+    let told: Vec<_> = metrics().into_iter().flat_map(|pod| pod.container_metrics).collect();
+    assert_eq!(told.iter().map(|one| &one.container_id).collect::<Vec<_>>(), [&fine.container]);
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    signal(Signal::CONT);
+    testkit::wait::eventually(Duration::from_secs(20), "everybody's figures", || {
+        (with_figures(&containers()).len() == FROZEN + 1).then_some(())
+    });
+    for one in frozen.iter().chain([&fine]) {
+        kubelet.remove_pod(&one.pod);
+    }
     kubelet.check_clean();
 }
 
