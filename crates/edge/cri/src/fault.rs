@@ -1,6 +1,6 @@
 //! Faults on demand, for tests: a step of a verb fails, or the daemon dies right behind it.
 //!
-//! The variable `BERTH_FAULT` names a file, which holds `fail STEP` or `die STEP` while that step is to go wrong, or
+//! The variable `BERTH_FAULT` names a file, which holds a line `fail STEP` or `die STEP` while that step is to go wrong, or
 //! `hurry STEP` while that step is to be given up early.
 //!
 //! Invariant: only debug builds look at it; a release build has neither the variable nor the steps' names.
@@ -20,7 +20,7 @@ fn asked(how: &str, step: &str) -> bool {
 
     let Some(file) = FILE.as_deref() else { return false };
     let asked = std::fs::read_to_string(file).unwrap_or_default();
-    asked.trim().split_once(' ') == Some((how, step))
+    asked.lines().any(|line| line.trim().split_once(' ') == Some((how, step)))
 }
 
 /// No test asks for anything of a release build.

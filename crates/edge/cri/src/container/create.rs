@@ -5,7 +5,7 @@
 //! ```
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use ::spec::{Error, LeaseId};
 use api::runtime::v1;
@@ -24,7 +24,7 @@ use crate::spec::container::{self as builder, Built, ContainerInput};
 use crate::spec::resources;
 use crate::spec::user::Accounts;
 use crate::spec::userns;
-use crate::state::{Container, ContainerRecord, ContainerState, Phase, Pod};
+use crate::state::{Container, ContainerRecord, ContainerState, Phase, Pod, Remains};
 use crate::{Cri, fault, now_nanos};
 
 /// What a request has become so far.
@@ -51,7 +51,7 @@ impl Cri {
         let answer = id.clone();
         Self::whole(async move {
             let mut undo = Undo::default();
-            match cri.create_steps(&pod, id, name, config, &mut undo).await {
+            match cri.create_steps(&pod, id.clone(), name, config, &mut undo).await {
                 Ok(container) => {
                     undo.commit();
                     reserved.keep();
@@ -62,11 +62,19 @@ impl Cri {
                     }
                     Ok(())
                 }
-                Err(error) => Err(undo.roll_back(error).await),
+                Err(error) => Err(cri.unmake(&pod, id, undo, error).await),
             }
         })
         .await?;
         Ok(v1::CreateContainerResponse { container_id: answer })
+    }
+
+    /// Takes back what was made of the container `id`; what resists is tried again when its pod goes.
+    async fn unmake(&self, pod: &Pod, id: String, undo: Undo, error: Error) -> Error {
+        let Err(left) = undo.take_back().await else { return error };
+        let snapshotter = self.snapshotter_of(&pod.record.handler);
+        pod.remains.lock().unwrap_or_else(PoisonError::into_inner).push(Remains { id, snapshotter });
+        Error::new(error.kind(), format!("{} (and undoing failed: {})", error.text(), left.text()))
     }
 
     async fn create_steps(
@@ -184,6 +192,7 @@ impl Cri {
         let ctx = self.ctx();
         undo.push("remove the container's directories", move || async move {
             ctx.blocking(Lane::Disk, move |_| {
+                fault::after("container snapshot undone")?;
                 removing.iter().try_for_each(|dir| super::remove::remove_dir(dir))
             })
             .await

@@ -1,6 +1,6 @@
 //! Every container of a pod at once.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use ::spec::Error;
 use futures_util::future::join_all;
@@ -26,13 +26,27 @@ impl Cri {
         all(containers.iter().map(|container| self.stop(container, std::time::Duration::ZERO))).await
     }
 
-    /// Removes every container of a pod at once; those that still run are stopped.
+    /// Removes every container of a pod at once; those that still run are stopped. What is left of others goes too.
     ///
     /// # Errors
     /// Some would not go; every one was tried.
     pub(crate) async fn remove_pod_containers(self: &Arc<Self>, pod: &Pod) -> Result<()> {
         let containers = self.containers_of(&pod.record.id);
-        all(containers.iter().map(|container| self.remove(container))).await
+        let removed = all(containers.iter().map(|container| self.remove(container))).await;
+        removed.and(self.remove_remains(pod).await)
+    }
+
+    async fn remove_remains(&self, pod: &Pod) -> Result<()> {
+        let remains = || pod.remains.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = std::mem::take(&mut *remains());
+        all(left.into_iter().map(|one| async move {
+            let removed = self.remove_parts(&one.id, &one.snapshotter).await;
+            if removed.is_err() {
+                remains().push(one);
+            }
+            removed
+        }))
+        .await
     }
 }
 

@@ -17,5 +17,5 @@ mod registry;
 
 pub use container::{Container, ContainerRecord, ContainerState, Phase};
 pub use names::{Names, Reserved};
-pub use pod::{Pod, PodPhase, PodRecord, PodState, namespaces};
+pub use pod::{Pod, PodPhase, PodRecord, PodState, Remains, namespaces};
 pub use registry::{Registered, Registry};

@@ -72,6 +72,15 @@ pub struct PodState {
     pub overhead: Option<v1::LinuxContainerResources>,
 }
 
+/// A container that could not be made, nor be unmade whole.
+#[derive(Clone, Debug)]
+pub struct Remains {
+    /// The id that it was to have.
+    pub id: String,
+    /// The driver of its root file system.
+    pub snapshotter: String,
+}
+
 /// A pod.
 #[derive(Debug)]
 pub struct Pod {
@@ -81,12 +90,19 @@ pub struct Pod {
     pub state: watch::Sender<PodState>,
     /// Held by whoever changes it.
     pub turn: Mutex<()>,
+    /// What is left of containers that failed; it goes with the pod.
+    pub remains: std::sync::Mutex<Vec<Remains>>,
 }
 
 impl Pod {
     /// A pod of `record` in `state`.
     pub fn new(record: PodRecord, state: PodState) -> Self {
-        Self { record, state: watch::Sender::new(state), turn: Mutex::default() }
+        Self {
+            record,
+            state: watch::Sender::new(state),
+            turn: Mutex::default(),
+            remains: std::sync::Mutex::default(),
+        }
     }
 
     /// A copy of its state.

@@ -130,6 +130,31 @@ fn a_container_that_fails_at_any_step_leaves_nothing_but_the_pod() {
 }
 
 #[test]
+fn a_container_that_could_not_be_unmade_goes_with_its_pod() {
+    needs!(root, overlayfs, built "containerd", built "berth-cni");
+    let node = Node::new("");
+    let config = node.networked("unmade");
+    let pod = node.run_pod(&config).unwrap();
+    node.create(&pod, &config, node.container("one", "true")).unwrap();
+    node.remove_pod(&pod);
+    let before = node.left();
+    let pod = node.run_pod(&config).unwrap();
+    let with_pod = node.left();
+    node.fault("fail", "container status\nfail container snapshot undone");
+    let error = node.create(&pod, &config, node.container("one", "true")).unwrap_err();
+    assert!(error.message().contains("(and undoing failed: remove the container's directories"), "{error}");
+    assert_ne!(node.left(), with_pod);
+    let all = call!(node, list_containers, v1::ListContainersRequest::default()).unwrap().containers;
+    assert!(all.is_empty(), "{all:?}");
+    node.no_fault();
+    // Its name is free.
+    node.create(&pod, &config, node.container("one", "true")).unwrap();
+    node.remove_pod(&pod);
+    node.settles_at(&before, "the pod's end");
+    node.check_clean();
+}
+
+#[test]
 fn a_daemon_that_dies_at_any_step_of_a_pod_leaves_nothing_to_the_next() {
     needs!(root, overlayfs, built "containerd", built "berth-cni");
     let mut node = Node::new("");
