@@ -100,6 +100,93 @@ fn mirrors_of_both_forms_serve_what_their_host_does_not() {
 }
 
 #[test]
+fn a_mirror_that_fails_is_followed_by_the_next_of_its_file() {
+    needs!(root, overlayfs, built "containerd");
+    let (broken, whole) = (Peer::start(), Peer::start());
+    whole.serve("lib/app", "v1", image("second mirror"));
+    let certs = testkit::place::temp();
+    let dir = certs.path().join("registry.example");
+    std::fs::create_dir(&dir).unwrap();
+    let host = |peer: &Peer| format!("[host.'http://{}']\ncapabilities = ['pull', 'resolve']\n", peer.host());
+    let file = format!("server = 'http://127.0.0.1:1'\n{}{}", host(&broken), host(&whole));
+    std::fs::write(dir.join("hosts.toml"), file).unwrap();
+    let kubelet = Kubelet::with(&format!(
+        "[plugins.'io.containerd.cri.v1.images'.registry]\nconfig_path = '{}'\n",
+        certs.path().display()
+    ));
+    for fault in [Fault::status(404), Fault::Garbage(b"no HTTP".to_vec()), Fault::status(403)] {
+        broken.mend();
+        for method in ["HEAD", "GET"] {
+            broken.fail(method, "/", fault.clone());
+        }
+        let (asked, served) = (broken.requests().len(), whole.count("GET", "/blobs/"));
+        pull(&kubelet, "registry.example/lib/app:v1", None)
+            .unwrap_or_else(|error| panic!("{fault:?}: {error}"));
+        assert!(broken.requests().len() > asked, "{fault:?}: it is the first to be asked");
+        assert_eq!(whole.count("GET", "/blobs/") - served, 2, "{fault:?}");
+        let image = named("registry.example/lib/app:v1");
+        call_images!(kubelet, remove_image, v1::RemoveImageRequest { image }).unwrap();
+    }
+}
+
+#[test]
+fn no_more_blobs_are_fetched_at_once_than_is_configured() {
+    needs!(root, overlayfs, built "containerd");
+    const LAYERS: usize = 6;
+    for (config, expected) in
+        [("", 3), ("max_concurrent_downloads = 1\n", 1), ("max_concurrent_downloads = 5\n", 5)]
+    {
+        let kubelet = Kubelet::with(&format!(
+            "[plugins.'io.containerd.cri.v1.images']\nimage_pull_progress_timeout = '2s'\n{config}"
+        ));
+        let (peer, mut build) = (Peer::start(), Build::new());
+        for number in 0..LAYERS {
+            let name = format!("file-{expected}-{number}");
+            let tar = testkit::tar::Archive::new().file(&name, 0o644, name.as_bytes()).finish();
+            build = build.layer(Layer::plain(tar));
+        }
+        let image = build.build();
+        let layers: Vec<String> = image.blobs[..LAYERS].iter().map(|blob| blob.digest.clone()).collect();
+        let reference = peer.serve("many", "v1", image);
+        // Those that are asked for keep their place until the pull is given up.
+        for layer in &layers {
+            peer.fail("GET", layer, Fault::Silence);
+        }
+        let error = pull(&kubelet, &reference, None).unwrap_err();
+        assert_eq!(error.code(), Code::DeadlineExceeded, "{error}");
+        let asked: usize = layers.iter().map(|layer| peer.count("GET", layer)).sum();
+        assert_eq!(asked, expected, "{config:?}");
+    }
+}
+
+#[test]
+fn file_systems_are_flushed_after_an_unpack_where_that_is_asked_for() {
+    needs!(root, overlayfs, program "strace", built "containerd");
+    use std::os::unix::fs::PermissionsExt as _;
+    let peer = Peer::start();
+    let reference = peer.serve("flushed", "v1", image("flushed"));
+    for (config, expected) in [("", false), ("image_pull_with_sync_fs = true\n", true)] {
+        let config = format!("[plugins.'io.containerd.cri.v1.images']\n{config}");
+        // It traces as a grandchild of its own: the daemon is the process that is waited for and killed.
+        let kubelet = Kubelet::with_setup(&config, |setup| {
+            let program = setup.dir().join("traced");
+            let (daemon, seen) = (testkit::place::built("containerd"), setup.dir().join("seen"));
+            let script = format!(
+                "#!/bin/sh\nexec strace -D -f --seccomp-bpf -e trace=syncfs -o {} {} \"$@\"\n",
+                seen.display(),
+                daemon.display()
+            );
+            std::fs::write(&program, script).unwrap();
+            std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+            setup.program(program)
+        });
+        pull(&kubelet, &reference, None).unwrap();
+        let seen = std::fs::read_to_string(kubelet.daemon.dir().join("seen")).unwrap();
+        assert_eq!(seen.contains("syncfs("), expected, "{seen}");
+    }
+}
+
+#[test]
 fn a_mirror_of_the_older_tables_is_told_the_credentials_of_its_own() {
     needs!(root, overlayfs, built "containerd");
     let peer = Peer::start();

@@ -2,21 +2,28 @@
 
 use api::runtime::v1;
 use futures_util::{SinkExt as _, StreamExt as _};
-use testkit::needs;
+use testkit::{needs, wait};
+use tokio::net::TcpStream;
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::client::{Kubelet, call};
 
-/// Opens `url` with `protocol` and answers every message until the end, after sending `messages`.
-async fn talk(url: &str, protocol: &str, messages: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, String> {
+/// Opens `url` with `protocol`.
+async fn open(url: &str, protocol: &str) -> Result<WebSocketStream<TcpStream>, String> {
     let address = url.strip_prefix("http://").unwrap().split('/').next().unwrap();
-    let socket = tokio::net::TcpStream::connect(address).await.unwrap();
+    let socket = TcpStream::connect(address).await.unwrap();
     let mut request = url.replace("http://", "ws://").into_client_request().unwrap();
     request.headers_mut().insert("sec-websocket-protocol", protocol.parse().unwrap());
-    let (mut stream, _) =
-        tokio_tungstenite::client_async(request, socket).await.map_err(|error| error.to_string())?;
+    let opened = tokio_tungstenite::client_async(request, socket).await;
+    opened.map(|(stream, _)| stream).map_err(|error| error.to_string())
+}
+
+/// Opens `url` with `protocol` and answers every message until the end, after sending `messages`.
+async fn talk(url: &str, protocol: &str, messages: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, String> {
+    let mut stream = open(url, protocol).await?;
     for message in messages {
         stream.send(Message::binary(message)).await.unwrap();
     }
@@ -64,6 +71,48 @@ fn an_exec_has_its_streams_and_its_exit_code_and_its_token_is_good_once() {
     assert!(again.contains("404"), "{again}");
     let guessed = url.replace(url.rsplit('/').next().unwrap(), "AAAAAAAA");
     assert!(kubelet.run(talk(&guessed, "v5.channel.k8s.io", Vec::new())).unwrap_err().contains("404"));
+    kubelet.remove_pod(&pod);
+    kubelet.check_clean();
+}
+
+#[test]
+fn what_a_commands_streams_go_through_is_gone_whatever_ended_it() {
+    needs!(root, overlayfs, built "containerd");
+    let kubelet = Kubelet::new();
+    let config = kubelet.pod("pipes");
+    let pod = kubelet.run_pod(&config).unwrap();
+    let id = kubelet.start(&pod, &config, kubelet.container("one", "exec sleep 1000"));
+    let dir = kubelet.daemon.dir().join("state/io.containerd.grpc.v1.cri/containers").join(&id).join("io");
+    let left = || std::fs::read_dir(&dir).map(|entries| entries.count()).unwrap_or(0);
+    let begin = |words: &[&str]| {
+        let request = v1::ExecRequest {
+            container_id: id.clone(),
+            cmd: words.iter().map(|&word| word.to_owned()).collect(),
+            stdin: true,
+            stdout: true,
+            stderr: true,
+            tty: false,
+        };
+        call!(kubelet, exec, request).unwrap().url
+    };
+    let patience = std::time::Duration::from_secs(20);
+    let settled = |what: &str| wait::eventually(patience, what, || (left() == 0).then_some(()));
+    assert_eq!(left(), 0);
+    let url = begin(&["sleep", "1000"]);
+    let stream = kubelet.run(open(&url, "v5.channel.k8s.io")).unwrap();
+    wait::eventually(patience, "the streams", || (left() == 1).then_some(()));
+    drop(stream);
+    settled("the end of a client that leaves");
+    for (words, expected) in [(["true", ""], true), (["/no/such/program", ""], false)] {
+        let messages = kubelet.run(talk(&begin(&words), "v5.channel.k8s.io", Vec::new())).unwrap();
+        let status: serde_json::Value = serde_json::from_slice(&channel(&messages, 3)).unwrap();
+        assert_eq!(status["status"] == "Success", expected, "{status}");
+        settled(words[0]);
+    }
+    // Those of ExecSync have no names.
+    assert_eq!(kubelet.exec(&id, "ls /proc/self/fd >/dev/null", 30).unwrap().exit_code, 0);
+    kubelet.exec(&id, "exec sleep 1000", 1).unwrap_err();
+    assert_eq!(left(), 0);
     kubelet.remove_pod(&pod);
     kubelet.check_clean();
 }
