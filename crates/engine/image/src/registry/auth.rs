@@ -15,9 +15,10 @@ use serde::Deserialize;
 use spec::Reference;
 use tokio::sync::Mutex;
 
+use super::address::encoded;
 use super::challenge::{self, Challenge};
 use super::endpoint::{Endpoint, is_localhost};
-use super::exchange::{Call, Session, encoded};
+use super::exchange::{Call, Session};
 use super::upload::Payload;
 use super::{Ask, Credential, Credentials, RequestError};
 

@@ -1,17 +1,17 @@
-//! One request and its answer: credentials, redirects, the doubt about the scheme, and a bound on every wait.
+//! One request up to the head of its answer: credentials, redirects, the doubt about the scheme, and a bound on every wait.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use http::header::{AUTHORIZATION, LOCATION, PROXY_AUTHORIZATION, RETRY_AFTER, USER_AGENT, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use http::header::{AUTHORIZATION, LOCATION, PROXY_AUTHORIZATION, USER_AGENT, WWW_AUTHENTICATE};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 use spec::Reference;
 use tokio::time::timeout;
 use tracing::debug;
 
+use super::address::{encoded, join, shown};
+use super::answer::Answer;
 use super::auth::{Keyring, Scope};
 use super::connect::{self, Plain, Secure};
 use super::endpoint::Capabilities;
@@ -21,8 +21,6 @@ use super::{Config, Limits, Log, RequestError, Tls, Traffic};
 
 /// How many redirects are followed.
 const MAX_REDIRECTS: usize = 10;
-/// How much of an error's body is read.
-const MAX_COMPLAINT: u64 = 64 << 10;
 /// Who we are.
 const AGENT: &str = concat!("containerd/2.3.0+berth-", env!("CARGO_PKG_VERSION"));
 
@@ -81,17 +79,6 @@ impl Call {
         self.payload = payload;
         self
     }
-}
-
-/// The head of an answer, with its body still to come.
-pub(super) struct Answer {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub url: Uri,
-    pub method: Method,
-    body: Incoming,
-    idle: Duration,
-    traffic: Arc<Traffic>,
 }
 
 impl Session {
@@ -294,22 +281,12 @@ impl Session {
         })??;
         let answer = answer.map_err(|error| failed(error, &method, url))?;
         waiting.over();
-        let (head, body) = answer.into_parts();
-        debug!(host = self.endpoint.host, status = %head.status, url = %shown(url), "fetch response received");
-        let status = head.status;
+        let status = answer.status();
+        debug!(host = self.endpoint.host, %status, url = %shown(url), "fetch response received");
         self.say(|| {
             format!("fetch response received host={host} response.status=\"{status}\" url={}", shown(url))
         });
-        let (idle, traffic) = (self.limits.idle, Arc::clone(&self.traffic));
-        Ok(Answer {
-            status: head.status,
-            headers: head.headers,
-            url: url.clone(),
-            method,
-            body,
-            idle,
-            traffic,
-        })
+        Ok(Answer::new(answer, method, url.clone(), self.limits.idle, Arc::clone(&self.traffic)))
     }
 
     /// Whether `error` says that a doubtful endpoint speaks the other scheme, which counts from now on.
@@ -346,119 +323,6 @@ impl Session {
     }
 }
 
-impl Answer {
-    /// The next piece of the body; `None` at its end.
-    pub async fn piece(&mut self) -> Result<Option<bytes::Bytes>, RequestError> {
-        loop {
-            let waiting = self.traffic.wait();
-            let frame = timeout(self.idle, self.body.frame()).await.map_err(|_| RequestError::Timeout {
-                method: self.method.to_string(),
-                url: shown(&self.url),
-                what: "further byte",
-                after: self.idle,
-            })?;
-            waiting.over();
-            match frame {
-                None => return Ok(None),
-                Some(Err(error)) => {
-                    return Err(RequestError::Broken {
-                        method: self.method.to_string(),
-                        url: shown(&self.url),
-                        source: error.into(),
-                    });
-                }
-                Some(Ok(frame)) => {
-                    if let Ok(piece) = frame.into_data() {
-                        return Ok(Some(piece));
-                    }
-                }
-            }
-        }
-    }
-
-    /// The whole body, which must not be longer than `limit`.
-    pub async fn whole(mut self, limit: u64) -> Result<Vec<u8>, RequestError> {
-        let mut whole = Vec::new();
-        while let Some(piece) = self.piece().await? {
-            if (whole.len() + piece.len()) as u64 > limit {
-                return Err(RequestError::Long { url: shown(&self.url), limit });
-            }
-            whole.extend_from_slice(&piece);
-        }
-        Ok(whole)
-    }
-
-    /// Reads what little is left of the body, so that the connection can serve again.
-    pub async fn discard(mut self) {
-        let mut left = MAX_COMPLAINT;
-        while let Ok(Ok(Some(piece))) = timeout(Duration::from_secs(2), self.piece()).await {
-            left = left.saturating_sub(piece.len() as u64);
-            if left == 0 {
-                return;
-            }
-        }
-    }
-
-    /// A header field as text.
-    pub fn field(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).and_then(|value| value.to_str().ok())
-    }
-
-    /// The length that the head announces.
-    pub fn length(&self) -> Option<u64> {
-        self.field("content-length").and_then(|text| text.parse().ok())
-    }
-
-    /// The error that an answer of another status than 2xx is.
-    pub async fn complaint(self) -> RequestError {
-        let (method, url, status) = (self.method.to_string(), shown(&self.url), self.status);
-        let retry_after = self.field(RETRY_AFTER.as_str()).and_then(pause);
-        let body = self.whole(MAX_COMPLAINT).await.unwrap_or_default();
-        RequestError::Status { method, url, status, message: message(&body), retry_after }
-    }
-}
-
-/// What a registry's JSON error says, behind a colon.
-fn message(body: &[u8]) -> String {
-    let Ok(json) = serde_json::from_slice::<serde_json::Value>(body) else { return String::new() };
-    let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
-    let errors = json["errors"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let mut said: Vec<String> = errors
-        .iter()
-        .take(3)
-        .filter_map(|error| {
-            let (code, words) = (text(&error["code"]), text(&error["message"]));
-            match (code, words) {
-                (Some(code), Some(words)) => Some(format!("{}: {words}", code.to_lowercase())),
-                (one, other) => one.or(other),
-            }
-        })
-        .collect();
-    said.extend(text(&json["details"]).or_else(|| text(&json["message"])));
-    // A hostile registry's words end up in logs and on terminals.
-    let said = said.join("; ").chars().filter(|c| !c.is_control()).take(512).collect::<String>();
-    if said.is_empty() { said } else { format!(": server message: {said}") }
-}
-
-/// `Retry-After`: seconds, or a date.
-fn pause(text: &str) -> Option<Duration> {
-    if let Ok(seconds) = text.trim().parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = httpdate(text)?;
-    Some(date.duration_since(SystemTime::now()).unwrap_or_default())
-}
-
-/// The preferred form of RFC 9110: `Sun, 06 Nov 1994 08:49:37 GMT`.
-fn httpdate(text: &str) -> Option<SystemTime> {
-    let mut words = text.split_ascii_whitespace().skip(1);
-    let (day, month, year, time) = (words.next()?, words.next()?, words.next()?, words.next()?);
-    let months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let month = months.iter().position(|name| *name == month)? + 1;
-    let day: u8 = day.parse().ok()?;
-    humantime::parse_rfc3339(&format!("{year}-{month:02}-{day:02}T{time}Z")).ok()
-}
-
 fn failed(error: hyper_util::client::legacy::Error, method: &Method, url: &Uri) -> RequestError {
     let (method, url) = (method.to_string(), shown(url));
     if error.is_connect() {
@@ -481,78 +345,4 @@ fn is_no_tls(error: &(dyn std::error::Error + 'static)) -> bool {
     io.is_some_and(|io| matches!(io.kind(), UnexpectedEof | ConnectionReset))
         || wrapped.is_some_and(|wrapped| is_no_tls(wrapped))
         || error.source().is_some_and(is_no_tls)
-}
-
-/// `location` as seen from `base`.
-pub(super) fn join(base: &Uri, location: &str) -> Result<Uri, RequestError> {
-    let fail = || RequestError::Address(location.chars().take(256).collect());
-    let (scheme, authority) = (base.scheme_str().unwrap_or("http"), base.authority().ok_or_else(fail)?);
-    let text = if location.starts_with("http://") || location.starts_with("https://") {
-        location.to_owned()
-    } else if location.starts_with("//") {
-        format!("{scheme}:{location}")
-    } else if location.starts_with('/') {
-        format!("{scheme}://{authority}{location}")
-    } else {
-        let (dir, _) = base.path().rsplit_once('/').unwrap_or_default();
-        format!("{scheme}://{authority}{dir}/{location}")
-    };
-    text.split('#').next().unwrap_or_default().parse().map_err(|_| fail())
-}
-
-/// `uri` without its query, which may hold a signature, and without anybody's password.
-pub(super) fn shown(uri: &Uri) -> String {
-    let host = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
-    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
-    format!("{}://{host}{}", uri.scheme_str().unwrap_or("http"), uri.path())
-}
-
-/// `text` for a query: everything but unreserved characters is escaped.
-pub(super) fn encoded(text: &str) -> String {
-    let mut whole = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => whole.push(byte as char),
-            _ => whole.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    whole
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_location_is_seen_from_its_page() {
-        let base: Uri = "https://r.example/v2/a/blobs/uploads/?x=1".parse().unwrap();
-        for (location, wanted) in [
-            ("/v2/b?c=d", "https://r.example/v2/b?c=d"),
-            ("id?c=d", "https://r.example/v2/a/blobs/uploads/id?c=d"),
-            ("//s.example/x", "https://s.example/x"),
-            ("http://t.example/x#y", "http://t.example/x"),
-        ] {
-            assert_eq!(join(&base, location).unwrap().to_string(), wanted);
-        }
-    }
-
-    #[test]
-    fn what_is_shown_has_no_secrets() {
-        let url: Uri = "https://u:p@s.example/x?sig=secret".parse().unwrap();
-        assert_eq!(shown(&url), "https://s.example/x");
-    }
-
-    #[test]
-    fn a_pause_is_seconds_or_a_date() {
-        assert_eq!(pause("7"), Some(Duration::from_secs(7)));
-        assert_eq!(pause("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
-        assert_eq!(pause("soon"), None);
-    }
-
-    #[test]
-    fn a_registrys_words_are_kept_short_and_clean() {
-        let body = br#"{"errors":[{"code":"DENIED","message":"no \u001b[31mentry"}]}"#;
-        assert_eq!(message(body), ": server message: denied: no [31mentry");
-        assert_eq!(message(b"<html>"), "");
-    }
 }

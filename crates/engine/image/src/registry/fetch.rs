@@ -17,8 +17,10 @@ use spec::{Algorithm, Descriptor, Digest, Error, Kind, media};
 use tokio::sync::mpsc;
 use tracing::debug;
 
+use super::address::shown;
+use super::answer::Answer;
 use super::auth::Scope;
-use super::exchange::{Answer, Call, Session, shown};
+use super::exchange::{Call, Session};
 use super::{Registry, RequestError};
 
 /// After so many bytes of one connection it is judged whether more connections would help.

@@ -8,6 +8,8 @@
 //! another origin, never to the addresses that a manifest names.
 //! Invariant: every wait has a deadline: for the connection, for the head of an answer, and between two pieces of a body.
 
+mod address;
+mod answer;
 mod auth;
 mod challenge;
 mod connect;

@@ -6,8 +6,10 @@ use model::manifest::{MAX_DOCUMENT, sha256};
 use serde::Deserialize;
 use spec::{Descriptor, Digest, media};
 
+use super::address::shown;
+use super::answer::Answer;
 use super::auth::Scope;
-use super::exchange::{Answer, Call, Session, shown};
+use super::exchange::{Call, Session};
 use super::{Registry, RequestError};
 
 /// What we understand as the answer to a request for a manifest, best first.

@@ -16,9 +16,10 @@ use model::{Ctx, Lane};
 use spec::{Descriptor, Error};
 use tokio::sync::mpsc;
 
+use super::address::{encoded, join};
 use super::auth::Scope;
 use super::connect::Body;
-use super::exchange::{Call, Session, encoded, join};
+use super::exchange::{Call, Session};
 use super::resolve::ACCEPTED;
 use super::{Limits, Registry, RequestError};
 
