@@ -5,12 +5,14 @@
 //! - [`tar`] and [`image`] write layers and images byte by byte, honest and hostile; [`debian`] makes a big real one.
 //! - [`registry`] starts Debian's `docker-registry` on loopback; [`peer`] is a registry that misbehaves by script.
 //! - [`daemon`] starts our daemon or Debian's Go one with directories of its own, and removes every trace of it.
+//! - [`apparmor`] makes files that stand for AppArmor's.
 //! - [`trace`] counts what a daemon and its containers have left on the machine.
 //!
 //! It is a test's code: a step that fails panics with all that is known, and only a missing need returns early.
 //!
 //! Invariant: nothing here touches a process, mount or cgroup that it did not make.
 
+pub mod apparmor;
 pub mod command;
 pub mod daemon;
 pub mod debian;

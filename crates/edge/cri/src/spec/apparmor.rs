@@ -66,18 +66,14 @@ pub fn profile(
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
     use std::path::Path;
 
     use super::*;
 
     /// A host with a list of profiles and a parser that keeps what it is given, or fails.
     fn host(dir: &Path, loaded: &str, parser: &str) -> AppArmor {
-        std::fs::write(dir.join("profiles"), loaded).unwrap();
-        let parser_path = dir.join("parser");
-        std::fs::write(&parser_path, format!("#!/bin/sh\n{parser}\n")).unwrap();
-        std::fs::set_permissions(&parser_path, std::fs::Permissions::from_mode(0o755)).unwrap();
-        AppArmor::at(dir.join("profiles"), dir.join("pieces"), parser_path)
+        let files = testkit::apparmor::files(dir, loaded, parser);
+        AppArmor::at(files.profiles, files.pieces, files.parser)
     }
 
     fn of(kind: ProfileType, name: &str) -> Option<v1::SecurityProfile> {
