@@ -168,6 +168,8 @@ impl Process<'_> {
     }
 
     async fn forward_signals(&self) -> Result {
+        // What is followed is asked for first: this takes a moment, in which it is on its way.
+        tokio::task::yield_now().await;
         let (tell, mut told) = mpsc::channel(FORWARDED);
         // They end with this set, when nobody forwards any more.
         let mut listeners = JoinSet::new();

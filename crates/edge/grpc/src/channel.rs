@@ -44,9 +44,9 @@ impl HasKind for ConnectError {
 pub async fn connect(path: &Path) -> Result<Channel, ConnectError> {
     // connect(2) by hand first: tonic would hide which of the two it was.
     let failed = |source| ConnectError { path: path.into(), source };
-    drop(UnixStream::connect(path).await.map_err(failed)?);
+    let first = UnixStream::connect(path).await.map_err(failed)?;
     Endpoint::from_static("http://localhost")
-        .connect_with_connector(connector(path))
+        .connect_with_connector(connector(path, Some(first)))
         .await
         .map_err(|error| failed(io::Error::other(error)))
 }
@@ -54,12 +54,13 @@ pub async fn connect(path: &Path) -> Result<Channel, ConnectError> {
 /// A channel to whoever listens on `path` when it is used; connected at the first call, and again after a failure.
 /// Called inside a tokio runtime.
 pub fn lazy(path: &Path) -> Channel {
-    Endpoint::from_static("http://localhost").connect_with_connector_lazy(connector(path))
+    Endpoint::from_static("http://localhost").connect_with_connector_lazy(connector(path, None))
 }
 
-/// Connects to the socket `path`, whatever it is asked for.
+/// Connects to the socket `path`, whatever it is asked for; at first it hands out `first`.
 fn connector(
     path: &Path,
+    mut first: Option<UnixStream>,
 ) -> impl tower::Service<
     http::Uri,
     Response = TokioIo<UnixStream>,
@@ -69,8 +70,13 @@ fn connector(
 + 'static {
     let socket = path.to_owned();
     tower::service_fn(move |_| {
-        let socket = socket.clone();
-        async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+        let (socket, first) = (socket.clone(), first.take());
+        async move {
+            match first {
+                Some(stream) => Ok(TokioIo::new(stream)),
+                None => UnixStream::connect(socket).await.map(TokioIo::new),
+            }
+        }
     })
 }
 

@@ -1,6 +1,7 @@
 //! `ctr`: containerd's own client, command for command. One file a group of commands.
 
 pub mod args;
+mod commands;
 mod containers;
 mod content;
 mod events;
@@ -21,8 +22,9 @@ mod version;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 
+use self::commands::Command;
 use crate::client::Client;
 use crate::failure::Result;
 
@@ -88,50 +90,6 @@ pub struct Global {
     pub namespace: String,
 }
 
-#[derive(Subcommand, Debug)]
-enum Command {
-    /// Provides information about containerd plugins
-    #[command(visible_alias = "plugin", subcommand)]
-    Plugins(plugins::Command),
-    /// Print the client and server versions
-    Version(version::Version),
-    /// Manage containers
-    #[command(visible_aliases = ["c", "container"], subcommand)]
-    Containers(containers::Command),
-    /// Manage content
-    #[command(subcommand)]
-    Content(content::Command),
-    /// Display containerd events
-    #[command(visible_alias = "event")]
-    Events(events::Events),
-    /// Manage images
-    #[command(visible_aliases = ["image", "i"], subcommand)]
-    Images(images::Command),
-    /// Manage leases
-    #[command(subcommand)]
-    Leases(leases::Command),
-    /// Manage namespaces
-    #[command(visible_aliases = ["namespace", "ns"], subcommand)]
-    Namespaces(namespaces::Command),
-    /// Run a container
-    Run(Box<run::Run>),
-    /// Manage snapshots
-    #[command(visible_alias = "snapshot")]
-    Snapshots(snapshots::Snapshots),
-    /// Manage tasks
-    #[command(visible_aliases = ["t", "task"], subcommand)]
-    Tasks(tasks::Command),
-    /// OCI tools
-    #[command(subcommand)]
-    Oci(oci::Command),
-    /// Interact with a shim directly
-    Shim(shim::Shim),
-    /// Print the server info
-    Info(info::Info),
-    /// Print a completion script
-    Completion(Completion),
-}
-
 /// Which shell.
 #[derive(clap::Args, Debug)]
 pub struct Completion {
@@ -139,9 +97,9 @@ pub struct Completion {
     shell: clap_complete::Shell,
 }
 
-/// The whole command line, for parsing, completion and man pages.
+/// The whole command line as it is parsed. What is below the first level is described only when it is asked for.
 pub fn command() -> clap::Command {
-    booleans(Ctr::command())
+    commands::with_switches(booleans(Ctr::command()))
 }
 
 /// Lets every switch take `=true` and `=false` as Go's do, and every `list` be called `ls`.
