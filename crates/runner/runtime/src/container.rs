@@ -10,7 +10,7 @@ use spec::runtime::{LinuxResources, State, Status};
 use spec::{HasKind, Kind};
 use sys::process;
 
-use crate::cgroup::{Cgroup, CgroupError, Stats, layout};
+use crate::cgroup::{Cgroup, CgroupError, Joiner, Stats, layout};
 use crate::hooks::{self, HookError, Point};
 use crate::salvage::Salvage;
 use crate::state::{GATE, Record, RecordError};
@@ -20,6 +20,9 @@ const SIGKILL: i32 = 9;
 const ESRCH: i32 = 3;
 const ENXIO: i32 = 6;
 const ENOENT: i32 = 2;
+
+/// Descriptors from this number on are not spent on what could be opened anew: 1024 is the usual limit.
+const MOST_KEPT: i32 = 512;
 
 /// How long a start waits to hear whether the program was executed.
 const EXECUTION: Duration = Duration::from_secs(2);
@@ -199,6 +202,17 @@ impl Container {
     /// Its cgroup.
     pub fn cgroup(&self) -> Cgroup {
         self.record.cgroup()
+    }
+
+    /// The doors to its cgroups, for a caller that adds many processes and keeps them open in between. There are none
+    /// to keep on v2, where a process goes where init is at that moment, nor when the caller's descriptors are many.
+    pub fn doors(&self) -> Result<Option<Joiner>, ContainerError> {
+        let cgroup = self.cgroup();
+        if cgroup.is_v2() {
+            return Ok(None);
+        }
+        let doors = cgroup.joiner()?;
+        Ok((doors.highest() < MOST_KEPT).then_some(doors))
     }
 
     /// Pid of init in the caller's pid namespace, while it is alive.

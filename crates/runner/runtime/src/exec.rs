@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use spec::runtime::{NamespaceKind, Process, Status};
+use spec::runtime::{NamespaceKind, Process, Spec, Status};
 use spec::{HasKind, Kind};
 use sys::process::{self, Clone3, Fork};
 
@@ -41,6 +41,8 @@ pub struct Exec<'a> {
     pub no_new_keyring: bool,
     /// Cgroups below the container's, to run in.
     pub cgroup: Option<Below>,
+    /// The doors to the container's own cgroups, when the caller keeps them open ([`Container::doors`]).
+    pub doors: Option<&'a Joiner>,
 }
 
 /// What [`Exec::run`] started.
@@ -129,6 +131,7 @@ impl<'a> Exec<'a> {
             ignore_paused: false,
             no_new_keyring: false,
             cgroup: None,
+            doors: None,
         }
     }
 
@@ -136,12 +139,22 @@ impl<'a> Exec<'a> {
     pub fn run(self) -> Result<Started, ExecError> {
         self.check_status()?;
         let record = self.container.record();
-        let spec = record.spec.as_deref().cloned().unwrap_or_default();
-        let process = plan::plan_exec(&spec, &self.process)?;
+        let process = match record.spec.as_deref() {
+            Some(spec) => plan::plan_exec(spec, &self.process)?,
+            None => plan::plan_exec(&Spec::default(), &self.process)?,
+        };
         let init = self.container.init()?.ok_or(ExecError::Stopped)?;
-        let joiner = match &self.cgroup {
-            Some(below) => self.container.cgroup().joiner_below(below)?,
-            None => self.container.cgroup().joiner_beside(record.init_process_pid)?,
+        let opened;
+        let joiner = match (&self.cgroup, self.doors) {
+            (None, Some(doors)) => doors,
+            (Some(below), _) => {
+                opened = self.container.cgroup().joiner_below(below)?;
+                &opened
+            }
+            (None, None) => {
+                opened = self.container.cgroup().joiner_beside(record.init_process_pid)?;
+                &opened
+            }
         };
         let socket = self.console_socket.map(sys::socket::connect).transpose();
         let socket = socket.map_err(ExecError::at("connect to the console socket"))?;
@@ -151,14 +164,14 @@ impl<'a> Exec<'a> {
             process: &process,
             talk: &theirs,
             stdio: &self.stdio,
-            joiner: &joiner,
+            joiner,
             init: init.as_fd(),
             namespaces: self.namespaces(),
             user_namespace,
             keyring: (!self.no_new_keyring).then(|| self.container.id()),
             preserve_fds: self.preserve_fds,
         };
-        let (pid, pidfd) = match self.clone_process(&joiner, init.as_fd())? {
+        let (pid, pidfd) = match self.clone_process(joiner, init.as_fd())? {
             Fork::Child => init::join(&joining),
             Fork::Parent { pid, pidfd } => (pid, pidfd),
         };

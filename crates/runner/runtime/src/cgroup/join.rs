@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::{Component, Path, PathBuf};
 
 use sys::Error;
@@ -119,6 +119,11 @@ impl Cgroup {
 }
 
 impl Joiner {
+    /// The highest descriptor that it holds.
+    pub(crate) fn highest(&self) -> i32 {
+        self.tasks.iter().chain(&self.unified).map(AsRawFd::as_raw_fd).max().unwrap_or(-1)
+    }
+
     /// The v2 directory, for `clone3(2)` with CLONE_INTO_CGROUP.
     pub fn clone_into(&self) -> Option<BorrowedFd<'_>> {
         self.unified.as_ref().map(AsFd::as_fd)

@@ -1,11 +1,13 @@
 //! The runtime library, called in this process: no program is started but the container's own.
 //!
-//! Invariant: the container's parsed configuration is kept only between create and start; a shim at rest holds none.
+//! Invariant: the container's parsed configuration is kept between create and start, and from the first exec on, since
+//! who runs one (a probe) runs many; other shims at rest hold none.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use api::containerd::runc::v1::Options;
+use runtime::cgroup::Joiner;
 use runtime::{Container, ContainerError, Create, Exec, Stdio};
 use spec::error::{Error, HasKind, Kind};
 use spec::runtime::{LinuxResources, Process};
@@ -25,6 +27,14 @@ pub struct InProcess {
     no_new_keyring: bool,
     systemd_cgroup: bool,
     created: Option<Container>,
+    entered: Option<Entered>,
+}
+
+/// A container that processes are added to.
+#[derive(Debug)]
+struct Entered {
+    container: Container,
+    doors: Option<Joiner>,
 }
 
 impl InProcess {
@@ -38,6 +48,7 @@ impl InProcess {
             no_new_keyring: options.no_new_keyring,
             systemd_cgroup: options.systemd_cgroup,
             created: None,
+            entered: None,
         }
     }
 
@@ -58,16 +69,30 @@ impl InProcess {
         Ok(Outcome { pid: created.pid.cast_unsigned(), console: created.console, processes: Vec::new() })
     }
 
-    fn exec(&self, exec_id: &str, process: &[u8], stdio: Option<ChildStdio>) -> Result<Outcome, DriverError> {
+    fn exec(
+        &mut self,
+        exec_id: &str,
+        process: &[u8],
+        stdio: Option<ChildStdio>,
+    ) -> Result<Outcome, DriverError> {
         let process = Process::from_slice(process)
             .map_err(|error| DriverError::Runtime { text: error.to_string(), kind: Kind::InvalidArgument })?;
-        let container = self.load()?;
+        let entered = match self.entered.take() {
+            Some(entered) => entered,
+            None => {
+                let container = self.load()?;
+                Entered { doors: container.doors().map_err(failed)?, container }
+            }
+        };
         let pid_file = self.bundle.join(format!("{exec_id}.pid"));
-        let mut exec = Exec::new(&container, process);
+        let mut exec = Exec::new(&entered.container, process);
+        exec.doors = entered.doors.as_ref();
         exec.stdio = streams(stdio);
         exec.pid_file = Some(&pid_file);
         exec.no_new_keyring = self.no_new_keyring;
         let started = exec.run().map_err(failed)?;
+        // Only what has worked is used again.
+        self.entered = Some(entered);
         Ok(Outcome { pid: started.pid.cast_unsigned(), console: started.console, processes: Vec::new() })
     }
 
@@ -95,7 +120,10 @@ impl InProcess {
         match call {
             Call::Create { stdio } => return self.create(stdio),
             Call::Exec { exec_id, process, stdio } => return self.exec(exec_id, process, stdio),
-            Call::Delete { force } => return self.delete(force),
+            Call::Delete { force } => {
+                self.entered = None;
+                return self.delete(force);
+            }
             Call::Start => {
                 let mut container = match self.created.take() {
                     Some(container) => container,
@@ -112,6 +140,7 @@ impl InProcess {
                 let resources = LinuxResources::from_slice(resources).map_err(|error| {
                     DriverError::Runtime { text: error.to_string(), kind: Kind::InvalidArgument }
                 })?;
+                self.entered = None;
                 self.load()?.update(&resources).map_err(failed)?;
             }
             Call::Processes => {
