@@ -170,7 +170,7 @@ impl Puller for Pulling {
             ..pull::Pull::new(pull.reference.clone())
         };
         let pulled = self.within_patience(ctx, wanted, pull.stall_timeout).await;
-        sys::heap::trim();
+        crate::memory::give_back();
         pulled
     }
 

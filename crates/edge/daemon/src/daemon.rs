@@ -97,6 +97,7 @@ pub async fn run(settings: Settings) -> Result<()> {
     }
     tell("READY=1");
     tracing::info!("containerd successfully booted in {:.6}s", started.elapsed().as_secs_f64());
+    let settling = tokio::spawn(crate::memory::give_back_after_start());
     // Neither arm is resumed: the first to end ends the daemon.
     let outcome = tokio::select! {
         ended = &mut serving => Err(Error::internal(format!("the gRPC server ended: {ended:?}"))),
@@ -108,6 +109,7 @@ pub async fn run(settings: Settings) -> Result<()> {
         tracing::debug!("giving up requests that did not end in time");
         serving.abort();
     }
+    settling.abort();
     events.abort();
     if let Some(metrics) = metrics {
         metrics.abort();

@@ -18,6 +18,7 @@ mod event;
 mod explain;
 mod lock;
 pub mod logging;
+mod memory;
 mod metrics;
 mod mirrors;
 mod notify;

@@ -10,6 +10,7 @@
 pub mod bpf;
 pub mod capability;
 pub mod cgroup;
+pub mod code;
 pub mod core_scheduling;
 pub mod error;
 pub mod event;

@@ -130,7 +130,7 @@ impl Transfer {
         progress.finish().await;
         // A transfer uses megabytes of buffers; an idle daemon shall not keep them.
         let trim = |_: &model::Cx<'_>| {
-            sys::heap::trim();
+            crate::memory::give_back();
             Ok(())
         };
         // It cannot fail, and the outcome is the transfer's.
