@@ -128,13 +128,16 @@ fn pull_once(side: &Side, reference: &str) -> f64 {
 
 /// Sizes of the programs on disk.
 pub fn sizes(table: &mut Table, programs: &Path) {
-    for name in ["containerd", "ctr", "containerd-shim-runc-v2", "containerd-pause", "runc"] {
-        let size = |path: &Path| match std::fs::metadata(path) {
-            Ok(file) => Samples::from_iter([file.len() as f64 / (1024.0 * 1024.0)]),
-            Err(_) => Samples::default(),
-        };
+    let size = |path: &Path| match std::fs::metadata(path) {
+        Ok(file) => Samples::from_iter([file.len() as f64 / (1024.0 * 1024.0)]),
+        Err(_) => Samples::default(),
+    };
+    for name in ["containerd", "ctr", "containerd-shim-runc-v2", "runc"] {
         table.row(&format!("size of {name}"), "MiB", size(&programs.join(name)), size(&place::debian(name)));
     }
+    // Theirs is an image.
+    let pause = size(&programs.join("containerd-pause"));
+    table.row("size of containerd-pause", "MiB", pause, Samples::default());
 }
 
 fn remove(side: &Side, id: &str) {

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::ensure;
 use testkit::command::Run;
-use testkit::daemon::Daemon;
+use testkit::daemon::{Daemon, Setup};
 use testkit::{image, need, place};
 
 use table::Table;
@@ -125,12 +125,23 @@ fn of_ctr(args: &Args, programs: &Path) -> anyhow::Result<Table> {
 
 /// Our daemon from `programs`.
 pub fn ours(programs: &Path) -> Side {
-    Side { daemon: Daemon::ours().program(programs.join("containerd")).start(), ctr: programs.join("ctr") }
+    let setup = Daemon::ours().program(programs.join("containerd"));
+    state_in_memory(&setup);
+    Side { daemon: setup.start(), ctr: programs.join("ctr") }
 }
 
 /// Debian's daemon.
 pub fn theirs() -> Side {
-    Side { daemon: Daemon::debian().start(), ctr: place::debian("ctr") }
+    let setup = Daemon::debian();
+    state_in_memory(&setup);
+    Side { daemon: setup.start(), ctr: place::debian("ctr") }
+}
+
+/// Has the daemon's state lie in memory, as on a real machine's /run.
+pub fn state_in_memory(setup: &Setup) {
+    let state = setup.dir().join("state");
+    std::fs::create_dir(&state).expect("make the state directory");
+    Run::new("mount").line("-t tmpfs -o mode=711 tmpfs").args([&state]).ok();
 }
 
 /// Process ids of a daemon's shims.

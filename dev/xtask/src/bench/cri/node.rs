@@ -16,7 +16,7 @@ use tokio::runtime::Runtime;
 
 use super::STANDARD;
 use super::kubelet::Kubelet;
-use crate::bench::IMAGE;
+use crate::bench::{IMAGE, state_in_memory};
 
 /// The image of Debian's sandboxes: the program that ours run without an image.
 const PAUSE: &str = "example.com/pause:bench";
@@ -85,10 +85,7 @@ impl Node {
         ctr: &Path,
         images: &[(&str, image::Image)],
     ) -> anyhow::Result<Self> {
-        // As /run is: what the daemon keeps there never goes to a disk.
-        let state = setup.dir().join("state");
-        fs::create_dir(&state)?;
-        Run::new("mount").line("-t tmpfs -o mode=711 tmpfs").args([&state]).ok();
+        state_in_memory(&setup);
         configure_network(setup.dir())?;
         let inside = enter_network(setup.dir(), program)?;
         let daemon = setup.program(inside).start();
