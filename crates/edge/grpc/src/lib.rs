@@ -3,6 +3,7 @@
 //!
 //! Invariant: this is the one place where an error kind becomes a gRPC code, and where one becomes a kind again.
 
+pub mod authority;
 pub mod channel;
 pub mod convert;
 pub mod deadline;

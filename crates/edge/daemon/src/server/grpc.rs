@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ::cri::Cri;
 use ::cri::service::{ImageStore, Runtime};
+use ::grpc::authority::AnyAuthority;
 use ::grpc::containerd::services as stub;
 use ::grpc::deadline::Deadline;
 use ::grpc::runtime::v1::image_service_server::ImageServiceServer;
@@ -110,11 +111,11 @@ fn when_ready(
 }
 
 /// The connections of a listener. When none can be accepted (no descriptor is left), it tries again a little later.
-fn accept(listener: UnixListener) -> impl Stream<Item = std::io::Result<UnixStream>> {
+fn accept(listener: UnixListener) -> impl Stream<Item = std::io::Result<AnyAuthority<UnixStream>>> {
     stream::unfold(listener, |listener| async {
         loop {
             match listener.accept().await {
-                Ok((socket, _)) => return Some((Ok(socket), listener)),
+                Ok((socket, _)) => return Some((Ok(AnyAuthority::new(socket)), listener)),
                 Err(error) => {
                     tracing::error!(%error, "cannot accept a connection");
                     tokio::time::sleep(RETRY).await;
@@ -126,6 +127,8 @@ fn accept(listener: UnixListener) -> impl Stream<Item = std::io::Result<UnixStre
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
+
     use ::grpc::proxy::Proxy;
     use model::snapshot::{Commit, Kind, Snapshotter};
     use model::{Ctx, Filters, Lane, mask::Mask};
@@ -181,5 +184,51 @@ mod tests {
             far.cleanup(cx)
         };
         ctx.blocking(Lane::Disk, work).await.unwrap();
+    }
+
+    /// The first frames of a call of Version, as grpc 1.85 of Python sends them over a unix socket.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_client_may_name_its_sockets_path_as_authority() {
+        let (_dir, path) = served();
+        let literal = |name: &str, value: &str| {
+            let length = |text: &str| u8::try_from(text.len()).unwrap();
+            [&[0x40, length(name)], name.as_bytes(), &[length(value)], value.as_bytes()].concat()
+        };
+        let fields = [
+            literal(":path", "/containerd.services.version.v1.Version/Version"),
+            literal(":authority", "run%2Fcontainerd%2Fcontainerd.sock"),
+            vec![0x83, 0x86],
+            literal("content-type", "application/grpc"),
+            literal("te", "trailers"),
+        ]
+        .concat();
+        let frame = |kind: u8, flags: u8, stream: u8, payload: &[u8]| {
+            [&[0, 0, u8::try_from(payload.len()).unwrap(), kind, flags, 0, 0, 0, stream], payload].concat()
+        };
+        let call = [
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+            frame(4, 0, 0, &[]),
+            frame(1, 4, 1, &fields),
+            frame(0, 1, 1, &[0; 5]),
+        ];
+        let answer = move |_: &model::Cx<'_>| {
+            let mut socket = std::os::unix::net::UnixStream::connect(path).unwrap();
+            socket.write_all(&call.concat()).unwrap();
+            let mut kinds = Vec::new();
+            loop {
+                let mut head = [0; 9];
+                socket.read_exact(&mut head).unwrap();
+                let length = usize::from(head[1]) << 8 | usize::from(head[2]);
+                socket.read_exact(&mut vec![0; length]).unwrap();
+                if head[8] == 1 {
+                    kinds.push(head[3]);
+                    if head[4] & 1 == 1 || head[3] == 3 {
+                        return Ok(kinds);
+                    }
+                }
+            }
+        };
+        // Headers, data and trailers; 3 would be RST_STREAM.
+        assert_eq!(Ctx::background().blocking(Lane::Network, answer).await.unwrap(), [1, 0, 1]);
     }
 }
