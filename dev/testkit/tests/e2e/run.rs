@@ -213,6 +213,9 @@ fn a_user_namespace_owns_its_files_under_every_snapshotter() {
     for snapshotter in ["native", "overlayfs"] {
         let flags = format!("--snapshotter {snapshotter} --uidmap 0:100000:65536 --gidmap 0:100000:65536");
         let snapshots = || stage.daemon.ctr(&format!("snapshots --snapshotter {snapshotter} ls")).ok();
+        // Without a container on it the copy is garbage, and collected as soon as that.
+        let holder = format!("holder-{snapshotter}");
+        stage.daemon.ctr(&format!("run -d {flags} {BUSYBOX} {holder} sleep 600")).ok();
         for turn in ["first", "second"] {
             let out = run(&stage, &flags, &format!("{turn}-{snapshotter}"), script).ok();
             let words: Vec<_> = out.split_whitespace().collect();
@@ -221,6 +224,8 @@ fn a_user_namespace_owns_its_files_under_every_snapshotter() {
         // One shifted copy serves every container of the same ids; the other driver needs none.
         let committed = snapshots().lines().filter(|line| line.contains("Committed")).count();
         assert_eq!(committed, if snapshotter == "native" { 2 } else { 1 }, "{}", snapshots());
+        stage.daemon.ctr(&format!("task rm -f {holder}")).ok();
+        stage.daemon.ctr(&format!("container rm {holder}")).ok();
     }
 }
 
