@@ -9,8 +9,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ::spec::{Error, HasKind as _};
@@ -18,6 +19,8 @@ use api::runtime::v1;
 use model::undo::Undo;
 use model::{Ctx, Lane, Result};
 use net::cni::{self, Network, Settings, Setup, watch::Watch};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use super::bandwidth;
 use super::files::Files;
@@ -35,8 +38,8 @@ const SWEEP: Duration = Duration::from_secs(10);
 /// How long a look at the networks may take.
 const STATUS: Duration = Duration::from_secs(5);
 
-/// How long the directory of configurations is watched before the server is asked whether it is still there.
-const WATCH: Duration = Duration::from_secs(1);
+/// When the directory of configurations is tried again that cannot be watched.
+const WATCH_AGAIN: Duration = Duration::from_secs(2);
 
 /// The node's networks. Cloning shares them.
 #[derive(Clone, Debug)]
@@ -297,39 +300,55 @@ impl Cri {
     pub(crate) fn watch_networks(self: &Arc<Self>) {
         let node = (self.config.runtime.cni.conf_dir.clone(), self.networks.clone());
         for (dir, networks) in std::iter::once(node).chain(self.own_networks.0.values().cloned()) {
-            self.in_background(watch(Arc::downgrade(self), dir, networks));
+            self.in_background(watch(dir, networks));
         }
     }
 }
 
-async fn watch(cri: Weak<Cri>, dir: PathBuf, networks: Networks) {
+/// Ends with the server.
+async fn watch(dir: PathBuf, networks: Networks) {
     let ctx = Ctx::background();
-    let mut watching: Option<Watch> = None;
     loop {
-        if cri.strong_count() == 0 {
-            return;
-        }
-        let network = networks.clone();
-        let (dir, mut watch) = (dir.clone(), watching.take());
-        let waited = ctx.blocking(Lane::Wait, move |_| {
-            if watch.is_none() {
-                watch = Watch::open(&dir).ok();
-                // Something may have changed before it was watched.
-                let _status = network.0.reload();
-            }
-            let changed = match &mut watch {
-                Some(watch) => watch.wait(WATCH).unwrap_or(true),
-                None => false,
-            };
-            if changed && let Err(error) = network.0.reload() {
-                tracing::warn!(%error, "the network's configuration is not usable");
-            }
+        let (dir, network) = (dir.clone(), networks.clone());
+        let opened = ctx.blocking(Lane::Disk, move |_| {
+            let watch = Watch::open(&dir).ok();
+            // Something may have changed before it was watched.
+            let _status = network.0.reload();
             Ok(watch)
         });
-        watching = waited.await.unwrap_or_default();
-        if watching.is_none() {
-            tokio::time::sleep(WATCH).await;
+        if let Some(watch) = opened.await.unwrap_or_default()
+            && let Err(error) = follow(&ctx, watch, &networks).await
+        {
+            tracing::warn!(%error, "the network's configuration cannot be watched");
         }
+        tokio::time::sleep(WATCH_AGAIN).await;
+    }
+}
+
+/// Loads `networks` anew at each change that `watch` tells of.
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe, for descriptors that close early; a watch owns its own"
+)]
+async fn follow(ctx: &Ctx, watch: Watch, networks: &Networks) -> io::Result<()> {
+    let mut watch = AsyncFd::with_interest(watch, Interest::READABLE)?;
+    loop {
+        let mut ready = watch.readable_mut().await?;
+        // It takes all there is, so that the next event makes it ready again.
+        let changed = ready.get_inner_mut().take()?;
+        ready.clear_ready();
+        if !changed {
+            continue;
+        }
+        let network = networks.clone();
+        let reload = ctx.blocking(Lane::Disk, move |_| {
+            if let Err(error) = network.0.reload() {
+                tracing::warn!(%error, "the network's configuration is not usable");
+            }
+            Ok(())
+        });
+        // Only the server's end keeps it from being done.
+        let _done = reload.await;
     }
 }
 

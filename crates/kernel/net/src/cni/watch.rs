@@ -6,12 +6,10 @@
 use std::ffi::OsString;
 use std::fs::DirBuilder;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec};
 use sys::inotify::Inotify;
 
 /// A watched directory.
@@ -43,27 +41,8 @@ impl Watch {
         Ok(Self { queue, dir: dir.to_owned(), name: name.to_owned(), watch, parent })
     }
 
-    /// Waits until the directory changed, at most `limit`, and says whether it did. It may say so once too often.
-    pub fn wait(&mut self, limit: Duration) -> io::Result<bool> {
-        let deadline = Instant::now() + limit;
-        loop {
-            if self.take()? {
-                return Ok(true);
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(false);
-            }
-            let mut fds = [PollFd::new(&self.queue, PollFlags::IN)];
-            let left = Timespec::try_from(left).ok();
-            match rustix::event::poll(&mut fds, left.as_ref()) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(errno) => return Err(errno.into()),
-            }
-        }
-    }
-
-    /// Takes what has happened and says whether it may have changed a configuration.
+    /// Takes all that has happened and says whether it may have changed a configuration. Its descriptor is readable when
+    /// there is something to take.
     pub fn take(&mut self) -> io::Result<bool> {
         let mut changed = false;
         for event in self.queue.read()? {
@@ -87,6 +66,12 @@ impl Watch {
     }
 }
 
+impl AsRawFd for Watch {
+    fn as_raw_fd(&self) -> RawFd {
+        self.queue.as_fd().as_raw_fd()
+    }
+}
+
 impl AsFd for Watch {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.queue.as_fd()
@@ -97,23 +82,27 @@ impl AsFd for Watch {
 mod tests {
     use super::*;
     use std::fs;
+    use std::time::Duration;
 
-    const LONG: Duration = Duration::from_secs(10);
+    /// Waits until there is something to take.
+    fn changed(watch: &mut Watch) -> bool {
+        sys::process::readable(watch.as_fd(), Duration::from_secs(10)).unwrap() && watch.take().unwrap()
+    }
 
     #[test]
     fn written_renamed_and_removed_files_are_changes() {
         let dir = tempfile::tempdir().unwrap();
         let conf = dir.path().join("cni/net.d");
         let mut watch = Watch::open(&conf).unwrap();
-        assert!(!watch.wait(Duration::ZERO).unwrap());
+        assert!(!watch.take().unwrap());
         fs::write(conf.join("a.conflist"), "{}").unwrap();
-        assert!(watch.wait(LONG).unwrap());
+        assert!(changed(&mut watch));
         while watch.take().unwrap() {}
         fs::rename(conf.join("a.conflist"), conf.join("b.conflist")).unwrap();
-        assert!(watch.wait(LONG).unwrap());
+        assert!(changed(&mut watch));
         while watch.take().unwrap() {}
         fs::remove_file(conf.join("b.conflist")).unwrap();
-        assert!(watch.wait(LONG).unwrap());
+        assert!(changed(&mut watch));
     }
 
     #[test]
@@ -122,11 +111,11 @@ mod tests {
         let conf = dir.path().join("net.d");
         let mut watch = Watch::open(&conf).unwrap();
         fs::remove_dir(&conf).unwrap();
-        assert!(watch.wait(LONG).unwrap());
+        assert!(changed(&mut watch));
         fs::create_dir(&conf).unwrap();
-        assert!(watch.wait(LONG).unwrap());
+        assert!(changed(&mut watch));
         while watch.take().unwrap() {}
         fs::write(conf.join("a.conf"), "{}").unwrap();
-        assert!(watch.wait(LONG).unwrap());
+        assert!(changed(&mut watch));
     }
 }
