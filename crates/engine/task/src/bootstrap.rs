@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use api::Message;
 use api::containerd::runtime::bootstrap::v1::BootstrapResult;
 use serde::{Deserialize, Serialize};
+use shim::bootstrap::{IN_PLACE, Serves};
 use shim::service::logs::CAPABILITY;
 use spec::{HasKind, Kind};
 
@@ -87,6 +88,12 @@ impl Endpoint {
         let path = self.address.strip_prefix("unix://").unwrap_or(&self.address);
         Path::new(path).to_owned()
     }
+}
+
+/// Where a shim says that it serves; nothing when it does not say, as those of others.
+pub fn serves(output: &[u8]) -> Option<Serves> {
+    let word = BootstrapResult::decode(output).ok()?.metadata.remove(IN_PLACE)?;
+    [Serves::Apart, Serves::InPlace].into_iter().find(|serves| serves.word() == word)
 }
 
 #[cfg(test)]

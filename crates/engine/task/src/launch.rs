@@ -1,8 +1,9 @@
 //! Running a shim's program: `start`, `delete` and `-info`.
 
 use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,12 +11,14 @@ use api::containerd::runtime::bootstrap::v1::{BootstrapParams, Extension, LogLev
 use api::containerd::task::v3::DeleteResponse;
 use api::containerd::types::RuntimeInfo;
 use api::{Any, Message};
+use shim::bootstrap::{STAY, Serves, library_path};
 use spec::{HasKind, Kind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::process::Command;
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 
-use crate::bootstrap::{Endpoint, EndpointError};
+use crate::bootstrap::{self, Endpoint, EndpointError};
 use crate::bundle::Bundle;
+use crate::sealed::Sealed;
 use crate::{Config, deadline};
 
 /// The most that a shim's program may write to each of its outputs.
@@ -66,7 +69,7 @@ pub enum LaunchError {
         /// What it wrote to its standard error.
         output: String,
         /// How it ended.
-        status: std::process::ExitStatus,
+        status: ExitStatus,
     },
     /// Its answer does not say where it serves.
     #[error("invalid answer of {}", program.display())]
@@ -108,6 +111,7 @@ fn takes_id_for_type(output: &str, bundle: &Bundle) -> bool {
 #[derive(Clone, Debug)]
 pub struct Launcher {
     config: Arc<Config>,
+    sealed: Sealed,
 }
 
 /// One run of a program.
@@ -120,12 +124,14 @@ struct Run<'a> {
     args: Vec<String>,
     input: Vec<u8>,
     limit: Duration,
+    /// The program's sealed view, if it may go on to serve.
+    view: Option<Arc<OwnedFd>>,
 }
 
 impl Launcher {
     /// A launcher for the daemon that `config` describes.
     pub fn new(config: Arc<Config>) -> Self {
-        Self { config }
+        Self { config, sealed: Sealed::default() }
     }
 
     /// The program of a runtime: beside the daemon's own first, then on `PATH`; an absolute path is the program itself.
@@ -182,7 +188,7 @@ impl Launcher {
             extensions: options.map(|value| Extension { value: Some(value) }).into_iter().collect(),
             socket_dir: Some(config.socket_dir.to_string_lossy().into_owned()),
         };
-        let run = |input| Run {
+        let run = |input, view| Run {
             program,
             action: "start",
             namespace: bundle.namespace.as_str(),
@@ -191,15 +197,26 @@ impl Launcher {
             args: config.debug.then(|| "-debug".into()).into_iter().collect(),
             input,
             limit: deadline::START_SHIM,
+            view,
         };
-        let output = match self.run(run(params.encode_to_vec())).await {
+        let view = self.sealed.view(program);
+        let sealed = view.is_some();
+        let output = match self.run(run(params.encode_to_vec(), view)).await {
             // Older shims read the options alone there, and so took the id for the options' type. They have done
             // nothing yet.
             Err(LaunchError::Failed { output, .. }) if takes_id_for_type(&output, bundle) => {
-                self.run(run(old_input)).await?
+                self.run(run(old_input, None)).await?
+            }
+            // Nothing has run. The program itself may do where its view does not.
+            Err(LaunchError::Run { .. }) if sealed => {
+                self.sealed.forget();
+                self.run(run(params.encode_to_vec(), None)).await?
             }
             outcome => outcome?,
         };
+        if !sealed && bootstrap::serves(&output).is_some() {
+            self.sealed.seal(program);
+        }
         Endpoint::parse(&output).map_err(|source| LaunchError::Endpoint { program: program.into(), source })
     }
 
@@ -217,6 +234,7 @@ impl Launcher {
             args: vec!["-bundle".into(), bundle.path.to_string_lossy().into_owned()],
             input: Vec::new(),
             limit: self.config.deadlines.cleanup,
+            view: None,
         };
         let output = self.run(run).await?;
         DeleteResponse::decode(output.as_slice())
@@ -238,6 +256,7 @@ impl Launcher {
             args: Vec::new(),
             input: options.map(|options| options.encode_to_vec()).unwrap_or_default(),
             limit: deadline::CALL,
+            view: None,
         };
         let output = self.run(run).await?;
         RuntimeInfo::decode(output.as_slice())
@@ -248,14 +267,14 @@ impl Launcher {
         let deadline =
             LaunchError::Deadline { program: run.program.into(), action: run.action, limit: run.limit };
         let limit = run.limit;
-        // The child is killed when the future is dropped, by the deadline too.
+        // The program is killed when the future is dropped, by the deadline too.
         tokio::time::timeout(limit, self.finish(run)).await.map_err(|_| deadline)?
     }
 
     async fn finish(&self, run: Run<'_>) -> Result<Vec<u8>, LaunchError> {
         let failed = |source| LaunchError::Run { program: run.program.into(), action: run.action, source };
-        let mut child = self.command(&run).spawn().map_err(failed)?;
-        let (input, output, errors) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let mut child = Held::new(self.command(&run).spawn().map_err(failed)?);
+        let (input, output, errors) = child.files();
         let feed = async {
             if let Some(mut input) = input {
                 // A program that does not read what it is told says so itself.
@@ -263,6 +282,10 @@ impl Launcher {
             }
         };
         let ((), output, errors) = tokio::join!(feed, read(output), read(errors));
+        if run.view.is_some() && bootstrap::serves(&output) == Some(Serves::InPlace) {
+            child.release();
+            return Ok(output);
+        }
         let status = child.wait().await.map_err(failed)?;
         if !status.success() {
             let text = String::from_utf8_lossy(&errors).trim().to_owned();
@@ -273,13 +296,20 @@ impl Launcher {
 
     fn command(&self, run: &Run<'_>) -> Command {
         let config = &self.config;
-        let mut command = Command::new(run.program);
+        let mut command = match &run.view {
+            None => Command::new(run.program),
+            Some(view) => {
+                let mut command = Command::new(format!("/proc/self/fd/{}", view.as_raw_fd()));
+                command.arg0(run.program).env(STAY, "1");
+                command
+            }
+        };
         if run.action == "-info" {
             command.arg("-info");
         } else {
-            command.args(["-namespace", run.namespace, "-address", &config.grpc_address]);
-            command.arg("-publish-binary").arg(&config.program);
-            command.args(["-id", run.id]).args(&run.args).arg(run.action);
+            // In the order that a serving shim of containerd's has, which this process may become.
+            command.args(["-namespace", run.namespace, "-id", run.id, "-address", &config.grpc_address]);
+            command.arg("-publish-binary").arg(&config.program).args(&run.args).arg(run.action);
         }
         command
             .env("NAMESPACE", run.namespace)
@@ -291,12 +321,55 @@ impl Launcher {
             .envs(config.env.iter().filter_map(|pair| pair.split_once('=')))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
+            .stderr(Stdio::piped());
+        if run.view.is_some() {
+            // The process that goes on to serve keeps its environment.
+            match library_path() {
+                Some(path) => command.env("LD_LIBRARY_PATH", path),
+                None => command.env_remove("LD_LIBRARY_PATH"),
+            };
+        }
         if let Some(dir) = run.dir {
             command.current_dir(dir);
         }
         command
+    }
+}
+
+/// A program that runs; killed when this is dropped before its end.
+struct Held(Option<Child>);
+
+impl Held {
+    fn new(child: Child) -> Self {
+        Self(Some(child))
+    }
+
+    fn files(&mut self) -> (Option<ChildStdin>, Option<ChildStdout>, Option<ChildStderr>) {
+        match &mut self.0 {
+            Some(child) => (child.stdin.take(), child.stdout.take(), child.stderr.take()),
+            None => (None, None, None),
+        }
+    }
+
+    async fn wait(&mut self) -> io::Result<ExitStatus> {
+        let Some(child) = &mut self.0 else { return Err(io::ErrorKind::NotFound.into()) };
+        let status = child.wait().await?;
+        self.release();
+        Ok(status)
+    }
+
+    /// Lets it live; tokio reaps it once it has ended.
+    fn release(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            // One that has ended needs no signal.
+            let _ended = child.start_kill();
+        }
     }
 }
 

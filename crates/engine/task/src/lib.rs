@@ -24,6 +24,7 @@ mod owner;
 mod queue;
 mod registry;
 mod reload;
+mod sealed;
 mod task;
 mod tasks;
 mod ttrpc;

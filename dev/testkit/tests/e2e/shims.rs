@@ -72,3 +72,47 @@ fn a_killed_shim_takes_its_container_along_and_can_be_removed() {
     assert_eq!((traces.processes.len(), traces.mounts.len()), (0, 0), "{traces:?}");
     assert_eq!(daemon.ctr(&format!("run --rm {BUSYBOX} orphan echo again")).ok(), "again\n");
 }
+
+/// The parent of `pid`, while it is there; a zombie is there too.
+fn parent(pid: Pid) -> Option<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("PPid:\t")?.parse().ok())
+}
+
+#[test]
+fn the_second_shim_is_one_program_that_outlives_the_daemon_and_leaves_no_zombie() {
+    needs!(root, overlayfs, program "docker-registry", program "busybox", built "containerd", built "ctr");
+    let mut stage = stage::busybox();
+    let daemon = &mut stage.daemon;
+    for id in ["one", "two", "three"] {
+        daemon.ctr(&format!("run -d {BUSYBOX} {id} sleep 1000")).ok();
+    }
+    let (one, two, three) = (shim(daemon, "one"), shim(daemon, "two"), shim(daemon, "three"));
+    // The first one's program told how it can be started, and started another itself.
+    assert_ne!(parent(one), Some(daemon.pid()));
+    if parent(two) != Some(daemon.pid()) {
+        println!("SKIP the_second_shim_is_one_program: this kernel seals no program");
+        return;
+    }
+    for shim in [one, two] {
+        let exe = format!("/proc/{}/exe", shim.as_raw_nonzero());
+        let mounted = rustix::fs::statvfs(exe).unwrap();
+        assert!(mounted.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY), "{shim:?}");
+    }
+    let gone = |shim: Pid| {
+        testkit::wait::eventually(Duration::from_secs(20), "the shim is gone", || {
+            parent(shim).is_none().then_some(())
+        });
+    };
+    for id in ["two", "one"] {
+        daemon.ctr(&format!("task rm -f {id}")).ok();
+    }
+    gone(two);
+    gone(one);
+    daemon.kill();
+    daemon.restart();
+    stage::becomes(daemon, "three", "RUNNING");
+    assert_ne!(parent(three), Some(daemon.pid()));
+    daemon.ctr("task rm -f three").ok();
+    gone(three);
+}

@@ -16,9 +16,9 @@ mod start;
 
 pub use delete::delete;
 pub use info::{info, version};
-pub use params::{Params, Reply};
+pub use params::{IN_PLACE, Params, Reply, STAY, Serves};
 pub use socket::{address, path_of};
-pub use start::start;
+pub use start::{Started, library_path, start};
 
 /// The version of this program, as `-v` and `-info` say it.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

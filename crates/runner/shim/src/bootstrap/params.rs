@@ -23,6 +23,32 @@ const MAX_INPUT: u64 = 10 << 20;
 /// The socket directory of a daemon that does not name one.
 const DEFAULT_SOCKET_DIR: &str = "/run/containerd/s";
 
+/// The word of the reply that says whether the `start` action itself goes on to serve: a daemon that has executed a
+/// sealed view of this program, and says so by [`STAY`], saves a process.
+pub const IN_PLACE: &str = "berth.in-place";
+/// The variable of the environment by which a daemon asks for it. It then waits for the end of the reply, not of the
+/// process.
+pub const STAY: &str = "BERTH_SHIM_STAY";
+
+/// Where the shim serves that `start` tells of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Serves {
+    /// In another process.
+    Apart,
+    /// In this one.
+    InPlace,
+}
+
+impl Serves {
+    /// The value of [`IN_PLACE`].
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Apart => "can",
+            Self::InPlace => "does",
+        }
+    }
+}
+
 /// How the daemon wants to be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reply {
@@ -55,6 +81,8 @@ pub struct Params {
     pub options: Options,
     /// How to answer.
     pub reply: Reply,
+    /// Whether this process may go on to serve.
+    pub may_stay: bool,
 }
 
 /// What the environment adds for daemons that send no parameters.
@@ -66,6 +94,8 @@ pub struct Environment {
     pub grpc_address: String,
     /// `MAX_SHIM_VERSION`, when it is a number.
     pub max_version: Option<u32>,
+    /// Whether there is [`STAY`].
+    pub stay: bool,
 }
 
 impl Environment {
@@ -76,6 +106,7 @@ impl Environment {
             ttrpc_address: get("TTRPC_ADDRESS"),
             grpc_address: get("GRPC_ADDRESS"),
             max_version: get("MAX_SHIM_VERSION").parse().ok(),
+            stay: !get(STAY).is_empty(),
         }
     }
 }
@@ -97,13 +128,13 @@ impl Params {
         match BootstrapParams::decode(bytes.as_slice()) {
             // An Any with options also decodes as parameters: its type name lands in the id.
             Ok(params) if params.instance_id == args.id && params.namespace == args.namespace => {
-                Self::from_message(params, args)
+                Self::from_message(params, args, environment.stay)
             }
             _ => Self::from_flags(&bytes, args, environment),
         }
     }
 
-    fn from_message(params: BootstrapParams, args: &Args) -> Result<Self, Error> {
+    fn from_message(params: BootstrapParams, args: &Args, may_stay: bool) -> Result<Self, Error> {
         let mut options = Options::default();
         for value in params.extensions.iter().filter_map(|extension| extension.value.as_ref()) {
             if let Ok(Some(found)) = decode_any::<Options>(value) {
@@ -121,6 +152,7 @@ impl Params {
             debug: args.debug || params.log_level <= -4,
             options,
             reply: Reply::Binary,
+            may_stay,
         })
     }
 
@@ -145,6 +177,7 @@ impl Params {
             } else {
                 Reply::Line
             },
+            may_stay: false,
         })
     }
 }
@@ -158,16 +191,18 @@ struct Json<'a> {
 }
 
 impl Reply {
-    /// Says that the shim serves ttrpc at `address`, and, where there is room for it, whether it writes logs.
-    pub fn encode(self, address: &str, writes_logs: bool) -> Vec<u8> {
+    /// Says that the shim serves ttrpc at `address`, and, where there is room for it, whether it writes logs and where
+    /// it serves.
+    pub fn encode(self, address: &str, writes_logs: bool, serves: Serves) -> Vec<u8> {
         match self {
             Self::Binary => {
                 let capability = writes_logs.then(|| (CAPABILITY.into(), "1".into()));
+                let in_place = (IN_PLACE.into(), serves.word().into());
                 let result = BootstrapResult {
                     version: 3,
                     address: address.into(),
                     protocol: "ttrpc".into(),
-                    metadata: capability.into_iter().collect(),
+                    metadata: capability.into_iter().chain([in_place]).collect(),
                     ..BootstrapResult::default()
                 };
                 result.encode_to_vec()
@@ -222,12 +257,12 @@ mod tests {
     fn an_old_daemon_gets_the_bare_address() {
         let params = Params::read(&args(), Environment::default(), &mut [].as_slice()).unwrap();
         assert_eq!(params.reply, Reply::Line);
-        assert_eq!(params.reply.encode("unix:///x", true), b"unix:///x");
+        assert_eq!(params.reply.encode("unix:///x", true, Serves::Apart), b"unix:///x");
     }
 
     #[test]
     fn the_json_reply_has_three_fields() {
-        let json = String::from_utf8(Reply::Json.encode("unix:///x", true)).unwrap();
+        let json = String::from_utf8(Reply::Json.encode("unix:///x", true, Serves::Apart)).unwrap();
         assert_eq!(json, r#"{"version":3,"address":"unix:///x","protocol":"ttrpc"}"#);
     }
 }

@@ -1,4 +1,4 @@
-//! `start`: makes the socket, starts the process that serves it, answers with the address.
+//! `start`: makes the socket, starts the process that serves it or becomes that process, answers with the address.
 //!
 //! Invariant: the socket listens before the daemon is answered, so its first connect(2) succeeds.
 
@@ -15,7 +15,7 @@ use std::time::Duration;
 use api::berth::shim::v1::{ProbeRequest, ProbeResponse};
 use spec::error::{Error, Kind};
 
-use super::params::{Environment, Params, Reply};
+use super::params::{Environment, Params, Reply, Serves};
 use super::socket::{self, Socket};
 use super::{address, group};
 use crate::args::Args;
@@ -26,11 +26,20 @@ use crate::ttrpc::Client;
 /// How long a shim that serves already may take to say what it can do.
 const PROBE_LIMIT: Duration = Duration::from_secs(2);
 
+/// A shim that serves, or is about to.
+#[derive(Debug)]
+pub struct Started {
+    /// What the daemon is to be told.
+    pub reply: Vec<u8>,
+    /// The socket, when this process is to serve it once the daemon has been told.
+    pub here: Option<UnixListener>,
+}
+
 /// Starts a shim for the bundle that is the working directory, or finds the one of its group.
 ///
 /// # Errors
 /// There is no bundle, no socket or no process; nothing is left of the attempt.
-pub fn start(args: &Args, input: &mut dyn Read) -> Result<Vec<u8>, Error> {
+pub fn start(args: &Args, input: &mut dyn Read) -> Result<Started, Error> {
     let params = Params::read(args, Environment::current(), input)?;
     let bundle = std::env::current_dir().map_err(|error| Error::internal(format!("getwd: {error}")))?;
     let group = group::group(&bundle, &params.id)?;
@@ -40,14 +49,9 @@ pub fn start(args: &Args, input: &mut dyn Read) -> Result<Vec<u8>, Error> {
     }
     let path = socket::path_of(&address);
     let mut writes_logs = true;
+    let mut here = None;
     if let Socket::New(listener) = socket::listen(path)? {
-        let serving = spawn(&params, listener).and_then(|mut child| {
-            settle(&params, child.id()).and_then(|()| record_pid(&bundle, child.id())).inspect_err(|_| {
-                let _ = child.kill();
-                let _ = child.wait();
-            })
-        });
-        serving.inspect_err(|_| {
+        here = serve(&params, listener, &bundle).inspect_err(|_| {
             let _ = fs::remove_file(path);
         })?;
     } else {
@@ -55,7 +59,28 @@ pub fn start(args: &Args, input: &mut dyn Read) -> Result<Vec<u8>, Error> {
         writes_logs = params.reply == Reply::Binary && probe(path, &params.namespace);
     }
     write(&bundle.join("address"), &address)?;
-    Ok(params.reply.encode(&address, writes_logs))
+    let serves = if here.is_some() { Serves::InPlace } else { Serves::Apart };
+    Ok(Started { reply: params.reply.encode(&address, writes_logs, serves), here })
+}
+
+/// Sees to a process that serves `listener`; it is this one if that is given back.
+fn serve(params: &Params, listener: UnixListener, bundle: &Path) -> Result<Option<UnixListener>, Error> {
+    // A library path that is still to be cleaned takes a new process.
+    let clean = std::env::var("LD_LIBRARY_PATH").ok() == library_path();
+    if params.may_stay && clean && sys::exe::is_sealed().unwrap_or(false) {
+        share_no_core()?;
+        let own = std::process::id();
+        settle(params, own)?;
+        record_pid(bundle, own)?;
+        return Ok(Some(listener));
+    }
+    let mut child = spawn(params, listener)?;
+    let settled = settle(params, child.id()).and_then(|()| record_pid(bundle, child.id()));
+    settled.inspect_err(|_| {
+        let _ = child.kill();
+        let _ = child.wait();
+    })?;
+    Ok(None)
 }
 
 /// Whether the shim that serves at `path` writes logs. One that does not answer in time counts as one that does not.
@@ -81,15 +106,13 @@ fn link_socket_dir(bundle: &Path, dir: &Path) -> Result<(), Error> {
 /// `/proc/PID/exe` can be written (CVE-2019-5736).
 fn spawn(params: &Params, listener: UnixListener) -> Result<Child, Error> {
     let failed = |error: &dyn std::fmt::Display| Error::internal(format!("cannot start the shim: {error}"));
-    if std::env::var_os("SCHED_CORE").is_some_and(|value| !value.is_empty()) {
-        // Inherited by the serving process and by its containers: they share a core with nobody else.
-        sys::core_scheduling::isolate().map_err(|error| failed(&error))?;
-    }
-    let own_path = std::env::current_exe().map_err(|error| failed(&error))?;
+    share_no_core()?;
+    // As the daemon called it: a program that is sealed already has no path.
+    let own_name = std::env::args_os().next().unwrap_or_default();
     let program = sys::exe::open_sealed().map_err(|error| failed(&error))?;
     let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
     command
-        .arg0(own_path)
+        .arg0(own_name)
         .args(["-namespace", &params.namespace, "-id", &params.id, "-address", &params.grpc_address])
         .args(params.debug.then_some("-debug"))
         .env("TTRPC_ADDRESS", &params.ttrpc_address)
@@ -105,9 +128,18 @@ fn spawn(params: &Params, listener: UnixListener) -> Result<Child, Error> {
     command.spawn().map_err(|error| failed(&error))
 }
 
+/// Where it is asked for, has the serving process and its containers, which inherit it, share a core with nobody else.
+fn share_no_core() -> Result<(), Error> {
+    if std::env::var_os("SCHED_CORE").is_some_and(|value| !value.is_empty()) {
+        sys::core_scheduling::isolate()
+            .map_err(|error| Error::internal(format!("cannot start the shim: {error}")))?;
+    }
+    Ok(())
+}
+
 /// The library path without what is not there and, above all, without its empty parts: they mean the working
 /// directory, which is the bundle. containerd's opt plugin leaves one.
-fn library_path() -> Option<String> {
+pub fn library_path() -> Option<String> {
     let path = std::env::var("LD_LIBRARY_PATH").ok()?;
     let parts: Vec<&str> =
         path.split(':').filter(|part| Path::new(part).is_absolute() && Path::new(part).is_dir()).collect();
@@ -119,6 +151,7 @@ fn settle(params: &Params, pid: u32) -> Result<(), Error> {
     if !params.options.shim_cgroup.is_empty() {
         join_cgroup(&params.options.shim_cgroup, pid)?;
     }
+    // The daemon's: it is the parent of the process that runs here.
     let score = rustix::process::getppid()
         .and_then(|parent| {
             fs::read_to_string(format!("/proc/{}/oom_score_adj", parent.as_raw_nonzero())).ok()

@@ -33,6 +33,7 @@ pub use jobs::Doing;
 use jobs::Job;
 pub use poll::{Poll, Token};
 use publisher::Publisher;
+pub use setup::take_standard_files;
 use streams::Stream;
 
 /// How long a closing shim tries to get rid of its last events.

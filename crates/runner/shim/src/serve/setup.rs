@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixListener;
@@ -64,6 +65,19 @@ pub fn prepare(args: &Args) -> Result<(Shim, Option<PathBuf>), Error> {
 
 fn failed(what: &str, error: &dyn std::fmt::Display) -> Error {
     Error::internal(format!("{what}: {error}"))
+}
+
+/// Takes on what `start` gives a serving process: the socket as standard input, and nothing to write to. Whoever read
+/// this process's output until now sees its end.
+///
+/// # Errors
+/// A descriptor cannot be made.
+pub fn take_standard_files(listener: UnixListener) -> io::Result<()> {
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::stdio::dup2_stdin(&listener)?;
+    rustix::stdio::dup2_stdout(&null)?;
+    rustix::stdio::dup2_stderr(&null)?;
+    Ok(())
 }
 
 /// The socket to serve: the one named, or the one that `start` left as standard input.
