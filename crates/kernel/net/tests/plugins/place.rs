@@ -75,10 +75,10 @@ impl Drop for Namespace {
     }
 }
 
-/// The host of a test, with folders of its own.
+/// The host of a test, with folders of its own. Fields drop in their order: the namespace is mounted in the folder.
 pub struct Host {
-    pub dir: tempfile::TempDir,
     pub netns: Namespace,
+    pub dir: tempfile::TempDir,
 }
 
 pub fn ip(text: &str) -> IpAddr {
