@@ -11,10 +11,10 @@ use api::containerd::runtime::bootstrap::v1::{BootstrapParams, Extension, LogLev
 use api::containerd::task::v3::DeleteResponse;
 use api::containerd::types::RuntimeInfo;
 use api::{Any, Message};
-use shim::bootstrap::{STAY, Serves, library_path};
+use shim::bootstrap::{LIBRARY_PATH, STAY, Serves, clean_library_path};
 use spec::{HasKind, Kind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio::process::{Child, Command};
 
 use crate::bootstrap::{self, Endpoint, EndpointError};
 use crate::bundle::Bundle;
@@ -273,8 +273,9 @@ impl Launcher {
 
     async fn finish(&self, run: Run<'_>) -> Result<Vec<u8>, LaunchError> {
         let failed = |source| LaunchError::Run { program: run.program.into(), action: run.action, source };
-        let mut child = Held::new(self.command(&run).spawn().map_err(failed)?);
-        let (input, output, errors) = child.files();
+        let mut held = Held { child: self.command(&run).spawn().map_err(failed)?, dies: true };
+        let child = &mut held.child;
+        let (input, output, errors) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let feed = async {
             if let Some(mut input) = input {
                 // A program that does not read what it is told says so itself.
@@ -283,10 +284,11 @@ impl Launcher {
         };
         let ((), output, errors) = tokio::join!(feed, read(output), read(errors));
         if run.view.is_some() && bootstrap::serves(&output) == Some(Serves::InPlace) {
-            child.release();
+            // tokio reaps it once it has ended.
+            held.dies = false;
             return Ok(output);
         }
-        let status = child.wait().await.map_err(failed)?;
+        let status = held.child.wait().await.map_err(failed)?;
         if !status.success() {
             let text = String::from_utf8_lossy(&errors).trim().to_owned();
             return Err(LaunchError::Failed { output: text, status });
@@ -324,9 +326,12 @@ impl Launcher {
             .stderr(Stdio::piped());
         if run.view.is_some() {
             // The process that goes on to serve keeps its environment.
-            match library_path() {
-                Some(path) => command.env("LD_LIBRARY_PATH", path),
-                None => command.env_remove("LD_LIBRARY_PATH"),
+            let own = std::env::var(LIBRARY_PATH).ok();
+            let told =
+                config.env.iter().rev().find_map(|pair| pair.strip_prefix(LIBRARY_PATH)?.strip_prefix('='));
+            match told.or(own.as_deref()).and_then(clean_library_path) {
+                Some(path) => command.env(LIBRARY_PATH, path),
+                None => command.env_remove(LIBRARY_PATH),
             };
         }
         if let Some(dir) = run.dir {
@@ -336,39 +341,17 @@ impl Launcher {
     }
 }
 
-/// A program that runs; killed when this is dropped before its end.
-struct Held(Option<Child>);
-
-impl Held {
-    fn new(child: Child) -> Self {
-        Self(Some(child))
-    }
-
-    fn files(&mut self) -> (Option<ChildStdin>, Option<ChildStdout>, Option<ChildStderr>) {
-        match &mut self.0 {
-            Some(child) => (child.stdin.take(), child.stdout.take(), child.stderr.take()),
-            None => (None, None, None),
-        }
-    }
-
-    async fn wait(&mut self) -> io::Result<ExitStatus> {
-        let Some(child) = &mut self.0 else { return Err(io::ErrorKind::NotFound.into()) };
-        let status = child.wait().await?;
-        self.release();
-        Ok(status)
-    }
-
-    /// Lets it live; tokio reaps it once it has ended.
-    fn release(&mut self) {
-        self.0 = None;
-    }
+/// A program that runs. Unlike with `kill_on_drop`, one may still be let live.
+struct Held {
+    child: Child,
+    dies: bool,
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        if let Some(child) = &mut self.0 {
+        if self.dies {
             // One that has ended needs no signal.
-            let _ended = child.start_kill();
+            let _ended = self.child.start_kill();
         }
     }
 }

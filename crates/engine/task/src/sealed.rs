@@ -39,7 +39,7 @@ impl Sealed {
     /// Seals `program`. Where the kernel cannot (before 5.12), its shims go on to seal themselves.
     pub fn seal(&self, program: &Path) {
         let before = version(program);
-        let view = sys::exe::open_sealed_view(program).ok();
+        let view = sys::exe::sealed_view(program).ok();
         // Replaced meanwhile: the next start tries again.
         let version = before.filter(|before| version(program) == Some(*before));
         let view = view.zip(version).map(|(view, version)| View {

@@ -33,15 +33,10 @@ pub fn is_sealed() -> Result<bool> {
 
 /// A descriptor of this process's own program that executes and cannot be written through.
 pub fn open_sealed() -> Result<OwnedFd> {
-    match read_only_bind(Path::new("/proc/self/exe")) {
+    match sealed_view(Path::new("/proc/self/exe")) {
         Ok(bind) => Ok(bind),
         Err(_) => sealed_copy(),
     }
-}
-
-/// A descriptor of `program` that executes and cannot be written through, as a detached read-only bind. Linux 5.12.
-pub fn open_sealed_view(program: &Path) -> Result<OwnedFd> {
-    read_only_bind(program)
 }
 
 /// Executes this program anew from a sealed descriptor, with the same arguments, unless it is sealed already.
@@ -79,7 +74,8 @@ fn c_string(text: OsString) -> Result<CString> {
     CString::new(text.into_vec()).map_err(|_| Error::new(libc::EINVAL, "execveat(argument with a zero byte)"))
 }
 
-fn read_only_bind(program: &Path) -> Result<OwnedFd> {
+/// A descriptor of `program` that executes and cannot be written through: a detached read-only bind. Linux 5.12.
+pub fn sealed_view(program: &Path) -> Result<OwnedFd> {
     let tree = copy(at::here(), program, false)?;
     change(
         tree.as_fd(),
@@ -128,7 +124,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let program = dir.path().join("program");
         std::fs::write(&program, "x").unwrap();
-        for sealed in [read_only_bind(&program).unwrap(), sealed_copy().unwrap()] {
+        for sealed in [sealed_view(&program).unwrap(), sealed_copy().unwrap()] {
             let path = crate::path::of_fd(sealed.as_fd());
             // The bind refuses to be opened for writing, the copy to be written.
             let error = fd::open(&path, libc::O_WRONLY)

@@ -116,3 +116,19 @@ fn the_second_shim_is_one_program_that_outlives_the_daemon_and_leaves_no_zombie(
     daemon.ctr("task rm -f three").ok();
     gone(three);
 }
+
+#[test]
+fn shims_have_the_configured_library_path_without_its_empty_parts() {
+    needs!(root, overlayfs, program "busybox", built "containerd", built "ctr");
+    let daemon = Daemon::ours()
+        .config("[plugins.'io.containerd.shim.v1.manager']\n  env = ['LD_LIBRARY_PATH=/usr/lib:']")
+        .start();
+    daemon.import(BUSYBOX, &testkit::image::busybox());
+    for id in ["one", "two"] {
+        daemon.ctr(&format!("run -d {BUSYBOX} {id} sleep 1000")).ok();
+        let pid = shim(&daemon, id).as_raw_nonzero();
+        let environment = std::fs::read_to_string(format!("/proc/{pid}/environ")).unwrap();
+        let path = environment.split('\0').find(|pair| pair.starts_with("LD_LIBRARY_PATH="));
+        assert_eq!(path, Some("LD_LIBRARY_PATH=/usr/lib"), "{id}");
+    }
+}

@@ -18,7 +18,7 @@ pub use delete::delete;
 pub use info::{info, version};
 pub use params::{IN_PLACE, Params, Reply, STAY, Serves};
 pub use socket::{address, path_of};
-pub use start::{Started, library_path, start};
+pub use start::{LIBRARY_PATH, Started, clean_library_path, start};
 
 /// The version of this program, as `-v` and `-info` say it.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

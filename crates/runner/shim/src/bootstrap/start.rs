@@ -2,6 +2,7 @@
 //!
 //! Invariant: the socket listens before the daemon is answered, so its first connect(2) succeeds.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -50,15 +51,17 @@ pub fn start(args: &Args, input: &mut dyn Read) -> Result<Started, Error> {
     let path = socket::path_of(&address);
     let mut writes_logs = true;
     let mut here = None;
-    if let Socket::New(listener) = socket::listen(path)? {
-        here = serve(&params, listener, &bundle).inspect_err(|_| {
+    let socket = socket::listen(path)?;
+    let noted = write(&bundle.join("address"), &address);
+    if let Socket::New(listener) = socket {
+        here = noted.and_then(|()| serve(&params, listener, &bundle)).inspect_err(|_| {
             let _ = fs::remove_file(path);
         })?;
     } else {
+        noted?;
         // It may be of an older program than this one.
         writes_logs = params.reply == Reply::Binary && probe(path, &params.namespace);
     }
-    write(&bundle.join("address"), &address)?;
     let serves = if here.is_some() { Serves::InPlace } else { Serves::Apart };
     Ok(Started { reply: params.reply.encode(&address, writes_logs, serves), here })
 }
@@ -66,7 +69,7 @@ pub fn start(args: &Args, input: &mut dyn Read) -> Result<Started, Error> {
 /// Sees to a process that serves `listener`; it is this one if that is given back.
 fn serve(params: &Params, listener: UnixListener, bundle: &Path) -> Result<Option<UnixListener>, Error> {
     // A library path that is still to be cleaned takes a new process.
-    let clean = std::env::var("LD_LIBRARY_PATH").ok() == library_path();
+    let clean = std::env::var_os(LIBRARY_PATH) == library_path().map(OsString::from);
     if params.may_stay && clean && sys::exe::is_sealed().unwrap_or(false) {
         share_no_core()?;
         let own = std::process::id();
@@ -122,8 +125,8 @@ fn spawn(params: &Params, listener: UnixListener) -> Result<Child, Error> {
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     match library_path() {
-        Some(path) => command.env("LD_LIBRARY_PATH", path),
-        None => command.env_remove("LD_LIBRARY_PATH"),
+        Some(path) => command.env(LIBRARY_PATH, path),
+        None => command.env_remove(LIBRARY_PATH),
     };
     command.spawn().map_err(|error| failed(&error))
 }
@@ -137,13 +140,20 @@ fn share_no_core() -> Result<(), Error> {
     Ok(())
 }
 
-/// The library path without what is not there and, above all, without its empty parts: they mean the working
-/// directory, which is the bundle. containerd's opt plugin leaves one.
-pub fn library_path() -> Option<String> {
-    let path = std::env::var("LD_LIBRARY_PATH").ok()?;
+/// Where the C library looks for libraries.
+pub const LIBRARY_PATH: &str = "LD_LIBRARY_PATH";
+
+/// A [`LIBRARY_PATH`] without what is not there and, above all, without its empty parts: they mean the working directory,
+/// which is the bundle. containerd's opt plugin leaves one.
+pub fn clean_library_path(path: &str) -> Option<String> {
     let parts: Vec<&str> =
         path.split(':').filter(|part| Path::new(part).is_absolute() && Path::new(part).is_dir()).collect();
     (!parts.is_empty()).then(|| parts.join(":"))
+}
+
+/// This process's, cleaned.
+fn library_path() -> Option<String> {
+    clean_library_path(&std::env::var(LIBRARY_PATH).ok()?)
 }
 
 /// Gives the new process its cgroup and its place in the queue of the out-of-memory killer.
