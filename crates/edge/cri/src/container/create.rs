@@ -284,8 +284,8 @@ impl Cri {
             files: &seen,
             recursive_read_only: abilities.recursive_read_only_mounts,
         };
-        let facts = builder::facts(&input)?;
-        builder::build(&input, &facts).map_err(|error| {
+        builder::facts(&input).and_then(|facts| builder::build(&input, &facts)).map_err(|error| {
+            let error = error.context("failed to generate spec opts");
             error.context(format_args!("failed to generate container {:?} spec", draft.record.id))
         })
     }
