@@ -75,7 +75,7 @@ impl Cri {
 
     /// Takes back what was made of the container `id`; what resists is tried again when its pod goes.
     async fn unmake(&self, pod: &Pod, id: String, undo: Undo, error: Error) -> Error {
-        let Err(left) = undo.take_back().await else { return error };
+        let Err(left) = undo.unwind().await else { return error };
         let snapshotter = self.snapshotter_of(&pod.record.handler);
         pod.remains.lock().unwrap_or_else(PoisonError::into_inner).push(Remains { id, snapshotter });
         Error::new(error.kind(), format!("{} (and undoing failed: {})", error.text(), left.text()))
