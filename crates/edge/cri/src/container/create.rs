@@ -98,7 +98,7 @@ impl Cri {
         let driver = self.engine.snapshotter(&draft.record.snapshotter)?;
         let accounts = self.make_snapshot(pod, &draft, driver, undo).await?;
         let record = &mut draft.record;
-        self.mount_images(pod, &record.id, &record.snapshotter, &mut record.config.mounts, undo).await?;
+        self.mount_images(pod, &record.snapshotter, &mut record.config.mounts).await?;
         fault::after("container snapshot")?;
         // Profiles, devices and mounts' sources are read.
         let (cri, of) = (Arc::clone(self), Arc::clone(pod));

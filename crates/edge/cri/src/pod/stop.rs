@@ -1,7 +1,7 @@
 //! Ends every process of a pod and gives its network back.
 //!
 //! ```text
-//! containers ─► sandbox ─► NRI ─► network ─► mounted files
+//! containers ─► sandbox ─► NRI ─► network ─► image volumes, mounted files
 //! ```
 //!
 //! Invariant: a step begins when those before it have succeeded, and every step can be repeated: what is still used, or
@@ -55,6 +55,8 @@ impl Cri {
             self.notify_stopped(pod).await;
             self.destroy_network(pod).await?;
         }
+        let released = self.release_image_volumes(pod).await;
+        released.map_err(|error| not_missing(error).context("failed to cleanup image mounts"))?;
         let files = self.pod_files(&pod.record.id);
         let unmounted = self.ctx().blocking(Lane::Disk, move |_| files.unmount()).await;
         unmounted.map_err(|error| not_missing(error).context("failed to unmount sandbox files"))

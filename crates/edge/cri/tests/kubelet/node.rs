@@ -217,6 +217,7 @@ impl Node {
                 "state/io.containerd.grpc.v1.cri/sandboxes",
                 "root/io.containerd.grpc.v1.cri/containers",
                 "state/io.containerd.grpc.v1.cri/containers",
+                "state/io.containerd.grpc.v1.cri/image-volumes",
                 "state/netns",
             ]),
             snapshots: lines("snapshots ls"),
