@@ -62,6 +62,9 @@ fn steps(joining: &Joining<'_>) -> Result<Infallible, InitError> {
         namespace::join(joining.init, namespace::Kind::User).step(|| "join the user namespace".into())?;
         become_root()?;
     }
+    if process.child_subreaper {
+        sys::process::become_subreaper().step(|| "take in orphans".into())?;
+    }
     let root = Root::open_dir(Path::new("/")).step(|| "open /".into())?;
     console::or_streams(process, &root, None, joining.stdio, joining.talk, false)?;
     let program =
