@@ -51,9 +51,7 @@ impl Undo {
         }
         if failures.is_empty() { Ok(()) } else { Err(Error::internal(failures.join("; "))) }
     }
-}
 
-impl Undo {
     /// Takes back steps, newest first, until one resists: the older ones are what that one stands on, and what whoever
     /// tries again needs.
     ///

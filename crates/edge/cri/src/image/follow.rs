@@ -3,8 +3,7 @@
 //! An image that another client made in our namespace (`ctr -n k8s.io images pull`) becomes the kubelet's too: it gets a
 //! record by its id, and its own record the labels that say so.
 //!
-//! Invariant: an image is shown only with the labels that it is to have, so that the kubelet never sees one unpinned that
-//! it must not remove.
+//! Invariant: an image that the kubelet must not remove is never shown unpinned, and its record says so before it is shown.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -74,43 +73,51 @@ impl Cri {
     /// The store cannot be read.
     pub(super) async fn refresh_image(self: &Arc<Self>, name: &str) -> Result<()> {
         let _turn = self.images.turn.lock().await;
-        let (key, platforms, wanted) = (name.to_owned(), self.platforms(), self.labels_of(name));
-        let pinned = says_pinned(&wanted);
-        let found = self
-            .on_disk(&self.ctx(), move |engine, cx| {
-                let image = match engine.images.get(cx, &key) {
-                    Err(error) if error.kind() == Kind::NotFound => return Ok(None),
-                    image => image?,
-                };
-                let details = match details(cx, &*engine.content, &image.target, &platforms) {
-                    Ok(details) => details,
-                    // It is for another platform, or no image at all: nothing that a pod could run.
-                    Err(error) if matches!(error.kind(), Kind::NotFound | Kind::InvalidArgument) => {
-                        tracing::debug!(image = image.name, %error, "not shown");
-                        return Ok(None);
-                    }
-                    Err(error) => return Err(error),
-                };
-                let adopted = is_foreign(&image, &wanted)
-                    && adopt(cx, &*engine.images, &image, &details, &wanted)
-                        .inspect_err(
-                            |error| tracing::warn!(image = key, %error, "cannot mark an image as managed"),
-                        )
-                        .is_ok();
-                Ok(Some((image, details, adopted)))
-            })
-            .await?;
-        match found {
-            Some((image, details, adopted)) => {
-                let pinned = pinned || says_pinned(&image.labels);
-                if adopted {
-                    self.images.put(&details.id, pinned, &details);
-                }
-                self.images.put(name, pinned, &details);
-            }
-            None => self.images.remove(name),
+        let Some((image, details)) = self.read_image(name).await? else {
+            self.images.remove(name);
+            return Ok(());
+        };
+        let wanted = self.labels_of(name);
+        let pinned = says_pinned(&wanted) || says_pinned(&image.labels);
+        if !is_foreign(&image, &wanted) {
+            self.images.put(name, pinned, &details);
+            return Ok(());
         }
+        if !pinned {
+            // Whoever made it may use it at once, and need not wait for two writes.
+            self.images.put(name, pinned, &details);
+        }
+        let made = details.clone();
+        let adopted = self
+            .on_disk(&self.ctx(), move |engine, cx| adopt(cx, &*engine.images, &image, &made, &wanted))
+            .await;
+        match adopted {
+            Ok(()) => self.images.put(&details.id, pinned, &details),
+            Err(error) => tracing::warn!(image = name, %error, "cannot mark an image as managed"),
+        }
+        self.images.put(name, pinned, &details);
         Ok(())
+    }
+
+    /// A record and what its documents say; none when there is none, or nothing that a pod could run.
+    async fn read_image(self: &Arc<Self>, name: &str) -> Result<Option<(Image, Details)>> {
+        let (name, platforms) = (name.to_owned(), self.platforms());
+        self.on_disk(&self.ctx(), move |engine, cx| {
+            let image = match engine.images.get(cx, &name) {
+                Err(error) if error.kind() == Kind::NotFound => return Ok(None),
+                image => image?,
+            };
+            match details(cx, &*engine.content, &image.target, &platforms) {
+                Ok(details) => Ok(Some((image, details))),
+                // It is for another platform, or no image at all.
+                Err(error) if matches!(error.kind(), Kind::NotFound | Kind::InvalidArgument) => {
+                    tracing::debug!(image = image.name, %error, "not shown");
+                    Ok(None)
+                }
+                Err(error) => Err(error),
+            }
+        })
+        .await
     }
 }
 

@@ -149,7 +149,8 @@ mod tests {
         let seen = metadata(&record, &state);
         assert_eq!(seen["Version"], "v1");
         let inside = seen["Metadata"].as_object().unwrap();
-        let keys: Vec<&str> = inside.keys().map(String::as_str).collect();
+        let mut keys: Vec<&str> = inside.keys().map(String::as_str).collect();
+        keys.sort_unstable();
         let wanted = [
             "AdditionalIPs",
             "CNIResult",
