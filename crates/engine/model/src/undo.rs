@@ -105,7 +105,7 @@ mod tests {
         }
         let error = finish(undo.unwind()).unwrap_err();
         assert_eq!(*seen.lock().unwrap(), ["third", "second"]);
-        assert_eq!((error.kind(), error.text()), (spec::Kind::Unavailable, "second: stuck"));
+        assert_eq!((error.kind(), error.text()), (spec::Kind::Unavailable, "second: stuck: unavailable"));
         assert!(finish(Undo::default().unwind()).is_ok());
     }
 

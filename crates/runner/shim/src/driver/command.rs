@@ -410,6 +410,6 @@ mod tests {
         let options = Options { binary_name: "/no/such/runtime".into(), ..Options::default() };
         let mut driver = Command::new(&options, dir.path().join("state"), "a", dir.path());
         let Begun::Done(Err(error)) = driver.begin(Call::Start) else { panic!("it cannot have started") };
-        assert_eq!(error.to_string(), "/no/such/runtime: No such file or directory (os error 2)");
+        assert_eq!(error.to_string(), r#"exec: "/no/such/runtime": no such file or directory"#);
     }
 }
