@@ -1,6 +1,6 @@
 //! Exec: one more process in a running container.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,14 +11,13 @@ use sys::process::{self, Clone3, Fork};
 use crate::cgroup::{Below, CgroupError, Joiner};
 use crate::container::{Container, ContainerError};
 use crate::create::plan::{self, PlanError};
-use crate::create::{self, CreateError, Stdio};
+use crate::create::{self, Child, CreateError, Stdio};
 use crate::init::{self, Joining};
 use crate::state::runc_name;
 use crate::talk::{TIMED_OUT, Talk, Word};
 
 /// How long joining may take between two words.
 const PATIENCE: Duration = Duration::from_secs(30);
-const SIGKILL: i32 = 9;
 
 /// A process to be added to a container.
 #[derive(Debug)]
@@ -171,12 +170,14 @@ impl<'a> Exec<'a> {
             keyring: (!self.no_new_keyring).then(|| self.container.id()),
             preserve_fds: self.preserve_fds,
         };
-        let (pid, pidfd) = match self.clone_process(joiner, init.as_fd())? {
+        let options = Clone3 { namespaces: 0, sibling: false, cgroup: joiner.clone_into() };
+        let mut child = match process::fork(&options).map_err(ExecError::at("clone"))? {
             Fork::Child => init::join(&joining),
-            Fork::Parent { pid, pidfd } => (pid, pidfd),
+            Fork::Parent { pid, pidfd } => Child::new(pid, pidfd, true),
         };
         drop(theirs);
-        let finished = self.follow(pid, &process, &ours, user_namespace).and_then(|console| {
+        let finished = self.follow(&mut child, &process, &ours, user_namespace).and_then(|console| {
+            let pid = child.pid();
             let console =
                 create::hand_over(console, socket).map_err(ExecError::at("hand over the terminal"))?;
             if let Some(path) = self.pid_file {
@@ -185,10 +186,14 @@ impl<'a> Exec<'a> {
             Ok(console)
         });
         match finished {
-            Ok(console) => Ok(Started { pid, pidfd, console }),
+            Ok(console) => {
+                let (pid, pidfd) = child.into_parts();
+                Ok(Started { pid, pidfd, console })
+            }
             Err(error) => {
-                let _ = process::signal(pidfd.as_fd(), SIGKILL);
-                create::reap(pidfd.as_fd());
+                // A process that still waits for a word ends by the end of the talk.
+                drop(ours);
+                child.end();
                 Err(error)
             }
         }
@@ -206,51 +211,53 @@ impl<'a> Exec<'a> {
         self.container.record().config.namespaces.iter().any(|namespace| namespace.kind == runc_name(kind))
     }
 
-    /// What the new process joins by itself.
+    /// What the stage joins with the caller's privileges.
     fn namespaces(&self) -> i32 {
         NamespaceKind::ALL
             .into_iter()
-            .filter(|kind| !matches!(kind, NamespaceKind::Pid | NamespaceKind::User) && self.has(*kind))
+            .filter(|kind| *kind != NamespaceKind::User && self.has(*kind))
             .fold(0, |flags, kind| flags | plan::kind_of(kind).flag())
-    }
-
-    fn clone_process(&self, joiner: &Joiner, init: BorrowedFd<'_>) -> Result<Fork, ExecError> {
-        let options = Clone3 { namespaces: 0, sibling: false, cgroup: joiner.clone_into() };
-        let fork = || process::fork(&options);
-        if !self.has(NamespaceKind::Pid) {
-            return fork().map_err(ExecError::at("clone"));
-        }
-        create::parked_in_pid_namespace(init, fork).map_err(ExecError::at("clone into the pid namespace"))
     }
 
     /// Hears the new process until it has executed its program.
     fn follow(
         &self,
-        pid: i32,
+        child: &mut Child,
         process: &plan::Process,
         talk: &Talk,
         user_namespace: bool,
     ) -> Result<Option<OwnedFd>, ExecError> {
+        let go = || talk.go().map_err(ExecError::at("let the process go on"));
         if user_namespace {
-            let settled = create::settle(pid, process).and_then(|()| create::limit(pid, process));
-            settled.map_err(|error| match error {
-                CreateError::System { source, .. } => ExecError::at("prepare the process")(source),
-                other => ExecError::Init { errno: 0, text: other.to_string() },
-            })?;
-            talk.go().map_err(ExecError::at("let the process go on"))?;
+            create::settle(child.pid(), process).map_err(prepare_error)?;
+            go()?;
         }
         let (mut console, mut ready) = (None, false);
         loop {
             match talk.hear(PATIENCE) {
                 Ok(Some(Word::Console(master))) => console = Some(master),
+                Ok(Some(Word::Sibling(pid, pidfd))) => {
+                    child.replace(pid, pidfd);
+                    if user_namespace {
+                        create::limit(pid, process).map_err(prepare_error)?;
+                    }
+                    go()?;
+                }
                 Ok(Some(Word::Ready)) => ready = true,
                 Ok(Some(Word::Failed(errno, text))) => return Err(ExecError::Init { errno, text }),
                 // The end of the talk after the last word is the program's beginning.
                 Ok(None) if ready => return Ok(console),
-                Ok(Some(Word::Maps | Word::Sibling(_) | Word::Hooks) | None) => return Err(ExecError::Died),
+                Ok(Some(Word::Maps | Word::Hooks) | None) => return Err(ExecError::Died),
                 Err(error) if error.is(TIMED_OUT) => return Err(ExecError::Timeout),
                 Err(error) => return Err(ExecError::at("hear the process")(error)),
             }
         }
+    }
+}
+
+fn prepare_error(error: CreateError) -> ExecError {
+    match error {
+        CreateError::System { source, .. } => ExecError::at("prepare the process")(source),
+        other => ExecError::Init { errno: 0, text: other.to_string() },
     }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! init                                 parent
 //!   Maps            (stage only) ->      writes the maps of the user namespace
-//!   Sibling(pid)    (stage only) ->      takes over init, made by the stage
+//!   Sibling(pid) + pidfd         ->      takes over the process that a stage has made; the stage ends
 //!              <- Go                     (when maps or a stage were needed)
 //!   Hooks                        ->      runs prestart and createRuntime hooks
 //!              <- Go
@@ -18,18 +18,24 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use sys::calls::FAILED;
 use sys::{Error, process, socket};
 
 /// Longest message; longer texts are cut.
 const LONGEST: usize = 8192;
+
+/// First byte of [`Word::Sibling`]; the pid (4 bytes) follows, with the pidfd.
+pub const SIBLING: u8 = b'p';
+/// The message [`Word::Ready`].
+pub const READY: &[u8] = b"r";
 
 /// One message of init.
 #[derive(Debug)]
 pub enum Word {
     /// The user namespace is there and needs its maps.
     Maps,
-    /// Init itself has this pid.
-    Sibling(i32),
+    /// Init itself has this pid and pidfd.
+    Sibling(i32, OwnedFd),
     /// The container's mounts are there; hooks may run.
     Hooks,
     /// The master of the terminal.
@@ -58,10 +64,13 @@ impl Talk {
         let socket = self.socket.as_fd();
         match word {
             Word::Maps => socket::send(socket, b"m", &[]),
-            Word::Sibling(pid) => socket::send(socket, &[b"p", pid.to_ne_bytes().as_slice()].concat(), &[]),
+            Word::Sibling(pid, pidfd) => {
+                let bytes = [&[SIBLING], pid.to_ne_bytes().as_slice()].concat();
+                socket::send(socket, &bytes, &[pidfd.as_fd()])
+            }
             Word::Hooks => socket::send(socket, b"h", &[]),
             Word::Console(master) => socket::send(socket, b"c", &[master.as_fd()]),
-            Word::Ready => socket::send(socket, b"r", &[]),
+            Word::Ready => socket::send(socket, READY, &[]),
             Word::Failed(errno, text) => {
                 let mut bytes = [b"e", errno.to_ne_bytes().as_slice(), text.as_bytes()].concat();
                 bytes.truncate(LONGEST);
@@ -81,11 +90,15 @@ impl Talk {
         let number = || rest.first_chunk().map(|bytes| i32::from_ne_bytes(*bytes));
         let word = match (tag, number(), fds.into_iter().next()) {
             (b'm', _, _) => Word::Maps,
-            (b'p', Some(pid), _) => Word::Sibling(pid),
+            (SIBLING, Some(pid), Some(pidfd)) => Word::Sibling(pid, pidfd),
             (b'h', _, _) => Word::Hooks,
             (b'c', _, Some(master)) => Word::Console(master),
             (b'r', _, _) => Word::Ready,
             (b'e', Some(errno), _) => Word::Failed(errno, String::from_utf8_lossy(&rest[4..]).into_owned()),
+            (FAILED, Some(errno), _) => {
+                let call = String::from_utf8_lossy(&rest[4..]);
+                Word::Failed(errno, format!("{call}: {}", sys::error::words(errno)))
+            }
             _ => return Err(Error::new(BAD_MESSAGE, "recvmsg(init)")),
         };
         Ok(Some(word))
@@ -126,10 +139,13 @@ mod tests {
     #[test]
     fn words_arrive_as_they_were_said() {
         let (parent, init) = Talk::pair().unwrap();
-        init.say(&Word::Sibling(77)).unwrap();
+        init.say(&Word::Sibling(77, parent.as_fd().try_clone_to_owned().unwrap())).unwrap();
+        socket::send(init.as_fd(), b"f\x02\0\0\0exec /x", &[]).unwrap();
         init.say(&Word::Failed(2, "x".repeat(LONGEST * 2))).unwrap();
         let hear = || parent.hear(Duration::from_secs(5)).unwrap();
-        assert!(matches!(hear(), Some(Word::Sibling(77))));
+        assert!(matches!(hear(), Some(Word::Sibling(77, _))));
+        let text = "exec /x: no such file or directory";
+        assert!(matches!(hear(), Some(Word::Failed(2, found)) if found == text));
         assert!(matches!(hear(), Some(Word::Failed(2, text)) if text.len() < LONGEST));
         parent.go().unwrap();
         init.wait_for_go().unwrap();

@@ -28,7 +28,7 @@ use crate::state::{GATE, Record};
 use crate::talk::Talk;
 
 pub use error::CreateError;
-pub(crate) use parent::{Child, limit, parked_in_pid_namespace, settle};
+pub(crate) use parent::{Child, limit, settle};
 use plan::Plan;
 
 /// The standard streams of a new process; `None` inherits the caller's.

@@ -38,7 +38,7 @@ pub(super) fn clone(namespaces: &Namespaces, joiner: &Joiner, staged: bool) -> R
 }
 
 /// Runs `fork` while children of this process are born in the pid namespace `target`, a file or a pidfd.
-pub(crate) fn parked_in_pid_namespace(
+fn parked_in_pid_namespace(
     target: std::os::fd::BorrowedFd<'_>,
     fork: impl FnOnce() -> Result<Fork, sys::Error>,
 ) -> Result<Fork, sys::Error> {
@@ -86,20 +86,20 @@ pub(crate) struct Child {
 }
 
 impl Child {
-    pub(super) fn new(pid: i32, pidfd: OwnedFd, staged: bool) -> Self {
+    pub(crate) fn new(pid: i32, pidfd: OwnedFd, staged: bool) -> Self {
         Self { pid, pidfd, staged }
     }
 
-    pub(super) fn pid(&self) -> i32 {
+    pub(crate) fn pid(&self) -> i32 {
         self.pid
     }
 
-    pub(super) fn into_parts(self) -> (i32, OwnedFd) {
+    pub(crate) fn into_parts(self) -> (i32, OwnedFd) {
         (self.pid, self.pidfd)
     }
 
     /// Kills it and takes its status.
-    pub(super) fn end(self) {
+    pub(crate) fn end(self) {
         let _ = process::signal(self.pidfd.as_fd(), SIGKILL);
         reap(self.pidfd.as_fd());
     }
@@ -141,8 +141,8 @@ impl Child {
                     self.write_maps(&plan.namespaces)?;
                     go()?;
                 }
-                Word::Sibling(pid) => {
-                    self.replace(pid)?;
+                Word::Sibling(pid, pidfd) => {
+                    self.replace(pid, pidfd);
                     settle(self.pid, &plan.process)?;
                     go()?;
                 }
@@ -171,13 +171,11 @@ impl Child {
     }
 
     /// The stage has ended; what it made takes its place.
-    fn replace(&mut self, pid: i32) -> Result<(), CreateError> {
-        let pidfd = process::pidfd(pid).map_err(CreateError::at("open init"))?;
+    pub(crate) fn replace(&mut self, pid: i32, pidfd: OwnedFd) {
         let stage = std::mem::replace(&mut self.pidfd, pidfd);
         self.pid = pid;
         self.staged = false;
         reap(stage.as_fd());
-        Ok(())
     }
 }
 
