@@ -288,8 +288,12 @@ impl Calls {
 
     /// Waits for one byte from `fd`; the end of the file instead of it ends the process with the code 255.
     pub fn wait_for_byte(&mut self, fd: BorrowedFd<'_>, what: &str) {
+        self.wait(fd.as_raw_fd(), what);
+    }
+
+    fn wait(&mut self, fd: i32, what: &str) {
         let buffer = self.words(&[0]);
-        let args = [fd.as_raw_fd().into(), Arg::Data(buffer), Arg::Number(1)];
+        let args = [fd.into(), Arg::Data(buffer), Arg::Number(1)];
         let next = self.calls.len() + 2;
         self.push(&format!("{what}: read()"), libc::SYS_read, args).jump = Some(next);
         self.exit(255);
@@ -301,46 +305,27 @@ impl Calls {
     }
 
     /// Splits the process: what follows in the list runs in a new child of this process's parent, which waits for a
-    /// byte from the report socket first. This process sends `tag`, the child's pid (4 bytes, as it sees it) and the
-    /// child's pidfd to that socket, and ends. `clone3(2)`.
+    /// byte from the report socket first. This process sends `tag` and the child's pid (4 bytes, as it sees it) to that
+    /// socket, and ends. `clone3(2)`.
     ///
     /// Call it once and let [`Self::end_of_parent`] be the list's last entry.
     pub fn split(&mut self, tag: u8) -> Split {
         let message = self.bytes(&[tag, 0, 0, 0, 0]);
-        // struct cmsghdr (length, then level and type in four bytes each) and one descriptor.
-        let level = libc::SOL_SOCKET as u32;
-        let mut kind = [0; 8];
-        kind[..4].copy_from_slice(&level.to_ne_bytes());
-        kind[4..].copy_from_slice(&(libc::SCM_RIGHTS as u32).to_ne_bytes());
-        let control = self.words(&[20, u64::from_ne_bytes(kind), 0]);
-        // struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, and what is left at zero.
-        let flags = (libc::CLONE_PIDFD | libc::CLONE_PARENT) as u64;
-        let args = self.words(&[flags, 0, 0, 0, 0, 0, 0, 0]);
-        self.point(args + 8, control + 16);
-        let call = self.push(
-            "clone the process: clone3(CLONE_PARENT)",
-            libc::SYS_clone3,
-            [Arg::Data(args), Arg::Number(64)],
-        );
+        // struct clone_args, its first version: flags first, the rest stays zero.
+        let args = self.words(&[libc::CLONE_PARENT as u64, 0, 0, 0, 0, 0, 0, 0]);
+        let args = [Arg::Data(args), Arg::Number(64)];
+        let call = self.push("clone the process: clone3(CLONE_PARENT)", libc::SYS_clone3, args);
         call.store = Some(message + 1);
         let clone = self.calls.len() - 1;
-        let socket = self.report;
-        // SAFETY: the number came from a borrowed descriptor and is only written into the list.
-        self.wait_for_byte(unsafe { BorrowedFd::borrow_raw(socket) }, "wait for the parent");
-        Split { clone, message, control }
+        self.wait(self.report, "wait for the parent");
+        Split { clone, message }
     }
 
     /// What the process that was split does: it names the child and ends.
     pub fn end_of_parent(&mut self, split: &Split) {
-        let text = self.words(&[0, 5]);
-        self.point(text, split.message);
-        // struct msghdr: name and its length, the text's vector and its length, control and its length, flags.
-        let header = self.words(&[0, 0, 0, 1, 0, 24, 0]);
-        self.point(header + 16, text);
-        self.point(header + 32, split.control);
         self.calls[split.clone].jump = Some(self.calls.len());
-        let args = [self.report.into(), Arg::Data(header), libc::MSG_NOSIGNAL.into()];
-        self.push("name the process: sendmsg()", libc::SYS_sendmsg, args);
+        let args = [self.report.into(), Arg::Data(split.message), Arg::Number(5)];
+        self.push("name the process: write()", libc::SYS_write, args);
         self.exit(0);
     }
 
@@ -404,7 +389,6 @@ fn rebase(data: &mut [u8], at: usize, base: u64) {
 pub struct Split {
     clone: usize,
     message: usize,
-    control: usize,
 }
 
 #[cfg(test)]

@@ -24,12 +24,11 @@ fn as_image(make: impl FnOnce(&mut Calls)) -> (String, Vec<Vec<u8>>) {
     let mut messages = Vec::new();
     while process::readable(ours.as_fd(), Duration::from_secs(20)).unwrap() {
         let mut buffer = [0; 512];
-        let (length, fds) = socket::receive(ours.as_fd(), &mut buffer).unwrap();
+        let (length, _) = socket::receive(ours.as_fd(), &mut buffer).unwrap();
         if length == 0 {
             break;
         }
         if buffer[0] == b'p' {
-            assert_eq!(fds.len(), 1);
             socket::send(ours.as_fd(), b"g", &[]).unwrap();
         }
         messages.push(buffer[..length].to_vec());

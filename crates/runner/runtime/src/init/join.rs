@@ -28,7 +28,7 @@ use super::{
 use crate::cgroup::Joiner;
 use crate::create::Stdio;
 use crate::create::plan::Process;
-use crate::talk::{READY, SIBLING, Talk};
+use crate::talk::{PROCESS, READY, Talk};
 
 /// Name and only argument of the process until it executes its program, as `ps` in the container may show it.
 const NAME: &std::ffi::CStr = c"containerd-init";
@@ -91,9 +91,7 @@ fn steps(joining: &Joining<'_>) -> Result<Infallible, InitError> {
 /// What is done through the host's procfs, whose handle is closed again before the container is joined.
 fn host_part(joining: &Joining<'_>) -> Result<CommandLine, InitError> {
     let host = Procfs::of_host().step(|| "open procfs".into())?;
-    if joining.user_namespace {
-        joining.talk.wait_for_go().step(|| "wait for the parent".into())?;
-    } else {
+    if !joining.user_namespace {
         finish::host_settings(joining.process, &host)?;
     }
     finish::labels(joining.process, &host)?;
@@ -108,7 +106,7 @@ fn last_calls(joining: &Joining<'_>, program: &finish::Program) -> Result<Calls,
     calls.undumpable();
     calls.name(NAME);
     calls.close_on_exec(joining.talk.as_fd());
-    let split = calls.split(SIBLING);
+    let split = calls.split(PROCESS);
     calls.session();
     if process.terminal {
         calls.terminal();

@@ -94,8 +94,8 @@ fn stage_steps(namespaces: &Namespaces, joiner: &Joiner, talk: &Talk) -> Result<
     let sibling = Clone3 { namespaces: others, sibling: true, cgroup: None };
     match fork(&sibling).step(|| "clone init".into())? {
         Fork::Child => Ok(()),
-        Fork::Parent { pid, pidfd } => {
-            talk.say(&Word::Sibling(pid, pidfd)).step(|| "name init".into())?;
+        Fork::Parent { pid, .. } => {
+            talk.say(&Word::Sibling(pid)).step(|| "name init".into())?;
             sys::process::exit_now(0)
         }
     }
