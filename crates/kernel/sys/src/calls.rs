@@ -13,12 +13,16 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use crate::capability::Set;
 use crate::error::{Error, Result};
+use crate::mount::Attributes;
 use crate::process::schedule::Policy;
 use crate::seccomp::{Instruction, MAX_INSTRUCTIONS};
 pub use image::Image;
 
 /// First byte of the message that reports a failed call; the errno (4 bytes) and the text follow.
 pub const FAILED: u8 = b'f';
+
+/// The number of no system call.
+const LEAVE: libc::c_long = -1;
 
 /// An argument of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -311,14 +315,33 @@ impl Calls {
     /// Call it once and let [`Self::end_of_parent`] be the list's last entry.
     pub fn split(&mut self, tag: u8) -> Split {
         let message = self.bytes(&[tag, 0, 0, 0, 0]);
-        // struct clone_args, its first version: flags first, the rest stays zero.
-        let args = self.words(&[libc::CLONE_PARENT as u64, 0, 0, 0, 0, 0, 0, 0]);
-        let args = [Arg::Data(args), Arg::Number(64)];
-        let call = self.push("clone the process: clone3(CLONE_PARENT)", libc::SYS_clone3, args);
-        call.store = Some(message + 1);
-        let clone = self.calls.len() - 1;
+        let clone = self.clone_process(libc::CLONE_PARENT, 0);
+        self.calls[clone].store = Some(message + 1);
         self.wait(self.report, "wait for the parent");
         Split { clone, message }
+    }
+
+    /// Splits the process: what follows in the list runs in a child, and this process ends when that has ended.
+    ///
+    /// Call it once and let [`Self::end_after_child`] be the list's last entry.
+    pub fn split_off_child(&mut self) -> Split {
+        Split { clone: self.clone_process(0, libc::SIGCHLD), message: 0 }
+    }
+
+    /// What the process does that split off a child: it waits for its end.
+    pub fn end_after_child(&mut self, split: &Split) {
+        self.calls[split.clone].jump = Some(self.calls.len());
+        let zero = Arg::Number(0);
+        self.push("wait for the child: wait4()", libc::SYS_wait4, [(-1).into(), zero, zero, zero]);
+        self.exit(0);
+    }
+
+    fn clone_process(&mut self, flags: i32, exit_signal: i32) -> usize {
+        // struct clone_args, its first version: flags, four pointers, the exit signal, a stack and a TLS.
+        let args = self.words(&[flags as u64, 0, 0, 0, exit_signal as u64, 0, 0, 0]);
+        let text = format!("clone the process: clone3({flags:#x})");
+        self.push(&text, libc::SYS_clone3, [Arg::Data(args), Arg::Number(64)]);
+        self.calls.len() - 1
     }
 
     /// What the process that was split does: it names the child and ends.
@@ -327,6 +350,65 @@ impl Calls {
         let args = [self.report.into(), Arg::Data(split.message), Arg::Number(5)];
         self.push("name the process: write()", libc::SYS_write, args);
         self.exit(0);
+    }
+
+    /// Makes a file system of the type `kind` with `options` (a key and, unless it is a flag, a value), and sends its
+    /// detached mount with the message `tag` to the report socket. fsopen(2), fsconfig(2), fsmount(2).
+    ///
+    /// The process has no descriptors but the standard three and the report socket: the numbers of new ones are known.
+    pub fn send_file_system(
+        &mut self,
+        tag: u8,
+        kind: &CStr,
+        options: &[(CString, Option<CString>)],
+        attributes: Attributes,
+    ) {
+        let (set_flag, set_string, create) = (0, 1, 6);
+        let context = if self.report == 3 { 4 } else { 3 };
+        let shown = kind.to_string_lossy();
+        let name = Arg::Data(self.bytes(kind.to_bytes_with_nul()));
+        // FSOPEN_CLOEXEC, and below FSMOUNT_CLOEXEC, are 1.
+        self.push(&format!("fsopen({shown})"), libc::SYS_fsopen, [name, 1.into()]);
+        for (key, value) in options {
+            let text = format!("fsconfig({shown}, {key:?}, {value:?})");
+            let key = Arg::Data(self.bytes(key.as_bytes_with_nul()));
+            let (command, value) = match value {
+                Some(value) => (set_string, Arg::Data(self.bytes(value.as_bytes_with_nul()))),
+                None => (set_flag, Arg::Number(0)),
+            };
+            let args = [context.into(), command.into(), key, value, 0.into()];
+            self.push(&text, libc::SYS_fsconfig, args);
+        }
+        let zero = Arg::Number(0);
+        let args = [context.into(), create.into(), zero, zero, zero];
+        self.push(&format!("fsconfig({shown}, create)"), libc::SYS_fsconfig, args);
+        // struct cmsghdr (length, then level and type in four bytes each) and one descriptor.
+        let kind = [libc::SOL_SOCKET.to_ne_bytes(), libc::SCM_RIGHTS.to_ne_bytes()].concat();
+        let control = self.words(&[20]);
+        self.data.extend_from_slice(&kind);
+        self.data.extend_from_slice(&[0; 8]);
+        let args = [context.into(), 1.into(), attributes.0.into()];
+        self.push(&format!("fsmount({shown}, {attributes:?})"), libc::SYS_fsmount, args).store =
+            Some(control + 16);
+        let message = self.bytes(&[tag]);
+        let text = self.words(&[0, 1]);
+        self.point(text, message);
+        // struct msghdr: name and its length, the text's vector and its length, control and its length, flags.
+        let header = self.words(&[0, 0, 0, 1, 0, 24, 0]);
+        self.point(header + 16, text);
+        self.point(header + 32, control);
+        let args = [self.report.into(), Arg::Data(header), libc::MSG_NOSIGNAL.into()];
+        self.push("hand over the mount: sendmsg()", libc::SYS_sendmsg, args);
+    }
+
+    /// Has the kernel kill this process when its parent ends. `prctl(PR_SET_PDEATHSIG)`.
+    pub fn end_with_parent(&mut self) {
+        self.prctl("end with the parent", libc::PR_SET_PDEATHSIG, "PR_SET_PDEATHSIG", libc::SIGKILL as u64);
+    }
+
+    /// Ends a list that runs from this process's memory: [`Self::run`] returns. An image reports it as a failure.
+    pub fn leave(&mut self) {
+        self.push("leave the list", LEAVE, []);
     }
 
     /// `execve(2)`.
@@ -349,7 +431,7 @@ impl Calls {
             rebase(&mut self.data, at, base);
         }
         let mut next = 0;
-        while let Some(call) = self.calls.get(next) {
+        while let Some(call) = self.calls.get(next).filter(|call| call.number != LEAVE) {
             next += 1;
             let [a, b, c, d, e, f] = call.args.map(|arg| match arg {
                 Arg::Number(number) => number,

@@ -225,7 +225,9 @@ impl Talk {
                 let call = String::from_utf8_lossy(&rest[4..]);
                 Word::Failed(errno, format!("{call}: {}", sys::error::words(errno)))
             }
-            (b'e', Some(errno), None) => Word::Failed(errno, String::from_utf8_lossy(&rest[4..]).into_owned()),
+            (b'e', Some(errno), None) => {
+                Word::Failed(errno, String::from_utf8_lossy(&rest[4..]).into_owned())
+            }
             (_, _, fd) => {
                 fd.map(leave_open);
                 return Err(Error::new(BAD_MESSAGE, "recvmsg(init)"));

@@ -83,7 +83,8 @@ impl Creation {
         let hooks = &site.plan.hooks;
         let mut script = Script::readiness()
             .with_hooks(!hooks.prestart.is_empty() || !hooks.create_runtime.is_empty())
-            .with_terminal(site.plan.process.terminal);
+            .with_terminal(site.plan.process.terminal)
+            .with_process(site.plan.namespaces.joined.iter().any(|(kind, _)| *kind == Kind::Pid));
         let staged = init::needs_stage(&site.plan.namespaces);
         if staged {
             script = script.with_stage(new_user);

@@ -19,6 +19,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use spec::runtime::{LinuxResources, MAX_CONFIG_BYTES, Spec, State, Status, VERSION};
+use sys::namespace;
 use sys::process::{self, Fork};
 
 use crate::cgroup::Cgroup;
@@ -154,12 +155,7 @@ impl<'a> Create<'a> {
     }
 
     /// Everything up to the clone. An error means that there is no process yet.
-    fn make_in(
-        &self,
-        site: Site,
-        cgroup: Cgroup,
-        limits: &LinuxResources,
-    ) -> Result<Creation, CreateError> {
+    fn make_in(&self, site: Site, cgroup: Cgroup, limits: &LinuxResources) -> Result<Creation, CreateError> {
         cgroup.apply(limits)?;
         let gate = make_gate(&site.dir)?;
         let console_socket = self.console_socket.map(sys::socket::connect).transpose();
@@ -195,10 +191,23 @@ impl<'a> Create<'a> {
         let trees = idmap::trees(plan)?;
         let (ours, theirs) = Talk::pair().map_err(CreateError::at("make the talk"))?;
         let staged = init::needs_stage(&plan.namespaces);
-        let new_user = plan.namespaces.is_new(sys::namespace::Kind::User);
+        let shared = plan.namespaces.joined.iter().find(|(kind, _)| *kind == namespace::Kind::Pid);
+        let shared = shared.map(|(kind, path)| namespace::open(path, *kind)).transpose();
+        let shared = shared.map_err(CreateError::at("open the pid namespace"))?;
+        let stages = u8::from(staged) + u8::from(shared.is_some());
+        let new_user = plan.namespaces.is_new(namespace::Kind::User);
         match parent::clone(&plan.namespaces, &joiner, staged)? {
-            Fork::Parent { pid, pidfd } => Ok((Child::new(pid, pidfd, staged.into()), ours)),
+            Fork::Parent { pid, pidfd } => Ok((Child::new(pid, pidfd, stages), ours)),
             Fork::Child => {
+                let mut trees = trees;
+                if let Some(pids) = &shared {
+                    let made =
+                        init::join_cgroup(&joiner).and_then(|()| init::shared_procfs(plan, pids.as_fd()));
+                    match made {
+                        Ok(made) => trees.extend(made),
+                        Err(error) => init::fail(&theirs, &error),
+                    }
+                }
                 if staged {
                     init::stage(&plan.namespaces, &joiner, &theirs);
                 }
@@ -211,9 +220,10 @@ impl<'a> Create<'a> {
                     cgroup,
                     state,
                     trees: &trees,
+                    pids: shared.as_ref().map(AsFd::as_fd),
                     wait_first: staged || new_user,
                     join_namespaces: !staged,
-                    privileged: !plan.namespaces.has(sys::namespace::Kind::User),
+                    privileged: !plan.namespaces.has(namespace::Kind::User),
                     no_pivot: self.no_pivot,
                     no_new_keyring: self.no_new_keyring,
                     preserve_fds: self.preserve_fds,

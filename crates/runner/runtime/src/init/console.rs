@@ -17,8 +17,7 @@ const DEVPTS_MAGIC: u64 = 0x1cd1;
 
 /// Gives the process its standard streams. `instance` is the container's devpts when it was mounted just now.
 ///
-/// For the container's first process (`first`) the terminal also appears as `/dev/console`, and becomes the controlling
-/// one; a process that joins is the child of the caller, and takes control of it itself.
+/// For the container's first process (`first`) the terminal also appears as `/dev/console`. [`control`] comes afterwards.
 pub(super) fn or_streams(
     process: &Process,
     root: &Root,
@@ -55,8 +54,13 @@ pub(super) fn or_streams(
     for number in 0..=2 {
         fd::become_standard(terminal.slave.as_fd(), number).step(|| format!("stream {number}"))?;
     }
-    match first {
-        true => pty::control(terminal.slave.as_fd()).step(|| "take control of the terminal".into()),
+    Ok(())
+}
+
+/// Makes the terminal, if the process has one, the controlling one of its session.
+pub(super) fn control(process: &Process) -> Result<(), InitError> {
+    match process.terminal {
+        true => pty::control(fd::standard(0)).step(|| "take control of the terminal".into()),
         false => Ok(()),
     }
 }

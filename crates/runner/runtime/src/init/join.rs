@@ -23,15 +23,13 @@ use sys::procfs::Procfs;
 use sys::{fd, namespace};
 
 use super::{
-    InitError, Step, begin_process, console, fail, finish, identity, namespace::become_root, own_keyring,
+    InitError, NAME, Step, begin_process, console, fail, finish, identity, namespace::become_root,
+    own_keyring,
 };
 use crate::cgroup::Joiner;
 use crate::create::Stdio;
 use crate::create::plan::Process;
 use crate::talk::{PROCESS, READY, Talk};
-
-/// Name and only argument of the process until it executes its program, as `ps` in the container may show it.
-const NAME: &std::ffi::CStr = c"containerd-init";
 
 /// Everything a joining process works with.
 #[derive(Debug)]

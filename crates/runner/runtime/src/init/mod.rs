@@ -20,13 +20,14 @@ mod mount;
 mod namespace;
 mod program;
 mod rootfs;
+mod shared;
 
 use std::convert::Infallible;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use spec::runtime::{State, Status};
 use sys::calls::Calls;
-use sys::process;
+use sys::process::{self, CommandLine};
 use sys::procfs::Procfs;
 
 use crate::cgroup::{Cgroup, Joiner};
@@ -39,7 +40,11 @@ pub(crate) use error::{InitError, Step};
 pub(crate) use finish::{oom_score, set_limits};
 pub(crate) use join::{Joining, join};
 pub(crate) use mount::bind_tree;
-pub(crate) use namespace::{clone_flags, needs_stage, stage};
+pub(crate) use namespace::{clone_flags, join_cgroup, needs_stage, stage};
+pub(crate) use shared::procfs as shared_procfs;
+
+/// Name and only argument of a process until it executes its program, as `ps` in the container may show it.
+const NAME: &std::ffi::CStr = c"containerd-init";
 
 /// Everything init works with; made by the parent, read by the child.
 #[derive(Debug)]
@@ -60,6 +65,8 @@ pub(crate) struct Init<'a> {
     pub state: &'a State,
     /// Mounts that only the parent could make, by their index in the plan.
     pub trees: &'a [(usize, OwnedFd)],
+    /// The pid namespace to join, in which others live already.
+    pub pids: Option<BorrowedFd<'a>>,
     /// Whether to wait for the parent before anything else.
     pub wait_first: bool,
     /// Whether namespaces are still to be joined by path.
@@ -92,6 +99,7 @@ fn steps(init: &Init<'_>) -> Result<Infallible, InitError> {
     begin(init)?;
     namespace::enter(init)?;
     let host = Procfs::of_host().step(|| "open procfs".into())?;
+    let command_line = CommandLine::find(&host).step(|| "find the command line".into())?;
     if init.privileged {
         finish::host_settings(&plan.process, &host)?;
     }
@@ -111,7 +119,13 @@ fn steps(init: &Init<'_>) -> Result<Infallible, InitError> {
     drop((host, mounted));
     let program = finish::prepare(&plan.process, &root, true)?;
     drop(root);
-    last_steps(init, &program)
+    match init.pids {
+        Some(pids) => shared::last_steps(init, &program, pids, &command_line),
+        None => {
+            console::control(&plan.process)?;
+            last_steps(init, &program)
+        }
+    }
 }
 
 /// What is left when nothing has to be opened any more: behind the filter there are only calls that runc makes too.
@@ -123,6 +137,12 @@ fn last_steps(init: &Init<'_>, program: &finish::Program) -> Result<Infallible, 
         // As late as privileges allow: this process needs more descriptors than its program may be allowed.
         set_limits(0, process).step(|| "set resource limits".into())?;
     }
+    wait_and_execute(init, program)
+}
+
+/// Takes on the program's identity, waits at the gate and executes the program.
+fn wait_and_execute(init: &Init<'_>, program: &finish::Program) -> Result<Infallible, InitError> {
+    let process = &init.plan.process;
     let mut calls = Calls::new(init.talk.as_fd());
     identity::take_on(process, &mut calls)?;
     calls.report(READY);
@@ -138,6 +158,7 @@ fn last_steps(init: &Init<'_>, program: &finish::Program) -> Result<Infallible, 
 /// What comes before everything else: the cgroup, and leaving the caller's descriptors, session and signals behind.
 fn begin(init: &Init<'_>) -> Result<(), InitError> {
     let mut keep = vec![init.talk.as_fd().as_raw_fd(), init.gate.as_raw_fd()];
+    keep.extend(init.pids.iter().map(AsRawFd::as_raw_fd));
     keep.extend(init.trees.iter().map(|(_, tree)| tree.as_raw_fd()));
     begin_process(init.joiner, init.stdio, keep, init.preserve_fds)?;
     if init.no_new_keyring { Ok(()) } else { own_keyring(&init.state.id) }

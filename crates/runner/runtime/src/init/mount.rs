@@ -62,7 +62,7 @@ pub(super) fn all(init: &Init<'_>, root: &Root) -> Result<Mounted, InitError> {
         let done = match wanted.kind {
             MountKind::Bind { recursive } => bind(wanted, recursive, ready, root),
             MountKind::Cgroup => cgroup::mount(init, wanted, root),
-            MountKind::FileSystem => file_system(init.plan, wanted, root, &mut mounted),
+            MountKind::FileSystem => file_system(init.plan, wanted, ready, root, &mut mounted),
         };
         done.map_err(|error| {
             let (source, target) = (wanted.source.display(), wanted.target.display());
@@ -123,8 +123,14 @@ fn refuse_proc(wanted: &Mount, tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> 
     }
 }
 
-/// Mounts a file system of its own.
-fn file_system(plan: &Plan, wanted: &Mount, root: &Root, mounted: &mut Mounted) -> Result<(), InitError> {
+/// Mounts a file system of its own, which is `ready` where only another process could make it.
+fn file_system(
+    plan: &Plan,
+    wanted: &Mount,
+    ready: Option<&OwnedFd>,
+    root: &Root,
+    mounted: &mut Mounted,
+) -> Result<(), InitError> {
     let kind = wanted.file_system.as_str();
     // A linked /proc, /sys or /dev would lead what is written through it to a place of the image's choice.
     let target = if ["proc", "sysfs"].contains(&kind) || wanted.is_at("/dev") {
@@ -138,7 +144,11 @@ fn file_system(plan: &Plan, wanted: &Mount, root: &Root, mounted: &mut Mounted) 
     if late {
         attributes.0 &= !Attributes::RDONLY.0;
     }
-    let tree = match detached(plan, wanted, attributes) {
+    let made = match ready {
+        Some(tree) => at::duplicate(tree.as_fd()).step(|| "dup".into()),
+        None => detached(plan, wanted, attributes),
+    };
+    let tree = match made {
         Err(error) if error.errno() == EPERM && kind == "sysfs" => host_sysfs(&wanted.options)?,
         done => done?,
     };

@@ -3,9 +3,11 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
+
+use spec::runtime::{Mount, Namespace, NamespaceKind};
 
 use crate::bundle::{Bundle, bundle};
 
@@ -16,9 +18,19 @@ fn races() -> usize {
 
 /// A container whose program is the reader, and what stands on the host for it to find.
 struct Race {
+    _mount: Mounted,
     bundle: Bundle,
     marker: String,
     _socket: UnixListener,
+}
+
+/// A mount of the host, which its mount table names.
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        sys::mount::detach(&self.0).unwrap();
+    }
 }
 
 impl Race {
@@ -35,6 +47,8 @@ impl Race {
         std::fs::set_permissions(bundle.rootfs().join("tmp"), PermissionsExt::from_mode(0o1777)).unwrap();
         let dir = bundle.path().join(&marker);
         std::fs::create_dir(&dir).unwrap();
+        sys::mount::fstab::mount("tmpfs", "tmpfs".as_ref(), &["size=64k"], &dir).unwrap();
+        let mount = Mounted(dir.clone());
         let socket = UnixListener::bind(dir.join("socket")).unwrap();
         bundle.process().args =
             ["/bin/reader", "/tmp/found", &marker, dir.to_str().unwrap(), "containerd-init"]
@@ -42,7 +56,7 @@ impl Race {
                 .into();
         change(&mut bundle);
         bundle.start();
-        let race = Self { bundle, marker, _socket: socket };
+        let race = Self { _mount: mount, bundle, marker, _socket: socket };
         race.wait_for(|lines| lines.iter().any(|line| line == "READY"));
         Some(race)
     }
@@ -125,4 +139,35 @@ fn an_exec_shows_nothing_of_the_host_in_a_user_namespace() {
     let Some(race) = Race::begin("race_user_namespace", change) else { return };
     race.repeat("exec", || race.exec());
     race.assert_nothing_found();
+}
+
+#[test]
+fn a_container_in_a_shared_pid_namespace_shows_nothing_of_the_host() {
+    for user_namespace in [false, true] {
+        let change = |bundle: &mut Bundle| {
+            may_trace(bundle);
+            if user_namespace {
+                bundle.user_namespace();
+            }
+        };
+        let Some(race) = Race::begin("race_shared", change) else { return };
+        let state = race.bundle.runc(&["state"]).out;
+        let pid = serde_json::from_str::<serde_json::Value>(&state).unwrap()["pid"].as_i64().unwrap();
+        let Some(mut second) = bundle("race_shared", "") else { return };
+        second.process().args = vec!["/bin/true".into()];
+        let mut shared = vec![NamespaceKind::Pid, NamespaceKind::Network, NamespaceKind::Ipc];
+        if user_namespace {
+            second.user_namespace();
+            shared.push(NamespaceKind::User);
+        }
+        for kind in shared {
+            let path = format!("/proc/{pid}/ns/{}", kind.proc_name());
+            second.namespace(kind, Some(Namespace { kind, path }));
+        }
+        second.spec.mounts.push(Mount::new("/shared", "tmpfs", "tmpfs", &[]));
+        let pid_file = race.bundle.path().join(&race.marker).join("pid");
+        let run = ["run", "--pid-file", pid_file.to_str().unwrap(), &second.id];
+        race.repeat("run", || second.command(&run));
+        race.assert_nothing_found();
+    }
 }

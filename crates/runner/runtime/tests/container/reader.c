@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 static int output;
-static char own_mounts[1 << 20], text[1 << 20];
+static char text[1 << 20];
 
 static void found(const char *form, ...) {
     char line[512];
@@ -51,8 +51,7 @@ static void search(int pid, const char *file, const char *marker) {
 
 static void look(int pid, const char *marker, const char *directory, const char *init) {
     char path[256], link[256];
-    snprintf(path, sizeof path, "/proc/%d/mountinfo", pid);
-    if (slurp(path, text, sizeof text) > 0 && strcmp(text, own_mounts)) found("FOUND mountinfo %d", pid);
+    search(pid, "mountinfo", marker);
     search(pid, "net/unix", marker);
     search(pid, "cmdline", marker);
     search(pid, "cmdline", "runc");
@@ -89,7 +88,6 @@ int main(int count, char **args) {
     if (count != 5) return 2;
     output = open(args[1], O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
     if (output < 0) return 2;
-    slurp("/proc/self/mountinfo", own_mounts, sizeof own_mounts);
     found("READY");
     int last = newest();
     for (unsigned long round = 0;; round++) {
