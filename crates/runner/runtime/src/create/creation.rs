@@ -106,6 +106,15 @@ impl Creation {
         Self { placeholder: Some((placeholder, narrow)), ..self }
     }
 
+    /// Init as far as it is known: the stage until that has named it.
+    pub fn pid(&self) -> Option<i32> {
+        match &self.phase {
+            Phase::Talking(talking) | Phase::Hooks(talking, ..) => Some(talking.child.pid()),
+            Phase::Ending(child, ..) => Some(child.pid()),
+            Phase::Killing(..) | Phase::Removing(..) | Phase::Over => None,
+        }
+    }
+
     /// Takes the messages that have come.
     fn talk(&mut self, mut talking: Conversation) -> Turn {
         let done = match talking.next() {
