@@ -11,7 +11,7 @@ use spec::{HasKind, Kind};
 use sys::process;
 
 use crate::cgroup::{Cgroup, CgroupError, Joiner, Stats, layout};
-use crate::hooks::{self, HookError, Point};
+use crate::hooks::{self, HookError, Point, Surroundings};
 use crate::salvage::Salvage;
 use crate::state::{GATE, Record, RecordError};
 use crate::talk::{Talk, Word};
@@ -241,22 +241,22 @@ impl Container {
         }
         self.open_gate()?;
         if let Some(talk) = self.talk.take()
-            && self.start_hooks_are_none()
-            && let Ok(Some(Word::Failed(_, text))) = talk.hear(EXECUTION)
+            && let Ok(Some(Word::Failed(_, text))) = talk.hear(self.time_to_execute())
         {
             return Err(ContainerError::Program(text));
         }
         let hooks = self.record.hooks().poststart;
         let state = self.record.state(Status::Running);
-        hooks::run(&hooks, &state, Point::Poststart).map_err(|error| {
+        hooks::run(&hooks, &state, Point::Poststart, Surroundings::of_runtime(None)).map_err(|error| {
             // As runc does: a container whose start is not complete does not run.
             let _ = self.signal_init(SIGKILL);
             error.into()
         })
     }
 
-    fn start_hooks_are_none(&self) -> bool {
-        self.record.hooks().start_container.is_empty()
+    /// How long it may take until the program is executed: the hooks before it count.
+    fn time_to_execute(&self) -> Duration {
+        EXECUTION.saturating_add(hooks::time_limit(&self.record.hooks().start_container))
     }
 
     /// Removes the gate, which says who starts it, and sends the byte that init waits for.
@@ -338,7 +338,12 @@ impl Container {
             if self.has_own_pid_namespace() || !cgroup.exists() { Ok(()) } else { cgroup.kill(SIGKILL) };
         let destroyed = cgroup.destroy();
         let state = self.record.state(Status::Stopped);
-        let hooked = hooks::run(&self.record.hooks().poststop, &state, Point::Poststop);
+        let hooked = hooks::run(
+            &self.record.hooks().poststop,
+            &state,
+            Point::Poststop,
+            Surroundings::of_runtime(None),
+        );
         // The directory goes last and only when the rest is gone, so that a failed delete can be tried again.
         destroyed?;
         remove_dir(&self.dir())?;

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use spec::runtime::{Hook, State};
+use spec::runtime::State;
 use sys::namespace::{self, Kind};
 use sys::process::{self, Clone3, Fork};
 use sys::procfs::Procfs;
@@ -12,15 +12,13 @@ use sys::procfs::Procfs;
 use super::plan::{Namespaces, Plan, Process};
 use super::{CreateError, reap};
 use crate::cgroup::Joiner;
-use crate::hooks::{self, Point};
+use crate::hooks::{self, Point, Surroundings};
 use crate::init;
 use crate::state::RecordError;
 use crate::talk::{TIMED_OUT, Talk, Word};
 
 /// How long init may work between two words, hooks not counted. Mounting can meet a slow disk.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// What a hook without a time of its own adds.
-const HOOK_PATIENCE: Duration = Duration::from_secs(300);
 
 /// Makes init or, when `staged`, the stage.
 pub(super) fn clone(namespaces: &Namespaces, joiner: &Joiner, staged: bool) -> Result<Fork, CreateError> {
@@ -136,7 +134,7 @@ impl Child {
         }
         let mut console = None;
         loop {
-            match hear(talk, patience(&plan.hooks.create_container))? {
+            match hear(talk, PATIENCE.saturating_add(hooks::time_limit(&plan.hooks.create_container)))? {
                 Word::Maps => {
                     self.write_maps(&plan.namespaces)?;
                     go()?;
@@ -149,8 +147,10 @@ impl Child {
                 Word::Hooks => {
                     save(self.pid)?;
                     let state = State { pid: self.pid, ..state.clone() };
-                    hooks::run(&plan.hooks.prestart, &state, Point::Prestart)?;
-                    hooks::run(&plan.hooks.create_runtime, &state, Point::CreateRuntime)?;
+                    // As under runc, these hooks start in the bundle.
+                    let around = Surroundings::of_runtime(Some(Path::new(&state.bundle)));
+                    hooks::run(&plan.hooks.prestart, &state, Point::Prestart, around)?;
+                    hooks::run(&plan.hooks.create_runtime, &state, Point::CreateRuntime, around)?;
                     go()?;
                 }
                 Word::Console(master) => console = Some(master),
@@ -196,13 +196,4 @@ fn hear(talk: &Talk, within: Duration) -> Result<Word, CreateError> {
         Err(error) if error.is(TIMED_OUT) => Err(CreateError::Timeout),
         Err(error) => Err(CreateError::at("hear init")(error)),
     }
-}
-
-fn patience(hooks: &[Hook]) -> Duration {
-    let each = |hook: &Hook| {
-        hook.timeout
-            .and_then(|seconds| u64::try_from(seconds).ok())
-            .map_or(HOOK_PATIENCE, Duration::from_secs)
-    };
-    PATIENCE + hooks.iter().map(each).sum::<Duration>()
 }
