@@ -150,6 +150,36 @@ pub fn try_wait(pidfd: BorrowedFd<'_>) -> Result<Option<Exit>> {
     Ok(status.map(|status| exit_of(&status)))
 }
 
+/// Whether the process `pidfd` is a child of this one, alive or not yet waited for. `waitid(2)`.
+pub fn is_child(pidfd: BorrowedFd<'_>) -> Result<bool> {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    match rustix::process::waitid(WaitId::PidFd(pidfd), options) {
+        Ok(_) => Ok(true),
+        Err(rustix::io::Errno::CHILD) => Ok(false),
+        Err(errno) => Err(call!("waitid", pidfd, "WNOWAIT")(errno)),
+    }
+}
+
+/// Pid of a child that has ended and is not yet waited for; it stays so. `waitid(2)`.
+pub fn ended_child() -> Result<Option<i32>> {
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
+    loop {
+        // SAFETY: waitid(2) writes at most one siginfo_t, for which `info` has the room.
+        let done = unsafe { libc::waitid(libc::P_ALL, 0, info.as_mut_ptr(), options) };
+        match check(done.into(), || "waitid(P_ALL, WNOWAIT)".to_owned()) {
+            Err(error) if error.is(libc::EINTR) => {}
+            Err(error) if error.is(libc::ECHILD) => return Ok(None),
+            Err(error) => return Err(error),
+            Ok(_) => break,
+        }
+    }
+    // SAFETY: all zeroes is a valid siginfo_t, and the call has written at most a valid one over it.
+    let info = unsafe { info.assume_init() };
+    // SAFETY: si_pid is a field of the SIGCHLD form, which waitid(2) writes; zeroes mean that no child has ended.
+    Ok(Some(unsafe { info.si_pid() }).filter(|pid| *pid != 0))
+}
+
 fn exit_of(status: &rustix::process::WaitIdStatus) -> Exit {
     match (status.exit_status(), status.terminating_signal()) {
         (Some(code), _) => Exit(code),
@@ -345,8 +375,11 @@ mod tests {
         let child = std::process::Command::new("/bin/sh").args(["-c", "exit 7"]).spawn().unwrap();
         let pidfd = pidfd(child.id() as i32).unwrap();
         assert!(ended(pidfd.as_fd(), Duration::from_secs(10)).unwrap());
+        assert!(is_child(pidfd.as_fd()).unwrap());
+        assert_eq!(ended_child().unwrap(), Some(child.id() as i32));
         assert_eq!(wait(pidfd.as_fd()).unwrap(), Exit(7));
         assert!(try_wait(pidfd.as_fd()).is_err());
+        assert!(!is_child(pidfd.as_fd()).unwrap());
     }
 
     #[test]
@@ -356,6 +389,7 @@ mod tests {
         let pidfd = pidfd(child.id() as i32).unwrap();
         assert_eq!(try_wait(pidfd.as_fd()).unwrap(), None);
         assert!(!ended(pidfd.as_fd(), Duration::ZERO).unwrap());
+        assert!(is_child(pidfd.as_fd()).unwrap());
         signal(pidfd.as_fd(), libc::SIGKILL).unwrap();
         assert_eq!(wait(pidfd.as_fd()).unwrap(), Exit(128 + libc::SIGKILL));
     }

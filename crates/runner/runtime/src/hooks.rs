@@ -3,31 +3,29 @@
 //! Each gets the state document on stdin. Its output is kept (the end of it) for the error text. Hooks of one point
 //! run one after the other; the first failure ends the run.
 //!
-//! Invariant: a hook that runs inside the container inherits no environment of the runtime.
 //! Invariant: a hook that outlives its time is killed and waited for, so none is left behind as a child. Processes
 //! that a hook put into the background are its own affair.
 
+mod run;
+
 use std::ffi::{CString, OsStr};
-use std::io::{PipeReader, Read};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::io::PipeReader;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::Path;
-use std::process::{Child, Command, ExitStatus};
-use std::time::{Duration, Instant};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::time::Duration;
 
 use spec::error::{HasKind, Kind};
 use spec::runtime::{Hook, State};
 
-/// How much of a hook's output is kept.
-const TAIL_BYTES: usize = 4096;
+use crate::ongoing::complete;
+pub use run::Run;
 
 /// Time limit of a hook that sets none: the specification has no limit, but the shim that waits serves other
 /// containers.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(300);
-
-/// Interval of checks for the end of a hook whose output stays open, or that has no pidfd.
-const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The point of a container's life, by its name in the document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,27 +122,32 @@ impl HasKind for HookError {
 }
 
 /// What a hook finds that its document does not set.
-#[derive(Clone, Copy, Debug)]
-pub struct Surroundings<'a> {
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
     /// Environment of a hook without `env`; `None` is the caller's.
-    pub env: Option<&'a [CString]>,
+    pub env: Option<Vec<CString>>,
     /// Working directory; `None` is the caller's.
-    pub cwd: Option<&'a Path>,
+    pub cwd: Option<PathBuf>,
 }
 
-impl<'a> Surroundings<'a> {
-    /// In the runtime's namespaces: the caller's environment, in `cwd` or where the caller is.
-    pub fn of_runtime(cwd: Option<&'a Path>) -> Self {
-        Self { env: None, cwd }
+impl Surroundings {
+    /// In the runtime's namespaces: the caller's environment, in the caller's directory.
+    pub fn of_caller() -> Self {
+        Self::default()
+    }
+
+    /// In the runtime's namespaces: the caller's environment, in `cwd`.
+    pub fn of_bundle(cwd: &Path) -> Self {
+        Self { env: None, cwd: Some(cwd.to_owned()) }
     }
 
     /// In the container, where the caller's environment is a secret of the host: `env`, in the current directory.
-    pub fn of_container(env: &'a [CString]) -> Self {
+    pub fn of_container(env: Vec<CString>) -> Self {
         Self { env: Some(env), cwd: None }
     }
 }
 
-/// The longest time that the hooks of one point may take together.
+/// The longest time that `hooks` may take together.
 pub fn time_limit(hooks: &[Hook]) -> Duration {
     hooks.iter().map(limit_of).fold(Duration::ZERO, Duration::saturating_add)
 }
@@ -156,78 +159,21 @@ fn limit_of(hook: &Hook) -> Duration {
 }
 
 /// Runs the hooks of `point` in order, with `state` on their stdin.
-pub fn run(hooks: &[Hook], state: &State, point: Point, around: Surroundings<'_>) -> Result<(), HookError> {
-    Prepared::new(hooks, state, point)?.run(around)
+pub fn run(hooks: &[Hook], state: &State, point: Point, around: Surroundings) -> Result<(), HookError> {
+    complete(Run::new(hooks.to_vec(), state, point, around))
 }
 
-/// Hooks whose input exists already, for a caller that is about to lose the right to make it.
-#[derive(Debug)]
-pub struct Prepared<'a> {
-    hooks: &'a [Hook],
-    point: Point,
-    /// The state document, once a hook: a hook's background process must not move the offset of the next one.
-    documents: Vec<OwnedFd>,
-}
-
-impl<'a> Prepared<'a> {
-    /// Makes the input of the hooks of `point`.
-    pub fn new(hooks: &'a [Hook], state: &State, point: Point) -> Result<Self, HookError> {
-        let text = match hooks {
-            [] => Vec::new(),
-            _ => serde_json::to_vec(state).unwrap_or_default(),
-        };
-        let document = |number| {
-            sys::memfd::holding(&text).map_err(|error| HookError { point, number, reason: error.into() })
-        };
-        let documents = (0..hooks.len()).map(document).collect::<Result<_, _>>()?;
-        Ok(Self { hooks, point, documents })
-    }
-
-    /// The descriptors that must stay open until [`Prepared::run`].
-    pub fn descriptors(&self) -> impl Iterator<Item = i32> {
-        self.documents.iter().map(AsRawFd::as_raw_fd)
-    }
-
-    /// Runs them in order.
-    pub fn run(self, around: Surroundings<'_>) -> Result<(), HookError> {
-        for (number, (hook, document)) in self.hooks.iter().zip(self.documents).enumerate() {
-            run_one(hook, document, around).map_err(|reason| HookError {
-                point: self.point,
-                number,
-                reason,
-            })?;
-        }
-        Ok(())
-    }
-}
-
-fn run_one(hook: &Hook, document: OwnedFd, around: Surroundings<'_>) -> Result<(), Reason> {
+fn start(hook: &Hook, document: OwnedFd, around: &Surroundings) -> Result<(Child, PipeReader), Reason> {
     if !Path::new(&hook.path).is_absolute() {
         return Err(Reason::Relative(hook.path.clone()));
     }
-    let within = limit_of(hook);
-    let (mut child, mut output) = start(hook, document, around)?;
-    let result = follow(&mut child, &mut output, within);
-    let over_time = !matches!(&result, Ok((_, true)));
-    if over_time {
-        let _ = child.kill();
-    }
-    let status = child.wait().map_err(|error| system(&error, "waitid"))?;
-    let (tail, _) = result?;
-    if over_time {
-        return Err(Reason::Timeout(within));
-    }
-    if status.success() { Ok(()) } else { Err(Reason::Failed { status: describe(status), output: tail }) }
-}
-
-fn start(hook: &Hook, document: OwnedFd, around: Surroundings<'_>) -> Result<(Child, PipeReader), Reason> {
     let (output, writer) = std::io::pipe().map_err(|error| system(&error, "pipe2"))?;
     let mut command = Command::new(&hook.path);
     command.stdin(document).stderr(writer.try_clone().map_err(|error| system(&error, "dup"))?).stdout(writer);
     if let Some((name, args)) = hook.args.split_first() {
         command.arg0(name).args(args);
     }
-    match around.env {
+    match &around.env {
         _ if !hook.env.is_empty() => {
             command.env_clear().envs(hook.env.iter().filter_map(|variable| variable.split_once('=')));
         }
@@ -236,7 +182,7 @@ fn start(hook: &Hook, document: OwnedFd, around: Surroundings<'_>) -> Result<(Ch
         }
         None => {}
     }
-    if let Some(cwd) = around.cwd {
+    if let Some(cwd) = &around.cwd {
         command.current_dir(cwd);
     }
     // The shim reads its signals, so it blocks them; a hook gets none of that.
@@ -252,63 +198,6 @@ fn pair(variable: &[u8]) -> Option<(&OsStr, &OsStr)> {
     Some((OsStr::from_bytes(&variable[..at]), OsStr::from_bytes(&variable[at + 1..])))
 }
 
-/// Reads until the hook has ended or the time is up: the end of its output, and whether it has ended.
-fn follow(child: &mut Child, output: &mut PipeReader, within: Duration) -> Result<(String, bool), Reason> {
-    let deadline = spec::time::deadline(within);
-    // Missing where a seccomp profile that the container's hooks run under does not know the call.
-    let pidfd = sys::process::pidfd(child.id() as i32).ok();
-    let mut tail = Vec::new();
-    let mut is_open = true;
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Ok((text(&tail), false));
-        }
-        if is_open && sys::process::readable(output.as_fd(), left.min(POLL_INTERVAL))? {
-            is_open = keep(output, &mut tail)?;
-        } else if ended(child, pidfd.as_ref(), if is_open { Duration::ZERO } else { left })? {
-            while is_open && sys::process::readable(output.as_fd(), Duration::ZERO)? {
-                is_open = keep(output, &mut tail)?;
-            }
-            return Ok((text(&tail), true));
-        }
-    }
-}
-
-/// Whether the hook has ended, waiting at most `within`; without a pidfd for one interval at most.
-fn ended(child: &mut Child, pidfd: Option<&OwnedFd>, within: Duration) -> Result<bool, Reason> {
-    if let Some(pidfd) = pidfd {
-        return Ok(sys::process::ended(pidfd.as_fd(), within)?);
-    }
-    let has_ended = child.try_wait().map_err(|error| system(&error, "wait4"))?.is_some();
-    if !has_ended {
-        std::thread::sleep(within.min(POLL_INTERVAL));
-    }
-    Ok(has_ended)
-}
-
-/// Reads once and keeps the end of what there is; whether there may be more.
-fn keep(output: &mut PipeReader, tail: &mut Vec<u8>) -> Result<bool, Reason> {
-    let mut buffer = [0; TAIL_BYTES];
-    let count = output.read(&mut buffer).map_err(|error| system(&error, "read"))?;
-    tail.extend_from_slice(&buffer[..count]);
-    let excess = tail.len().saturating_sub(TAIL_BYTES);
-    tail.drain(..excess);
-    Ok(count > 0)
-}
-
-fn text(tail: &[u8]) -> String {
-    String::from_utf8_lossy(tail).trim_end().to_owned()
-}
-
-fn describe(status: ExitStatus) -> String {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => format!("exit status {code}"),
-        (None, Some(signal)) => format!("signal: {signal}"),
-        (None, None) => status.to_string(),
-    }
-}
-
 fn system(error: &std::io::Error, call: &str) -> sys::Error {
     const EIO: i32 = 5;
     sys::Error::new(error.raw_os_error().unwrap_or(EIO), call)
@@ -317,6 +206,7 @@ fn system(error: &std::io::Error, call: &str) -> sys::Error {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::time::Instant;
 
     use spec::runtime::Status;
 
@@ -339,11 +229,11 @@ mod tests {
     }
 
     fn run_here(hooks: &[Hook], point: Point) -> Result<(), HookError> {
-        run(hooks, &state(), point, Surroundings::of_runtime(None))
+        run(hooks, &state(), point, Surroundings::of_caller())
     }
 
     /// What a shell hook without `env` prints of its environment and its directory when it fails.
-    fn surroundings_seen(around: Surroundings<'_>) -> String {
+    fn surroundings_seen(around: Surroundings) -> String {
         let hook = Hook { env: Vec::new(), ..shell("pwd; /usr/bin/env; exit 1", None) };
         run(&[hook], &state(), Point::StartContainer, around).unwrap_err().to_string()
     }
@@ -351,10 +241,10 @@ mod tests {
     #[test]
     fn hook_in_container_without_env_gets_none_of_the_caller() {
         assert!(std::env::var_os("PATH").is_some());
-        let seen = surroundings_seen(Surroundings::of_container(&[]));
+        let seen = surroundings_seen(Surroundings::of_container(Vec::new()));
         // A shell sets PWD (and others of its own) in its children's environment.
         assert!(!seen.lines().any(|line| line.starts_with("PATH=") || line.starts_with("CARGO")), "{seen}");
-        let seen = surroundings_seen(Surroundings::of_container(&[c"ONE=two=2".into(), c"none".into()]));
+        let seen = surroundings_seen(Surroundings::of_container(vec![c"ONE=two=2".into(), c"none".into()]));
         assert!(seen.lines().any(|line| line == "ONE=two=2"), "{seen}");
         assert!(!seen.lines().any(|line| line.starts_with("PATH=")), "{seen}");
     }
@@ -362,7 +252,7 @@ mod tests {
     #[test]
     fn hook_of_the_runtime_runs_in_the_bundle_with_the_callers_environment() {
         let dir = tempfile::tempdir().unwrap();
-        let seen = surroundings_seen(Surroundings::of_runtime(Some(dir.path())));
+        let seen = surroundings_seen(Surroundings::of_bundle(dir.path()));
         assert!(seen.contains(&format!("output: {}\n", dir.path().display())), "{seen}");
         assert!(seen.lines().any(|line| line.starts_with("PATH=")), "{seen}");
     }
@@ -375,19 +265,6 @@ mod tests {
         let hooks = [shell("", Some(i64::MAX)), shell("", Some(i64::MAX)), shell("", Some(i64::MAX))];
         assert_eq!(time_limit(&hooks), Duration::MAX);
         assert_eq!(time_limit(&[shell("", None), shell("", Some(1)), shell("", Some(-1))]).as_secs(), 301);
-    }
-
-    #[test]
-    fn hook_without_a_pidfd_is_waited_for() {
-        let document = sys::memfd::holding(b"{}").unwrap();
-        let around = Surroundings::of_runtime(None);
-        let (mut child, output) = start(&shell("exit 0", None), document, around).unwrap();
-        drop(output);
-        let until = Instant::now() + Duration::from_secs(60);
-        while !ended(&mut child, None, Duration::from_secs(1)).unwrap() {
-            assert!(Instant::now() < until);
-        }
-        assert!(child.wait().unwrap().success());
     }
 
     #[test]

@@ -31,7 +31,8 @@ use sys::procfs::Procfs;
 use crate::cgroup::{Cgroup, Joiner};
 use crate::create::Stdio;
 use crate::create::plan::Plan;
-use crate::hooks::{self, Point, Prepared, Surroundings};
+use crate::hooks::{self, Point, Surroundings};
+use crate::ongoing::complete;
 use crate::talk::{Talk, Word};
 
 pub(crate) use error::{InitError, Step};
@@ -120,8 +121,8 @@ fn steps(init: &Init<'_>) -> Result<Infallible, InitError> {
     wait_at_gate(init)?;
     // Its hooks are confined as the program is.
     finish::confine(&plan.process, init.preserve_fds)?;
-    let around = Surroundings::of_container(program.env());
-    hooks.run(around).map_err(|error| InitError::other(&error))?;
+    let around = Surroundings::of_container(program.env().to_vec());
+    complete(hooks.within(around)).map_err(|error| InitError::other(&error))?;
     finish::start(&plan.process, &program)
 }
 
@@ -193,17 +194,19 @@ fn create_hooks(init: &Init<'_>, root: &Root) -> Result<(), InitError> {
     // Modes of devices and directories are exact here; those of a hook's files are as usual.
     process::set_umask(0o022);
     let state = State { pid: process::own_pid(), status: Status::Creating, ..init.state.clone() };
-    let around = Surroundings::of_container(&[]);
+    let around = Surroundings::of_container(Vec::new());
     let done = hooks::run(commands, &state, Point::CreateContainer, around);
     process::set_umask(0);
     done.map_err(|error| InitError::other(&error))
 }
 
-/// Makes the input of the startContainer hooks, while no filter keeps this process from it.
-fn start_hooks<'a>(init: &Init<'a>) -> Result<Prepared<'a>, InitError> {
+/// The startContainer hooks, with their input made while no filter keeps this process from it.
+fn start_hooks(init: &Init<'_>) -> Result<hooks::Run, InitError> {
     let state = State { pid: process::own_pid(), status: Status::Created, ..init.state.clone() };
-    Prepared::new(&init.plan.hooks.start_container, &state, Point::StartContainer)
-        .map_err(|error| InitError::other(&error))
+    let commands = init.plan.hooks.start_container.clone();
+    let mut run = hooks::Run::new(commands, &state, Point::StartContainer, Surroundings::of_caller());
+    run.prepare().map_err(|error| InitError::other(&error))?;
+    Ok(run)
 }
 
 /// Names and kernel settings of the new namespaces.
