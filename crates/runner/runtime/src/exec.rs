@@ -193,13 +193,8 @@ impl<'a> Exec<'a> {
         };
         drop(theirs);
         let script = Script::readiness().with_terminal(process.terminal);
-        let talking = Conversation::new(
-            Child::new(pid, pidfd, false),
-            ours,
-            script,
-            "join the container",
-            self.within,
-        );
+        let talking =
+            Conversation::new(Child::new(pid, pidfd, false), ours, script, "join the container", self.within);
         let launch = Launch {
             outer: user_namespace.then(|| Box::new(process)),
             console: None,

@@ -199,7 +199,9 @@ impl Talk {
             (b'h', _, None) => Word::Hooks,
             (b'c', _, Some(master)) => Word::Console(terminal(master)?),
             (b'r', _, None) => Word::Ready,
-            (b'e', Some(errno), None) => Word::Failed(errno, String::from_utf8_lossy(&rest[4..]).into_owned()),
+            (b'e', Some(errno), None) => {
+                Word::Failed(errno, String::from_utf8_lossy(&rest[4..]).into_owned())
+            }
             (_, _, fd) => {
                 fd.map(leave_open);
                 return Err(Error::new(BAD_MESSAGE, "recvmsg(init)"));

@@ -19,7 +19,7 @@ use crate::cgroup::{Cgroup, Killing, Removal};
 use crate::child::{Child, KILL_TIMEOUT};
 use crate::container::Container;
 use crate::conversation::{Conversation, Event, Failure};
-use crate::hooks::{self, Point};
+use crate::hooks::{self, Point, Surroundings};
 use crate::ongoing::{Ongoing, Wait, after};
 use crate::state::Record;
 use crate::talk::{Script, Talk, Word};
@@ -169,7 +169,8 @@ impl Creation {
             _ => &hooks.create_runtime,
         };
         let state = State { pid, ..self.known.state.clone() };
-        Ok(hooks::Run::new(hooks.clone(), &state, point))
+        // As under runc, they start in the bundle.
+        Ok(hooks::Run::new(hooks.clone(), &state, point, Surroundings::of_bundle(&self.site.bundle)))
     }
 
     fn hook(&mut self, mut talking: Conversation, mut run: hooks::Run, point: Point) -> Turn {
@@ -315,7 +316,7 @@ fn go(talking: &Conversation) -> Result<(), CreateError> {
 
 /// How long init may take for its next message when it runs `hooks` itself before that.
 fn message_timeout(hooks: &[Hook]) -> Duration {
-    hooks.iter().map(hooks::time_limit).fold(MESSAGE_TIMEOUT, Duration::saturating_add)
+    MESSAGE_TIMEOUT.saturating_add(hooks::time_limit(hooks))
 }
 
 impl From<Failure> for CreateError {

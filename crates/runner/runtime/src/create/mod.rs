@@ -154,12 +154,7 @@ impl<'a> Create<'a> {
     }
 
     /// Everything up to the clone. An error means that there is no process yet.
-    fn make_in(
-        &self,
-        site: Site,
-        cgroup: Cgroup,
-        limits: &LinuxResources,
-    ) -> Result<Creation, CreateError> {
+    fn make_in(&self, site: Site, cgroup: Cgroup, limits: &LinuxResources) -> Result<Creation, CreateError> {
         cgroup.apply(limits)?;
         let gate = make_gate(&site.dir)?;
         let console_socket = self.console_socket.map(sys::socket::connect).transpose();

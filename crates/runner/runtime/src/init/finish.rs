@@ -29,6 +29,13 @@ pub(super) struct Program {
     env: Vec<CString>,
 }
 
+impl Program {
+    /// The environment that it gets.
+    pub(super) fn env(&self) -> &[CString] {
+        &self.env
+    }
+}
+
 /// What needs the host's procfs: the OOM score.
 pub(super) fn host_settings(process: &Process, host: &Procfs) -> Result<(), InitError> {
     if let Some(score) = process.oom_score_adj {
@@ -236,17 +243,28 @@ fn filter(process: &Process) -> Result<(), InitError> {
     seccomp::install(&filter.instructions, filter.flags).map(|_| ()).step(|| "install seccomp filter".into())
 }
 
-/// Executes the program; returns only what kept it from running.
+/// [`confine`], then [`start`].
 pub(super) fn execute(
     process: &Process,
     program: &Program,
     preserve_fds: u32,
 ) -> Result<Infallible, InitError> {
+    confine(process, preserve_fds)?;
+    start(process, program)
+}
+
+/// What comes right before the program: its umask, no descriptors, and the filter, unless it was installed earlier.
+pub(super) fn confine(process: &Process, preserve_fds: u32) -> Result<(), InitError> {
     process::set_umask(process.umask);
     fd::close_on_exec_from(3 + preserve_fds).step(|| "close descriptors".into())?;
     if process.no_new_privs {
         filter(process)?;
     }
+    Ok(())
+}
+
+/// Executes the program; returns only what kept it from running.
+pub(super) fn start(process: &Process, program: &Program) -> Result<Infallible, InitError> {
     let error = process::exec(&program.path, &process.args, &program.env);
     let path = program.path.to_string_lossy();
     Err(InitError::text_only(format!("exec {path}: {}", error.words())).with_errno(error.errno()))

@@ -24,13 +24,15 @@ use std::convert::Infallible;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use spec::runtime::{State, Status};
+use sys::path::Root;
 use sys::process;
 use sys::procfs::Procfs;
 
 use crate::cgroup::{Cgroup, Joiner};
 use crate::create::Stdio;
 use crate::create::plan::Plan;
-use crate::hooks;
+use crate::hooks::{self, Point, Surroundings};
+use crate::ongoing::complete;
 use crate::talk::{Talk, Word};
 
 pub(crate) use error::{InitError, Step};
@@ -80,8 +82,11 @@ pub(crate) fn run(init: &Init<'_>) -> ! {
 
 /// Tells the parent why and ends.
 pub(crate) fn fail(talk: &Talk, error: &InitError) -> ! {
-    // A parent that is gone cannot be told; there is nobody else.
-    let _ = talk.say(&Word::Failed(error.errno(), error.text()));
+    let text = error.text();
+    if talk.say(&Word::Failed(error.errno(), text.clone())).is_err() {
+        // `runc create` has ended long before `runc start`: as under runc, the text goes to the container's stderr.
+        let _ = sys::fd::write_all(sys::fd::standard(2), format!("{text}\n").as_bytes());
+    }
     process::exit_now(255)
 }
 
@@ -98,7 +103,7 @@ fn steps(init: &Init<'_>) -> Result<Infallible, InitError> {
     device::all(plan, &root, &mounted)?;
     let hidden = mask::Hidden::new(plan, mounted.dev())?;
     runtime_hooks(init)?;
-    container_hooks(init, hooks::Point::CreateContainer, &plan.hooks.create_container)?;
+    create_hooks(init, &root)?;
     console::or_streams(&plan.process, &root, mounted.terminals(), init.stdio, init.talk, true)?;
     let root = rootfs::enter(init, root)?;
     settings(plan, &host)?;
@@ -107,14 +112,18 @@ fn steps(init: &Init<'_>) -> Result<Infallible, InitError> {
     rootfs::finish(plan, &root)?;
     finish::labels(&plan.process, &host)?;
     drop((host, mounted));
+    let hooks = start_hooks(init)?;
     let program =
         finish::identity(&plan.process, &root, finish::Remaining { first: true, limits: init.privileged })?;
     drop(root);
-    forget_descriptors(init)?;
+    forget_descriptors(init, hooks.descriptors())?;
     init.talk.say(&Word::Ready).step(|| "report to the parent".into())?;
     wait_at_gate(init)?;
-    container_hooks(init, hooks::Point::StartContainer, &plan.hooks.start_container)?;
-    finish::execute(&plan.process, &program, init.preserve_fds)
+    // Its hooks are confined as the program is.
+    finish::confine(&plan.process, init.preserve_fds)?;
+    let around = Surroundings::of_container(program.env().to_vec());
+    complete(hooks.within(around)).map_err(|error| InitError::other(&error))?;
+    finish::start(&plan.process, &program)
 }
 
 /// What comes before everything else: the cgroup, and leaving the caller's descriptors, session and signals behind.
@@ -156,10 +165,11 @@ pub(crate) fn begin_process(
     sys::fd::close_all_but(&keep).step(|| "close descriptors".into())
 }
 
-/// Closes what is left of the host but the talk, the gate and what the program shall keep. Nothing that owns one of
+/// Closes what is left of the host but the talk, the gate, `hooks` and what the program shall keep. Nothing that owns one of
 /// the closed descriptors is dropped after this: the process only executes or ends.
-fn forget_descriptors(init: &Init<'_>) -> Result<(), InitError> {
+fn forget_descriptors(init: &Init<'_>, hooks: impl Iterator<Item = i32>) -> Result<(), InitError> {
     let mut keep = vec![init.talk.as_fd().as_raw_fd(), init.gate.as_raw_fd()];
+    keep.extend(hooks);
     keep.extend((3..3 + init.preserve_fds).filter_map(|number| i32::try_from(number).ok()));
     sys::fd::close_all_but(&keep).step(|| "close descriptors".into())
 }
@@ -174,21 +184,29 @@ fn runtime_hooks(init: &Init<'_>) -> Result<(), InitError> {
     init.talk.wait_for_go().step(|| "wait for hooks".into())
 }
 
-fn container_hooks(
-    init: &Init<'_>,
-    point: hooks::Point,
-    commands: &[spec::runtime::Hook],
-) -> Result<(), InitError> {
+/// Runs the createContainer hooks: in the root file system, before it is entered, with an empty environment.
+fn create_hooks(init: &Init<'_>, root: &Root) -> Result<(), InitError> {
+    let commands = &init.plan.hooks.create_container;
     if commands.is_empty() {
         return Ok(());
     }
-    let status = if point == hooks::Point::StartContainer { Status::Created } else { Status::Creating };
-    let state = State { pid: process::own_pid(), status, ..init.state.clone() };
+    process::change_dir(root.as_fd()).step(|| "enter the rootfs".into())?;
     // Modes of devices and directories are exact here; those of a hook's files are as usual.
     process::set_umask(0o022);
-    let done = hooks::run(commands, &state, point).map_err(|error| InitError::other(&error));
+    let state = State { pid: process::own_pid(), status: Status::Creating, ..init.state.clone() };
+    let around = Surroundings::of_container(Vec::new());
+    let done = hooks::run(commands, &state, Point::CreateContainer, around);
     process::set_umask(0);
-    done
+    done.map_err(|error| InitError::other(&error))
+}
+
+/// The startContainer hooks, with their input made while no filter keeps this process from it.
+fn start_hooks(init: &Init<'_>) -> Result<hooks::Run, InitError> {
+    let state = State { pid: process::own_pid(), status: Status::Created, ..init.state.clone() };
+    let commands = init.plan.hooks.start_container.clone();
+    let mut run = hooks::Run::new(commands, &state, Point::StartContainer, Surroundings::of_caller());
+    run.prepare().map_err(|error| InitError::other(&error))?;
+    Ok(run)
 }
 
 /// Names and kernel settings of the new namespaces.
