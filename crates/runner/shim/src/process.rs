@@ -197,9 +197,9 @@ pub struct Container {
     pub io_owner: (u32, u32),
     /// Whether create is done and clients may know of it.
     pub ready: bool,
-    /// Whether a verb is under way that others wait for.
-    pub busy: bool,
-    /// What waits for that verb.
+    /// How many verbs are under way that others wait for: at most one of those that wait themselves, and signals.
+    pub busy: usize,
+    /// What waits for those verbs.
     pub queue: VecDeque<Queued>,
     /// The end of init, while execs still run, and when it is told regardless.
     pub held_exit: Option<(Exit, Instant)>,

@@ -124,8 +124,13 @@ impl Shim {
             let kill = KillRequest { id: container.into(), signal: 9, all: true, ..KillRequest::default() };
             self.by_itself(container, Method::Kill, kill.encode_to_vec());
         }
+        if exec.is_empty() {
+            // What is not yet in the container's pid namespace does not end with it.
+            self.starting(container).iter().for_each(|exec| self.cancel_start(container, exec));
+        }
+        let is_last = self.starting(container).is_empty();
         let Some(known) = self.containers.get_mut(container) else { return };
-        if exec.is_empty() && known.has_running_execs() {
+        if exec.is_empty() && (known.has_running_execs() || !is_last) {
             known.held_exit = Some((exit, Instant::now() + HELD_LIMIT));
         } else {
             self.tell_exit(container, exec, exit);
@@ -190,10 +195,11 @@ impl Shim {
         }
     }
 
-    /// Tells the end of init once no exec runs, or regardless.
-    fn release_held(&mut self, container: &str, regardless: bool) {
+    /// Tells the end of init once no exec runs or is being started, or regardless.
+    pub(crate) fn release_held(&mut self, container: &str, regardless: bool) {
+        let is_last = self.starting(container).is_empty();
         let Some(known) = self.containers.get_mut(container) else { return };
-        if (regardless || !known.has_running_execs())
+        if (regardless || (is_last && !known.has_running_execs()))
             && let Some((exit, _)) = known.held_exit.take()
         {
             self.tell_exit(container, "", exit);

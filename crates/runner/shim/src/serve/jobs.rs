@@ -47,12 +47,13 @@ pub enum Doing {
 }
 
 impl Doing {
-    /// Whether other verbs on the container wait for it; see [`crate::service::Method`].
-    fn takes_turn(&self) -> bool {
+    /// Whether those verbs on the container wait for it that wait at all; see [`crate::service::Method`]. A signal does
+    /// not wait, but it may thaw what it has frozen, and so is waited for.
+    fn is_waited_for(&self) -> bool {
         match self {
             Self::Create(..) | Self::Start(_) | Self::Undo | Self::Delete(_) => true,
-            Self::Pause(_) | Self::Resume(_) | Self::Update(_) => true,
-            Self::Exec(..) | Self::Kill(_) | Self::Pids(_) => false,
+            Self::Kill(_) | Self::Pause(_) | Self::Resume(_) | Self::Update(_) => true,
+            Self::Exec(..) | Self::Pids(_) => false,
         }
     }
 
@@ -113,7 +114,7 @@ impl Shim {
             Begun::Running(running) => Work::Program { running, killed: false },
             Begun::Ongoing(verb) => Work::Verb(verb),
         };
-        known.busy |= doing.takes_turn();
+        known.busy += usize::from(doing.is_waited_for());
         let job = Job { container: container.into(), serial: known.serial, doing, work, exit: None };
         let id = self.new_id();
         self.keep_job(id, job);
@@ -184,7 +185,7 @@ impl Shim {
         let Some(known) = self.containers.get_mut(&container).filter(|known| known.serial == serial) else {
             return self.outlived(doing);
         };
-        known.busy &= !doing.takes_turn();
+        known.busy -= usize::from(doing.is_waited_for());
         let started = match &doing {
             Doing::Create(..) => Some(String::new()),
             other => other.started().map(str::to_owned),
@@ -198,7 +199,7 @@ impl Shim {
 
     /// Serves what waited for the verb that is over, until the next one is under way.
     fn take_queued(&mut self, container: &str) {
-        while let Some(known) = self.containers.get_mut(container).filter(|known| !known.busy) {
+        while let Some(known) = self.containers.get_mut(container).filter(|known| known.busy == 0) {
             let Some(queued) = known.queue.pop_front() else { return };
             if let Answer::Now(result) = self.request(queued.reply, queued.method, queued.payload) {
                 self.answer(queued.reply, result);
@@ -251,6 +252,12 @@ impl Shim {
     /// Whether the process `exec` of `container` is being started.
     pub(crate) fn is_starting(&self, container: &str, exec: &str) -> bool {
         self.jobs.values().any(|job| job.starts(container, exec))
+    }
+
+    /// The execs of `container` that are being started.
+    pub(crate) fn starting(&self, container: &str) -> Vec<String> {
+        let execs = self.jobs.values().filter(|job| job.container == container);
+        execs.filter_map(|job| job.doing.started()).filter(|exec| !exec.is_empty()).map(str::to_owned).collect()
     }
 
     /// Signals an exec that is being started; a kill ends the start at once.

@@ -98,7 +98,7 @@ impl Shim {
             freeze: Freeze::Thawed,
             io_owner,
             ready: false,
-            busy: false,
+            busy: 0,
             queue: VecDeque::new(),
             held_exit: None,
             cgroup: None,

@@ -49,9 +49,7 @@ impl Shim {
             let Some(container) = self.containers.get(id) else { return };
             // An init that still waits at the gate is killed with its container.
             let force = matches!(container.init.phase, Phase::Created);
-            let starting: Vec<String> =
-                container.execs.keys().filter(|exec| self.is_starting(id, exec)).cloned().collect();
-            starting.iter().for_each(|exec| self.cancel_start(id, exec));
+            self.starting(id).iter().for_each(|exec| self.cancel_start(id, exec));
             return self.run(id, Doing::Delete(reply), Call::Delete { force });
         }
         let Some(container) = self.containers.get_mut(id) else { return };

@@ -72,8 +72,9 @@ impl Shim {
         process.phase = Phase::Stopped(exit);
         let waits = std::mem::take(&mut process.waits);
         self.answer_waits(waits, exit);
-        // A client may have asked for its delete while it was being started.
+        // A client may have asked for its delete while it was being started, and init may have ended.
         self.finish_drained(id, exec_id);
+        self.release_held(id, false);
     }
 }
 

@@ -124,7 +124,7 @@ fn task_method(method: &str) -> Result<Method, Error> {
 }
 
 impl Method {
-    /// Whether it waits for the verb before it that does too, on the same container.
+    /// Whether it waits for the verbs before it on the same container.
     ///
     /// Signals and processes that are added wait for nothing: what is stuck must be killable. `added` says that the
     /// request is about a process that was added.
@@ -186,7 +186,7 @@ impl Shim {
             exec_id: Vec<u8>,
         }
         let Addressed { id, exec_id } = decode(payload)?;
-        let Some(container) = self.containers.get_mut(&id).filter(|container| container.busy) else {
+        let Some(container) = self.containers.get_mut(&id).filter(|container| container.busy > 0) else {
             return Ok(false);
         };
         if !method.takes_turns(!exec_id.is_empty()) {
