@@ -193,9 +193,12 @@ pub fn ended(pidfd: BorrowedFd<'_>, within: Duration) -> Result<bool> {
     readable(pidfd, within)
 }
 
+/// A wait that never ends in practice: a hundred years. Longer ones overflow the clock.
+const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 /// Waits until `fd` has something to read (or its peer is gone), at most `within`. `poll(2)`.
 pub fn readable(fd: BorrowedFd<'_>, within: Duration) -> Result<bool> {
-    let deadline = std::time::Instant::now() + within;
+    let deadline = std::time::Instant::now() + within.min(FAR);
     loop {
         let left = deadline.saturating_duration_since(std::time::Instant::now());
         let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };

@@ -17,7 +17,7 @@ use sys::process;
 
 use crate::cgroup::{Cgroup, CgroupError, Killing, Removal};
 use crate::container::{Container, ContainerError, SIGKILL, remove_dir};
-use crate::hooks::{self, HookError, Point};
+use crate::hooks::{self, HookError, Point, Surroundings};
 use crate::ongoing::{Ongoing, Wait, after, complete};
 
 /// A container that is being removed.
@@ -81,7 +81,8 @@ impl Container {
             }
         };
         let state = self.record().state(Status::Stopped);
-        let hooks = hooks::Run::new(self.record().hooks().poststop, &state, Point::Poststop);
+        let hooks = self.record().hooks().poststop;
+        let hooks = hooks::Run::new(hooks, &state, Point::Poststop, Surroundings::of_caller());
         let outlived = !self.has_own_pid_namespace();
         let mut deletion =
             Deletion::new(self.id(), self.dir(), self.cgroup(), within).outlived(outlived).hooks(hooks);

@@ -6,7 +6,9 @@
 //! Invariant: `advance` does not block on a process, whoever can stop it.
 
 use std::os::fd::BorrowedFd;
-use std::time::{Duration, Instant};
+use std::time::Instant;
+
+pub use spec::time::deadline as after;
 
 /// What a verb under way waits for.
 #[derive(Clone, Copy, Debug)]
@@ -50,11 +52,4 @@ pub fn complete<T: Ongoing>(mut ongoing: T) -> T::Output {
             _ => std::thread::sleep(left),
         }
     }
-}
-
-/// The moment `within` from now; one that no clock reaches is years away instead.
-pub fn after(within: Duration) -> Instant {
-    const FAR: Duration = Duration::from_secs(10 * 365 * 86_400);
-    let now = Instant::now();
-    now.checked_add(within).unwrap_or(now + FAR)
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use spec::runtime::Status;
 
 use crate::container::{Container, ContainerError};
-use crate::hooks::{self, Point};
+use crate::hooks::{self, Point, Surroundings};
 use crate::ongoing::{Ongoing, Wait, after};
 use crate::talk::{Heard, Script, Talk, Word};
 
@@ -44,11 +44,12 @@ impl Container {
         let hooks = self.record().hooks();
         let init = if hooks.poststart.is_empty() { None } else { self.init()? };
         self.open_gate()?;
-        // Init runs startContainer hooks first, for as long as they take.
-        let talk = self.take_talk().filter(|_| hooks.start_container.is_empty());
+        let talk = self.take_talk();
+        // Init runs startContainer hooks first.
+        let within = EXECUTION_TIMEOUT.saturating_add(hooks::time_limit(&hooks.start_container));
         let state = self.record().state(Status::Running);
-        let hooks = hooks::Run::new(hooks.poststart, &state, Point::Poststart);
-        Ok(Start { talk, deadline: after(EXECUTION_TIMEOUT), hooks, init })
+        let hooks = hooks::Run::new(hooks.poststart, &state, Point::Poststart, Surroundings::of_caller());
+        Ok(Start { talk, deadline: after(within), hooks, init })
     }
 }
 
@@ -104,15 +105,7 @@ mod tests {
     use super::*;
 
     fn start(talk: Talk) -> Start {
-        let state = spec::runtime::State {
-            oci_version: "1.3.0".into(),
-            id: "one".into(),
-            status: Status::Running,
-            pid: 7,
-            bundle: "/b".into(),
-            annotations: std::collections::BTreeMap::new(),
-        };
-        let hooks = hooks::Run::new(Vec::new(), &state, Point::Poststart);
+        let hooks = hooks::Run::none(Point::Poststart);
         Start { talk: Some(talk), deadline: after(Duration::from_secs(3600)), hooks, init: None }
     }
 

@@ -19,7 +19,7 @@ use crate::cgroup::{Cgroup, Killing, Removal};
 use crate::child::{Child, KILL_TIMEOUT};
 use crate::container::Container;
 use crate::conversation::{Conversation, Event, Failure};
-use crate::hooks::{self, Point};
+use crate::hooks::{self, Point, Surroundings};
 use crate::init;
 use crate::ongoing::{Ongoing, Wait, after};
 use crate::state::Record;
@@ -109,6 +109,15 @@ impl Creation {
         Self { placeholder: Some((placeholder, narrow)), ..self }
     }
 
+    /// Init as far as it is known: the stage until that has named it.
+    pub fn pid(&self) -> Option<i32> {
+        match &self.phase {
+            Phase::Talking(talking) | Phase::Hooks(talking, ..) => Some(talking.child.pid()),
+            Phase::Ending(child, ..) => Some(child.pid()),
+            Phase::Killing(..) | Phase::Removing(..) | Phase::Over => None,
+        }
+    }
+
     /// Takes the messages that have come.
     fn talk(&mut self, mut talking: Conversation) -> Turn {
         let done = match talking.next() {
@@ -163,7 +172,8 @@ impl Creation {
             _ => &hooks.create_runtime,
         };
         let state = State { pid, ..self.known.state.clone() };
-        Ok(hooks::Run::new(hooks.clone(), &state, point))
+        // As under runc, they start in the bundle.
+        Ok(hooks::Run::new(hooks.clone(), &state, point, Surroundings::of_bundle(&self.site.bundle)))
     }
 
     fn hook(&mut self, mut talking: Conversation, mut run: hooks::Run, point: Point) -> Turn {
@@ -309,7 +319,7 @@ fn go(talking: &Conversation) -> Result<(), CreateError> {
 
 /// How long init may take for its next message when it runs `hooks` itself before that.
 fn message_timeout(hooks: &[Hook]) -> Duration {
-    hooks.iter().map(hooks::time_limit).fold(MESSAGE_TIMEOUT, Duration::saturating_add)
+    MESSAGE_TIMEOUT.saturating_add(hooks::time_limit(hooks))
 }
 
 impl From<Failure> for CreateError {

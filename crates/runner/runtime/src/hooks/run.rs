@@ -2,15 +2,16 @@
 //!
 //! Invariant: a hook that outlives its time is killed, and its end is taken before the run is over.
 
+use std::collections::VecDeque;
 use std::io::{PipeReader, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
 use spec::runtime::{Hook, State};
 
-use super::{HookError, Point, Reason, start, system, time_limit};
+use super::{HookError, Point, Reason, Surroundings, limit_of, start, system};
 use crate::child::KILL_TIMEOUT;
 use crate::ongoing::{Ongoing, Wait, after};
 
@@ -30,6 +31,9 @@ pub struct Run {
     hooks: Vec<Hook>,
     /// What each gets on stdin.
     document: Vec<u8>,
+    /// The same as files, once a hook, where they were made beforehand.
+    prepared: VecDeque<OwnedFd>,
+    around: Surroundings,
     point: Point,
     /// Number of the current one.
     number: usize,
@@ -40,7 +44,8 @@ pub struct Run {
 #[derive(Debug)]
 struct Current {
     child: Child,
-    pidfd: OwnedFd,
+    /// `None` where a seccomp profile does not allow one.
+    pidfd: Option<OwnedFd>,
     output: PipeReader,
     is_open: bool,
     /// The end of the output.
@@ -54,19 +59,49 @@ struct Current {
 
 impl Run {
     /// The hooks of `point`, with `state` on their stdin; none has been started.
-    pub fn new(hooks: Vec<Hook>, state: &State, point: Point) -> Self {
+    pub fn new(hooks: Vec<Hook>, state: &State, point: Point, around: Surroundings) -> Self {
         let document = match hooks.is_empty() {
             true => Vec::new(),
             false => serde_json::to_vec(state).unwrap_or_default(),
         };
-        Self { hooks, document, point, number: 0, current: None }
+        Self { hooks, document, prepared: VecDeque::new(), around, point, number: 0, current: None }
     }
-}
 
-impl Run {
+    /// Makes the files that the hooks read from, for a caller that is about to lose the right to.
+    pub(crate) fn prepare(&mut self) -> Result<(), HookError> {
+        for number in 0..self.hooks.len() {
+            let file = sys::memfd::holding(&self.document);
+            let failed = |error: sys::Error| HookError { point: self.point, number, reason: error.into() };
+            self.prepared.push_back(file.map_err(failed)?);
+        }
+        Ok(())
+    }
+
+    /// Sets what the hooks find around them.
+    pub(crate) fn within(self, around: Surroundings) -> Self {
+        Self { around, ..self }
+    }
+
     /// No hooks.
     pub(crate) fn none(point: Point) -> Self {
-        Self { hooks: Vec::new(), document: Vec::new(), point, number: 0, current: None }
+        Self {
+            hooks: Vec::new(),
+            document: Vec::new(),
+            prepared: VecDeque::new(),
+            around: Surroundings::of_caller(),
+            point,
+            number: 0,
+            current: None,
+        }
+    }
+
+    fn start(&mut self, number: usize) -> Result<Option<Current>, Reason> {
+        let Some(hook) = self.hooks.get(number) else { return Ok(None) };
+        let document = match self.prepared.pop_front() {
+            Some(prepared) => prepared,
+            None => sys::memfd::holding(&self.document)?,
+        };
+        Current::start(hook, document, &self.around).map(Some)
     }
 }
 
@@ -79,7 +114,10 @@ impl Ongoing for Run {
                 let until = current.deadline.min(current.next);
                 Wait { fd: Some(current.output.as_fd()), until }
             }
-            Some(current) => Wait { fd: Some(current.pidfd.as_fd()), until: current.deadline },
+            Some(Current { pidfd: Some(pidfd), deadline, .. }) => {
+                Wait { fd: Some(pidfd.as_fd()), until: *deadline }
+            }
+            Some(current) => Wait { fd: None, until: current.deadline.min(current.next) },
             None => Wait { fd: None, until: Instant::now() },
         }
     }
@@ -88,13 +126,14 @@ impl Ongoing for Run {
         loop {
             let advanced = match &mut self.current {
                 Some(current) => current.advance(),
-                None => {
-                    let Some(hook) = self.hooks.get(self.number) else { return Some(Ok(())) };
-                    Current::start(hook, &self.document).map(|current| {
-                        self.current = Some(current);
-                        None
-                    })
-                }
+                None => match self.start(self.number) {
+                    Ok(None) => return Some(Ok(())),
+                    Ok(started) => {
+                        self.current = started;
+                        Ok(None)
+                    }
+                    Err(reason) => Err(reason),
+                },
             };
             match advanced {
                 Ok(None) => return None,
@@ -116,16 +155,17 @@ impl Ongoing for Run {
 }
 
 impl Current {
-    fn start(hook: &Hook, document: &[u8]) -> Result<Self, Reason> {
-        let within = time_limit(hook);
-        let (mut child, output) = start(hook, document)?;
+    fn start(hook: &Hook, document: OwnedFd, around: &Surroundings) -> Result<Self, Reason> {
+        let within = limit_of(hook);
+        let (mut child, output) = start(hook, document, around)?;
         let watched = rustix::io::ioctl_fionbio(&output, true)
-            .map_err(|errno| sys::Error::new(errno.raw_os_error(), "ioctl(FIONBIO)"))
-            .and_then(|()| sys::process::pidfd(child.id().cast_signed()));
-        let pidfd = watched.inspect_err(|_| {
+            .map_err(|errno| sys::Error::new(errno.raw_os_error(), "ioctl(FIONBIO)"));
+        watched.inspect_err(|_| {
             let _ = child.kill(); // what cannot be watched does not run
             let _ = child.wait(); // a program of the host that was killed
         })?;
+        // Hooks of the container run under its seccomp profile, which may not know the call.
+        let pidfd = sys::process::pidfd(child.id().cast_signed()).ok();
         let deadline = after(within);
         let next = after(POLL_INTERVAL);
         let (is_open, tail) = (true, Vec::new());
@@ -217,24 +257,38 @@ mod tests {
         let script = format!("cat {}", gate.display());
         let args = vec!["sh".into(), "-c".into(), script];
         let hook = Hook { path: "/bin/sh".into(), args, ..Hook::default() };
-        let mut run = Run::new(vec![hook.clone(), hook], &state(), Point::Poststart);
+        let mut run =
+            Run::new(vec![hook.clone(), hook], &state(), Point::Poststart, Surroundings::of_caller());
         for _ in 0..2 {
             assert!(run.advance().is_none());
             let pid = run.current.as_ref().unwrap().child.id().cast_signed();
             assert!(run.awaits(pid) && !run.awaits(pid - 1));
             // The hook, which reads, is the only thing that this waits for.
             drop(std::fs::File::options().write(true).open(&gate).unwrap());
-            let pidfd = run.current.as_ref().unwrap().pidfd.try_clone().unwrap();
+            let pidfd = run.current.as_ref().unwrap().pidfd.as_ref().unwrap().try_clone().unwrap();
             assert!(sys::process::ended(pidfd.as_fd(), Duration::from_secs(60)).unwrap());
         }
         assert!(run.advance().unwrap().is_ok());
     }
 
     #[test]
+    fn hook_without_a_pidfd_is_waited_for() {
+        let args = vec!["sh".into(), "-c".into(), "exec >&- 2>&-; read line; exit 3".into()];
+        let hook = Hook { path: "/bin/sh".into(), args, ..Hook::default() };
+        let mut run = Run::new(vec![hook], &state(), Point::Poststop, Surroundings::of_caller());
+        run.prepare().unwrap();
+        assert!(run.advance().is_none());
+        run.current.as_mut().unwrap().pidfd = None;
+        let error = crate::ongoing::complete(run).unwrap_err();
+        assert_eq!(error.to_string(), "error running poststop hook #0: exit status 3, output: ");
+    }
+
+    #[test]
     fn a_hook_that_floods_its_output_is_read_within_bounds() {
         let args = vec!["sh".into(), "-c".into(), "while :; do echo xxxxxxxxxxxxxxxx; done".into()];
         let hook = Hook { path: "/bin/sh".into(), args, timeout: Some(1), ..Hook::default() };
-        let error = crate::ongoing::complete(Run::new(vec![hook], &state(), Point::Poststop)).unwrap_err();
+        let run = Run::new(vec![hook], &state(), Point::Poststop, Surroundings::of_caller());
+        let error = crate::ongoing::complete(run).unwrap_err();
         assert_eq!(
             error.to_string(),
             "error running poststop hook #0: hook ran past specified timeout of 1.0s"

@@ -28,6 +28,13 @@ pub(super) struct Program {
     env: Vec<CString>,
 }
 
+impl Program {
+    /// The environment that it gets.
+    pub(super) fn env(&self) -> &[CString] {
+        &self.env
+    }
+}
+
 /// What needs the host's procfs: the OOM score.
 pub(super) fn host_settings(process: &Process, host: &Procfs) -> Result<(), InitError> {
     if let Some(score) = process.oom_score_adj {
@@ -178,13 +185,9 @@ fn check_cwd() -> Result<(), InitError> {
 
 const ENOENT: i32 = 2;
 
-/// Adds the execution of `program`, and before it the filter of a process that gains no privileges any more.
-pub(super) fn execute(process: &Process, program: &Program, calls: &mut Calls) -> Result<(), InitError> {
-    if process.no_new_privs {
-        identity::filter(process, calls)?;
-    }
+/// Adds the execution of `program`.
+pub(super) fn execute(process: &Process, program: &Program, calls: &mut Calls) {
     calls.execute(&program.path, &process.args, &program.env);
-    Ok(())
 }
 
 #[cfg(test)]

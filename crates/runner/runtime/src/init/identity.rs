@@ -74,8 +74,13 @@ fn capabilities(process: &Process, available: Set, calls: &mut Calls) {
     calls.ambient(Set(wanted.ambient.0 & permitted.0 & inheritable.0));
 }
 
+/// Adds the filter of a process that gains no privileges any more: the last thing before its program.
+pub(super) fn confine(process: &Process, calls: &mut Calls) -> Result<(), InitError> {
+    if process.no_new_privs { filter(process, calls) } else { Ok(()) }
+}
+
 /// Adds the filter, when there is one.
-pub(super) fn filter(process: &Process, calls: &mut Calls) -> Result<(), InitError> {
+fn filter(process: &Process, calls: &mut Calls) -> Result<(), InitError> {
     let Some(filter) = &process.seccomp else { return Ok(()) };
     calls.filter(&filter.instructions, filter.flags).step(|| "cannot use the seccomp filter".into())
 }

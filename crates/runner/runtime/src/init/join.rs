@@ -111,7 +111,8 @@ fn last_calls(joining: &Joining<'_>, program: &finish::Program) -> Result<Calls,
     }
     identity::take_on(process, &mut calls)?;
     calls.report(READY);
-    finish::execute(process, program, &mut calls)?;
+    identity::confine(process, &mut calls)?;
+    finish::execute(process, program, &mut calls);
     calls.end_of_parent(&split);
     Ok(calls)
 }

@@ -27,13 +27,15 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use spec::runtime::{State, Status};
 use sys::calls::Calls;
+use sys::path::Root;
 use sys::process::{self, CommandLine};
 use sys::procfs::Procfs;
 
 use crate::cgroup::{Cgroup, Joiner};
 use crate::create::Stdio;
 use crate::create::plan::Plan;
-use crate::hooks;
+use crate::hooks::{self, Point, Surroundings};
+use crate::ongoing::complete;
 use crate::talk::{READY, Talk, Word};
 
 pub(crate) use error::{InitError, Step};
@@ -89,8 +91,11 @@ pub(crate) fn run(init: &Init<'_>) -> ! {
 
 /// Tells the parent why and ends.
 pub(crate) fn fail(talk: &Talk, error: &InitError) -> ! {
-    // A parent that is gone cannot be told; there is nobody else.
-    let _ = talk.say(&Word::Failed(error.errno(), error.text()));
+    let text = error.text();
+    if talk.say(&Word::Failed(error.errno(), text.clone())).is_err() {
+        // `runc create` has ended long before `runc start`: as under runc, the text goes to the container's stderr.
+        let _ = sys::fd::write_all(sys::fd::standard(2), format!("{text}\n").as_bytes());
+    }
     process::exit_now(255)
 }
 
@@ -108,7 +113,7 @@ fn steps(init: &Init<'_>) -> Result<Infallible, InitError> {
     device::all(plan, &root, &mounted)?;
     let hidden = mask::Hidden::new(plan, mounted.dev())?;
     runtime_hooks(init)?;
-    container_hooks(init, hooks::Point::CreateContainer, &plan.hooks.create_container)?;
+    create_hooks(init, &root)?;
     console::or_streams(&plan.process, &root, mounted.terminals(), init.stdio, init.talk, true)?;
     let root = rootfs::enter(init, root)?;
     settings(plan, &host)?;
@@ -143,14 +148,20 @@ fn last_steps(init: &Init<'_>, program: &finish::Program) -> Result<Infallible, 
 /// Takes on the program's identity, waits at the gate and executes the program.
 fn wait_and_execute(init: &Init<'_>, program: &finish::Program) -> Result<Infallible, InitError> {
     let process = &init.plan.process;
+    let hooks = start_hooks(init)?;
     let mut calls = Calls::new(init.talk.as_fd());
     identity::take_on(process, &mut calls)?;
     calls.report(READY);
     calls.run()?;
     wait_at_gate(init)?;
-    container_hooks(init, hooks::Point::StartContainer, &init.plan.hooks.start_container)?;
+    // The hooks are confined as the program is.
     let mut calls = Calls::new(init.talk.as_fd());
-    finish::execute(process, program, &mut calls)?;
+    identity::confine(process, &mut calls)?;
+    calls.run()?;
+    let around = Surroundings::of_container(program.env().to_vec());
+    complete(hooks.within(around)).map_err(|error| InitError::other(&error))?;
+    let mut calls = Calls::new(init.talk.as_fd());
+    finish::execute(process, program, &mut calls);
     calls.run()?;
     Err(InitError::text_only("the program was not executed"))
 }
@@ -219,24 +230,29 @@ fn runtime_hooks(init: &Init<'_>) -> Result<(), InitError> {
     init.talk.wait_for_go().step(|| "wait for hooks".into())
 }
 
-fn container_hooks(
-    init: &Init<'_>,
-    point: hooks::Point,
-    commands: &[spec::runtime::Hook],
-) -> Result<(), InitError> {
+/// Runs the createContainer hooks: in the root file system, before it is entered, with an empty environment.
+fn create_hooks(init: &Init<'_>, root: &Root) -> Result<(), InitError> {
+    let commands = &init.plan.hooks.create_container;
     if commands.is_empty() {
         return Ok(());
     }
-    let status = if point == hooks::Point::StartContainer { Status::Created } else { Status::Creating };
-    let state = State { pid: process::own_pid(), status, ..init.state.clone() };
-    if point == hooks::Point::StartContainer {
-        return hooks::run(commands, &state, point).map_err(|error| InitError::other(&error));
-    }
+    process::change_dir(root.as_fd()).step(|| "enter the rootfs".into())?;
     // Modes of devices and directories are exact here; those of a hook's files are as usual.
     process::set_umask(0o022);
-    let done = hooks::run(commands, &state, point).map_err(|error| InitError::other(&error));
+    let state = State { pid: process::own_pid(), status: Status::Creating, ..init.state.clone() };
+    let around = Surroundings::of_container(Vec::new());
+    let done = hooks::run(commands, &state, Point::CreateContainer, around);
     process::set_umask(0);
-    done
+    done.map_err(|error| InitError::other(&error))
+}
+
+/// The startContainer hooks, with their input made while no filter keeps this process from it.
+fn start_hooks(init: &Init<'_>) -> Result<hooks::Run, InitError> {
+    let state = State { pid: process::own_pid(), status: Status::Created, ..init.state.clone() };
+    let commands = init.plan.hooks.start_container.clone();
+    let mut run = hooks::Run::new(commands, &state, Point::StartContainer, Surroundings::of_caller());
+    run.prepare().map_err(|error| InitError::other(&error))?;
+    Ok(run)
 }
 
 /// Names and kernel settings of the new namespaces.

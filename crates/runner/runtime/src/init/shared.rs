@@ -186,7 +186,8 @@ fn last_calls(init: &Init<'_>, program: &finish::Program) -> Result<Calls, InitE
     identity::take_on(process, &mut calls)?;
     calls.report(READY);
     calls.wait_for_byte(init.gate, "wait to be started");
-    finish::execute(process, program, &mut calls)?;
+    identity::confine(process, &mut calls)?;
+    finish::execute(process, program, &mut calls);
     calls.end_of_parent(&split);
     Ok(calls)
 }

@@ -4,6 +4,7 @@
 mod bundle;
 mod escape;
 mod failure;
+mod hooks;
 mod isolation;
 mod joining;
 mod life;

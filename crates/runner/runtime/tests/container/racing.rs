@@ -13,7 +13,7 @@ use crate::bundle::{Bundle, bundle};
 
 /// Execs of one case; `BERTH_RACES` asks for more, as `make soak` does.
 fn races() -> usize {
-    std::env::var("BERTH_RACES").ok().and_then(|text| text.parse().ok()).unwrap_or(200)
+    std::env::var("BERTH_RACES").ok().and_then(|text| text.parse().ok()).unwrap_or(120)
 }
 
 /// A container whose program is the reader, and what stands on the host for it to find.

@@ -1,10 +1,12 @@
 //! Programs that speak runc's command line, as `BinaryName`.
 
-use api::containerd::task::v3::CreateTaskResponse;
+use std::os::unix::fs::PermissionsExt;
+
+use api::containerd::task::v3::{CreateTaskResponse, ExecProcessRequest, StartRequest};
 
 use crate::bundle::Place;
 use crate::events::Events;
-use crate::shim::{Shim, refusal};
+use crate::shim::{Shim, connect, refusal, soon};
 
 fn life_with(binary: &str) {
     let place = Place::new();
@@ -56,5 +58,78 @@ fn a_missing_program_is_named() {
     let request = shim.create_request("a");
     let (_, text) = refusal(shim.call::<_, CreateTaskResponse>("Create", &request));
     assert!(text.contains("/no/such/runtime: No such file or directory"), "{text}");
+    shim.shutdown();
+}
+
+#[test]
+fn a_program_that_starts_an_exec_holds_up_nothing_of_the_container() {
+    testkit::needs!(root, program "busybox", program "runc");
+    let place = Place::new();
+    place.bundle("a", "sleep 1000");
+    let gate = place.fifo("gate");
+    let slow = place.path().join("slow-runc");
+    // As a runtime that starts a virtual machine's agent first: its exec takes as long as it takes.
+    let script = format!(
+        "#!/bin/sh\ncase \"$*\" in *slow.process.json*) read line < {} ;; esac\nexec /usr/sbin/runc \"$@\"\n",
+        gate.display()
+    );
+    std::fs::write(&slow, script).unwrap();
+    std::fs::set_permissions(&slow, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut shim = Shim::start(place, "a");
+    shim.options.binary_name = slow.display().to_string();
+    shim.create(&shim.create_request("a"));
+    shim.start_process("a", "");
+    let exec = |exec_id: &str| ExecProcessRequest {
+        id: "a".into(),
+        exec_id: exec_id.into(),
+        ..ExecProcessRequest::default()
+    };
+    let mut patient = connect(&shim.place, &shim.address);
+    let () = shim.call("Exec", &Shim::described(exec("slow"), &["/bin/true"])).unwrap();
+    let start = StartRequest { id: "a".into(), exec_id: "slow".into() };
+    let starting = patient.send(shim.service, "Start", &start).unwrap();
+    shim.exec(exec("quick"), &["/bin/sh", "-c", "exit 7"]).unwrap();
+    assert_eq!(shim.wait("a", "quick").exit_status, 7);
+    shim.delete("a", "quick");
+    // Nobody ever opens the gate: whatever waited for the exec would wait for its deadline.
+    shim.kill("a", "", 9);
+    assert_eq!(shim.wait("a", "").exit_status, 137);
+    shim.delete("a", "");
+    let response = patient.receive(starting, soon()).unwrap();
+    let error = shim::ttrpc::message::reply(response).unwrap_err();
+    assert!(error.text().contains("killed"), "{}", error.text());
+    shim.shutdown();
+}
+
+#[test]
+fn what_a_program_prints_when_it_fails_is_not_output_of_the_process() {
+    testkit::needs!(root, program "busybox", program "runc");
+    let place = Place::new();
+    place.bundle("a", "sleep 1000");
+    let stderr = place.fifo("err");
+    let mut reader = std::fs::File::options().read(true).write(true).open(&stderr).unwrap();
+    rustix::io::ioctl_fionbio(&reader, true).unwrap();
+    let mut shim = Shim::start(place, "a");
+    shim.options.binary_name = "/usr/sbin/runc".into();
+    shim.create(&shim.create_request("a"));
+    shim.start_process("a", "");
+    let request = |exec_id: &str| ExecProcessRequest {
+        id: "a".into(),
+        exec_id: exec_id.into(),
+        stderr: stderr.display().to_string(),
+        ..ExecProcessRequest::default()
+    };
+    let (_, text) = refusal(shim.exec(request("absent"), &["no-such-program"]));
+    assert!(text.contains("executable file not found"), "{text}");
+    shim.delete("a", "absent");
+    shim.exec(request("e"), &["/bin/sh", "-c", "echo own >&2"]).unwrap();
+    shim.wait("a", "e");
+    shim.delete("a", "e");
+    let mut printed = [0; 256];
+    let count = std::io::Read::read(&mut reader, &mut printed).unwrap();
+    assert_eq!(String::from_utf8_lossy(&printed[..count]), "own\n");
+    shim.kill("a", "", 9);
+    shim.wait("a", "");
+    shim.delete("a", "");
     shim.shutdown();
 }
