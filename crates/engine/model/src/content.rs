@@ -40,6 +40,20 @@ pub struct Status {
     pub updated_at: SystemTime,
 }
 
+impl Status {
+    /// An ingest without a byte, of which no more is known than its reference.
+    pub fn empty(reference: &str, at: SystemTime) -> Self {
+        Self {
+            reference: reference.to_owned(),
+            offset: 0,
+            total: 0,
+            expected: None,
+            started_at: at,
+            updated_at: at,
+        }
+    }
+}
+
 /// How to open an ingest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Open {
@@ -107,6 +121,9 @@ pub trait Blob: Send + Sync {
 pub trait Ingest: Send {
     /// Where it stands.
     fn status(&self) -> Status;
+
+    /// The digest of the bytes that it has so far. `FailedPrecondition` once it is a blob.
+    fn digest(&self) -> Result<Digest>;
 
     /// Appends.
     fn write(&mut self, bytes: &[u8]) -> Result<()>;

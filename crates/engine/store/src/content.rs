@@ -108,10 +108,12 @@ impl Contents {
                 updated_at,
             });
         }
-        match self.layout.ingest(&row.backend_ref).status()? {
-            Some(status) => Ok(Status { reference: reference.to_owned(), ..status }),
-            None => Err(ContentError::NoIngest(reference.to_owned()).into()),
-        }
+        let status = self.layout.ingest(&row.backend_ref).status()?;
+        // A directory that is missing or not whole was cut off before its first byte: the next writer makes it again.
+        Ok(status.map_or_else(
+            || Status::empty(reference, SystemTime::now()),
+            |status| Status { reference: reference.to_owned(), ..status },
+        ))
     }
 }
 

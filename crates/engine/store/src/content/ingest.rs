@@ -269,7 +269,7 @@ impl OpenIngest {
     }
 
     /// The digest of what is written, by the algorithm of `expected`.
-    fn digest(&self, expected: Option<&Digest>) -> Result<Digest> {
+    fn digest_as(&self, expected: Option<&Digest>) -> Result<Digest> {
         let Data::Own { file, hasher, .. } = &self.data else {
             return match &self.data {
                 Data::Shared(digest) => Ok(digest.clone()),
@@ -363,6 +363,10 @@ impl Ingest for OpenIngest {
         self.status.clone()
     }
 
+    fn digest(&self) -> Result<Digest> {
+        self.digest_as(None)
+    }
+
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         if bytes.is_empty() {
             return Ok(());
@@ -414,7 +418,7 @@ impl Ingest for OpenIngest {
         if let Some(wanted) = commit.size.filter(|wanted| *wanted != found) {
             return Err(ContentError::Size { reference, found, wanted }.into());
         }
-        let digest = self.digest(commit.expected.as_ref())?;
+        let digest = self.digest_as(commit.expected.as_ref())?;
         if let Some(wanted) = commit.expected.as_ref().filter(|wanted| **wanted != digest) {
             return Err(ContentError::Digest { found: digest, wanted: wanted.clone() }.into());
         }

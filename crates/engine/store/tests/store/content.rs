@@ -150,6 +150,50 @@ fn an_ingest_can_be_cut_and_aborted() {
 }
 
 #[test]
+fn an_ingest_cut_off_before_its_data_is_listed_and_aborted() {
+    let bed = Bed::new();
+    let content = bed.store.content();
+    within("one", |cx| {
+        drop(content.ingest(cx, &by_ref("up")).unwrap());
+        drop(content.ingest(cx, &by_ref("other")).unwrap());
+        let ingests = bed.content_root().join("ingest");
+        // What a crash leaves: one directory without its data file, of the other ingest none at all.
+        for entry in std::fs::read_dir(&ingests).unwrap() {
+            let dir = entry.unwrap().path();
+            if std::fs::read_to_string(dir.join("ref")).unwrap().ends_with("/up") {
+                std::fs::remove_file(dir.join("data")).unwrap();
+            } else {
+                std::fs::remove_dir_all(&dir).unwrap();
+            }
+        }
+        let listed = content.statuses(cx, &Filters::default()).unwrap();
+        let listed: Vec<_> = listed.iter().map(|status| (status.reference.as_str(), status.offset)).collect();
+        assert_eq!(listed, [("other", 0), ("up", 0)]);
+        assert_eq!(content.status(cx, "up").unwrap().offset, 0);
+        content.abort(cx, "up").unwrap();
+        content.abort(cx, "other").unwrap();
+        assert!(content.statuses(cx, &Filters::default()).unwrap().is_empty());
+        assert_eq!(std::fs::read_dir(&ingests).unwrap().count(), 0);
+    });
+}
+
+#[test]
+fn the_digest_of_an_ingest_follows_its_bytes() {
+    let bed = Bed::new();
+    let content = bed.store.content();
+    within("one", |cx| {
+        let mut ingest = content.ingest(cx, &by_ref("up")).unwrap();
+        assert_eq!(ingest.digest().unwrap(), sha256(b""));
+        ingest.write(b"hello").unwrap();
+        assert_eq!(ingest.digest().unwrap(), sha256(b"hello"));
+        ingest.truncate(2).unwrap();
+        assert_eq!(ingest.digest().unwrap(), sha256(b"he"));
+        ingest.commit(cx, &Commit::default()).unwrap();
+        assert_eq!(ingest.digest().unwrap_err().kind(), Kind::FailedPrecondition);
+    });
+}
+
+#[test]
 fn every_algorithm_makes_a_blob() {
     let bed = Bed::new();
     let content = bed.store.content();
