@@ -3,6 +3,7 @@
 //! ```text
 //! <root>/
 //!   io.containerd.metadata.v1.bolt/meta.redb                 every record (format: `record`, keys: `table`)
+//!   io.containerd.metadata.v1.bolt/meta.{copy,journal.*}     the second copy of the records (`db::journal`)
 //!   io.containerd.metadata.v1.bolt/kept.json                 what was there before the records ([`kept`])
 //!   io.containerd.content.v1.content/
 //!     blobs/<algorithm>/<hex>                                bytes of a blob, 0444
@@ -109,7 +110,8 @@ impl Store {
     /// Opens the store below `config.root`, making what is missing.
     ///
     /// # Errors
-    /// `FailedPrecondition` while another daemon has it; `DataLoss`, naming the file, when the database is damaged.
+    /// `FailedPrecondition` while another daemon has it; `DataLoss`, naming the file, when the database is damaged and has
+    /// no second copy.
     pub fn open(config: Config) -> Result<Arc<Self>> {
         let core = Arc::new(Core::open(&config.root, config.events, &config.snapshotters)?);
         let content = Arc::new(content::Contents::open(Arc::clone(&core), &config.root, config.sharing)?);
@@ -196,6 +198,16 @@ impl Store {
     /// What is on the disk from before the records were and no collection touches, in one sentence; usually nothing.
     pub fn kept(&self) -> Option<String> {
         self.core.kept.summary(&self.core.directory)
+    }
+
+    /// That a damaged or lost database was made again from its second copy by this start, in one sentence.
+    pub fn restored(&self) -> Option<String> {
+        self.core.restored.clone()
+    }
+
+    /// How the records were lost that nothing has made again yet; `None` when there are records.
+    pub fn lost(&self) -> Option<String> {
+        self.core.kept.lost.clone()
     }
 
     /// Looks for records whose bytes or snapshots are gone, and for bytes that no record names. Changes nothing.

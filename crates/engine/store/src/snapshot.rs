@@ -27,7 +27,7 @@ use spec::label::SNAPSHOT_REF;
 use spec::{Error, Kind, Labels};
 
 pub use error::SnapshotError;
-pub(crate) use rows::forget;
+pub(crate) use rows::{driver_keys, forget};
 
 use crate::core::{Change, Core};
 use crate::db::Rows;

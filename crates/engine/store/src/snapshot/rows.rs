@@ -114,7 +114,7 @@ pub(crate) fn forget(tx: &WriteTx<'_>, namespace: &str, snapshotter: &str, key: 
 }
 
 /// The driver's keys that the records of all namespaces name, for one driver.
-pub(super) fn driver_keys(rows: &dyn Rows, name: &str) -> Result<Vec<String>, DbError> {
+pub(crate) fn driver_keys(rows: &dyn Rows, name: &str) -> Result<Vec<String>, DbError> {
     let mut found = Vec::new();
     record::scan(rows, table::SNAPSHOTS, b"", &mut |key, row: Snapshot| {
         if table::parts(key).get(1) == Some(&name) {
