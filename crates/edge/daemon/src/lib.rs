@@ -17,6 +17,7 @@ mod engine;
 mod event;
 mod explain;
 mod lock;
+mod losses;
 pub mod logging;
 mod memory;
 mod metrics;

@@ -63,6 +63,7 @@ pub use sandbox::SandboxError;
 pub use snapshot::SnapshotError;
 
 use crate::core::Core;
+use crate::db::DbError;
 
 /// Whether a namespace may have a blob of another without sending its bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -208,6 +209,18 @@ impl Store {
     /// How the records were lost that nothing has made again yet; `None` when there are records.
     pub fn lost(&self) -> Option<String> {
         self.core.kept.lost.clone()
+    }
+
+    /// The driver's keys of recorded snapshots that the driver `name` has lost; all of its recorded ones when there is no
+    /// such driver.
+    ///
+    /// # Errors
+    /// The database or the driver cannot be read.
+    pub fn lost_snapshots(&self, cx: &Cx<'_>, name: &str) -> Result<Vec<String>> {
+        match self.snapshotters.get(name) {
+            Some(view) => view.lost(cx),
+            None => Ok(self.core.read::<_, DbError>(|rows| snapshot::driver_keys(rows, name))?),
+        }
     }
 
     /// Looks for records whose bytes or snapshots are gone, and for bytes that no record names. Changes nothing.

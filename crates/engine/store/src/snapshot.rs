@@ -10,6 +10,7 @@
 //! behind it, but for what a collection or a removed parent changed.
 
 mod error;
+mod lost;
 mod recover;
 mod rows;
 mod sweep;
@@ -103,6 +104,8 @@ impl Snapshots {
         check_labels(request.labels)?;
         let target = request.labels.get(SNAPSHOT_REF).map(String::as_str).filter(|target| !target.is_empty());
         let _hold = self.hold(cx, &[request.key, target.unwrap_or(request.key)])?;
+        self.drop_lost(cx, target)?;
+        self.drop_lost(cx, Some(request.key))?;
         let (driver_key, parent) = self.begin(cx, request, target)?;
         let _making = self.making.take(cx, vec![driver_key.clone()])?;
         match self.ask(cx, request, driver_key, &parent) {
@@ -339,6 +342,7 @@ impl Snapshotter for Snapshots {
     fn commit(&self, cx: &Cx<'_>, name: &str, key: &str, commit: &Commit) -> Result<()> {
         check_labels(&commit.labels)?;
         let _hold = self.hold(cx, &[name, key])?;
+        self.drop_lost(cx, Some(name))?;
         let plan = self.begin_commit(cx, name, key, commit)?;
         let _making = self.making.take(cx, vec![plan.becomes.driver_key.clone()])?;
         let below = Commit { labels: inherited(&commit.labels), parent: plan.rebase };

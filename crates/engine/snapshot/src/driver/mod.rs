@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <root>/metadata.redb      records
+//! <root>/records/<id>       a second copy of each, from which a lost database is made again
 //! <root>/snapshots/<id>/    one snapshot; what is in it is the driver's [`Layout`]
 //! <root>/snapshots/new-*    being made; removed when the driver opens
 //! ```
@@ -29,7 +30,9 @@ mod error;
 
 pub mod native;
 pub mod overlay;
+mod record_files;
 mod records;
+mod restore;
 mod settle;
 mod usage;
 
@@ -39,6 +42,7 @@ pub(crate) use settle::{hide_root, remove_whiteouts};
 
 pub use records::Place;
 use records::Records;
+pub use restore::Origin;
 
 use crate::lower::Lower;
 
@@ -100,6 +104,7 @@ pub struct Driver<L> {
     paths: Paths,
     snapshots: Root,
     records: Records,
+    origin: Origin,
     sync_remove: bool,
     staged: AtomicU64,
     /// Held while directories are deleted: of two that delete one tree, one would find names gone under its feet.
@@ -114,14 +119,16 @@ impl<L: Layout> Driver<L> {
         make_private_dir(root)?;
         let dir = root.join("snapshots");
         make_private_dir(&dir)?;
-        let records = Records::open(&root.join("metadata.redb"))?;
         let snapshots = Root::open_dir(&dir).map_err(SnapshotError::files("open", &dir))?;
+        let entries = at::entries(snapshots.as_fd()).map_err(SnapshotError::files("list", &dir))?;
+        let numbers: BTreeSet<u64> =
+            entries.iter().filter_map(|(name, _)| name.to_str()?.parse().ok()).collect();
+        let (records, origin) = restore::open(&root.join("metadata.redb"), &numbers)?;
+        if let Some(notice) = origin.notice() {
+            tracing::warn!("{notice}");
+        }
         let paths = Paths { root: root.to_owned(), files: layout.files() };
-        let numbers = || -> sys::Result<Option<u64>> {
-            let entries = at::entries(snapshots.as_fd())?;
-            Ok(entries.iter().filter_map(|(name, _)| name.to_str()?.parse().ok()).max())
-        };
-        let kept = records.keep(numbers().map_err(SnapshotError::files("list", &dir))?)?;
+        let kept = records.keep(numbers.last().copied())?;
         if kept > 0 {
             tracing::warn!(
                 directory = %dir.display(),
@@ -133,6 +140,7 @@ impl<L: Layout> Driver<L> {
             paths,
             snapshots,
             records,
+            origin,
             sync_remove,
             staged: AtomicU64::new(0),
             deleting: Mutex::new(()),
@@ -145,6 +153,11 @@ impl<L: Layout> Driver<L> {
     /// The driver's root directory.
     pub fn root(&self) -> &Path {
         &self.paths.root
+    }
+
+    /// How the driver's records came to be when it was opened.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
     }
 
     fn create(

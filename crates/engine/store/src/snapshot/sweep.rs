@@ -1,6 +1,6 @@
 //! Removes the driver's snapshots that no record names.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
 use model::filter::Filters;
@@ -53,13 +53,5 @@ impl Snapshots {
             .collect();
         unnamed.sort_by(|a, b| b.cmp(a));
         Ok(unnamed.into_iter().map(|(_, key)| key.to_owned()).collect())
-    }
-
-    /// The keys, by namespace, whose snapshot the driver has lost.
-    pub(crate) fn lost(&self, cx: &Cx<'_>) -> Result<Vec<String>> {
-        let all = self.driver.list(cx, &Filters::default())?;
-        let has: BTreeSet<String> = all.into_iter().map(|info| info.name).collect();
-        let named = self.core.read::<_, DbError>(|tx| rows::driver_keys(tx, &self.name))?;
-        Ok(named.into_iter().filter(|key| !has.contains(key)).collect())
     }
 }

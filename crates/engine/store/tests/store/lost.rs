@@ -170,3 +170,49 @@ fn what_a_short_copy_lost_is_kept_from_the_collector() {
         assert_eq!(put(&*store.content(), cx, b"layer", &refs).unwrap(), sha256(b"layer"));
     });
 }
+
+#[test]
+fn a_snapshot_that_its_driver_lost_can_be_made_again() {
+    let closed = Closed::new();
+    let native = closed.dir.path().join("io.containerd.snapshotter.v1.native");
+    fs::remove_dir_all(&native).unwrap();
+    let store = closed.open();
+    let view = store.snapshotter("native").unwrap();
+    within("one", |cx| {
+        let lost = store.lost_snapshots(cx, "native").unwrap();
+        assert_eq!(lost.len(), 2);
+        assert!(lost.iter().all(|key| key.starts_with("one/")), "{lost:?}");
+        assert_eq!(view.stat(cx, "chain").unwrap_err().kind(), Kind::NotFound);
+        // As an unpacker does: a target that is lost is no target that exists.
+        let target = labels(&[("containerd.io/snapshot.ref", "chain")]);
+        view.prepare(cx, "extract", "", &target).unwrap();
+        view.commit(cx, "chain", "extract", &Default::default()).unwrap();
+        view.prepare(cx, "top", "chain", &Labels::new()).unwrap();
+        assert!(store.lost_snapshots(cx, "native").unwrap().is_empty());
+        assert_eq!(view.stat(cx, "top").unwrap().parent, "chain");
+        assert_eq!(store.lost_snapshots(cx, "absent").unwrap(), Vec::<String>::new());
+    });
+    assert!(store.check().unwrap().is_empty());
+}
+
+#[test]
+fn a_commit_over_a_lost_snapshot_replaces_it() {
+    let closed = Closed::new();
+    let store = closed.open();
+    let view = store.snapshotter("native").unwrap();
+    within("one", |cx| view.prepare(cx, "extract", "", &Labels::new()).map(drop).unwrap());
+    drop((view, store));
+    // The directory of `chain` and of what stands on it is lost, with its record file.
+    let root = closed.dir.path().join("io.containerd.snapshotter.v1.native");
+    fs::remove_file(root.join("metadata.redb")).unwrap();
+    for id in ["1", "2"] {
+        fs::remove_dir_all(root.join("snapshots").join(id)).unwrap();
+    }
+    let store = closed.open();
+    let view = store.snapshotter("native").unwrap();
+    within("one", |cx| {
+        assert_eq!(store.lost_snapshots(cx, "native").unwrap().len(), 2);
+        view.commit(cx, "chain", "extract", &Default::default()).unwrap();
+        assert!(view.stat(cx, "chain").is_ok());
+    });
+}
