@@ -332,6 +332,61 @@ fn a_file_without_a_record_is_never_believed() {
 }
 
 #[test]
+fn a_blob_whose_bytes_are_lost_can_be_written_again() {
+    let bed = Bed::new();
+    let content = bed.store.content();
+    let whole = b"the bytes of a blob";
+    let refs = labels(&[("containerd.io/gc.root", "1")]);
+    let digest = within("one", |cx| put(&*content, cx, whole, &refs).unwrap());
+    within("two", |cx| put(&*content, cx, whole, &Labels::new()).unwrap());
+    let open = Open { expected: Some(digest.clone()), ..by_ref("up") };
+    for how in ["missing", "cut", "empty", "flipped"] {
+        let path = bed.blob_path(&digest);
+        let mut bytes = whole.to_vec();
+        match how {
+            "cut" => bytes.truncate(5),
+            "empty" => bytes.clear(),
+            _ => bytes[3] ^= 1,
+        }
+        std::fs::remove_file(&path).unwrap();
+        if how != "missing" {
+            std::fs::write(&path, bytes).unwrap();
+        }
+        within("one", |cx| {
+            if how == "flipped" {
+                assert!(content.discard_damaged(cx, &digest).unwrap());
+            }
+            assert_eq!(content.info(cx, &digest).unwrap_err().kind(), Kind::NotFound, "{how}");
+            // Neither is there anything to share from the other namespace.
+            let mut ingest = content.ingest(cx, &open).unwrap();
+            assert_eq!(ingest.status().offset, 0);
+            ingest.write(whole).unwrap();
+            let more = Commit { labels: labels(&[("more", how)]), ..Commit::default() };
+            assert_eq!(ingest.commit(cx, &more).unwrap(), digest);
+            let info = content.info(cx, &digest).unwrap();
+            assert_eq!(info.labels, labels(&[("containerd.io/gc.root", "1"), ("more", how)]));
+            assert!(!content.discard_damaged(cx, &digest).unwrap());
+        });
+        // One that is written again is whole for every namespace that knows it.
+        within("two", |cx| assert_eq!(read_blob(&*content, cx, &digest, 100).unwrap(), whole));
+    }
+    bed.assert_whole();
+}
+
+#[test]
+fn a_commit_replaces_damaged_bytes_of_another_namespace() {
+    let bed = Bed::with(Sharing::Isolated);
+    let content = bed.store.content();
+    let digest = within("one", |cx| put(&*content, cx, b"data", &Labels::new()).unwrap());
+    std::fs::remove_file(bed.blob_path(&digest)).unwrap();
+    std::fs::write(bed.blob_path(&digest), b"evil").unwrap();
+    within("two", |cx| {
+        put(&*content, cx, b"data", &Labels::new()).unwrap();
+        assert_eq!(read_blob(&*content, cx, &digest, 10).unwrap(), b"data");
+    });
+}
+
+#[test]
 fn an_ingest_takes_hundreds_of_megabytes_a_second() {
     let bed = Bed::new();
     let content = bed.store.content();
