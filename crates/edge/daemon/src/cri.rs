@@ -66,7 +66,7 @@ pub fn open(engine: &Arc<Engine>, settings: &Settings) -> Result<Option<Arc<Cri>
             let losses = Arc::clone(&engine.losses);
             Arc::new(move |cx| losses.trouble(cx))
         },
-        lacks_records: store.kept().is_some(),
+        lacks_records: store.lacks_records(),
     };
     let mut config: Config = config.clone();
     if let Some(program) = pause_program() {

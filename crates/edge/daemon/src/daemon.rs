@@ -306,7 +306,6 @@ fn drivers(
     exports: &mut Exports,
 ) -> (Drivers, BTreeMap<String, Opened>) {
     let (mut opened, mut local) = (Drivers::new(), BTreeMap::new());
-    let usual = |name: &str| settings.root.join(format!("io.containerd.snapshotter.v1.{name}"));
     let mut keep = |name: &str, uri: &str, open: &mut dyn FnMut() -> Result<Arc<dyn Snapshotter>>| {
         if !loading.loads(uri) {
             return None;
@@ -325,12 +324,7 @@ fn drivers(
         }
     };
     let mut notice = None;
-    let config = OverlayConfig {
-        root: settings.overlay.root.clone().unwrap_or_else(|| usual("overlayfs")),
-        upperdir_label: settings.overlay.upperdir_label,
-        sync_remove: settings.overlay.sync_remove,
-        mount_options: settings.overlay.mount_options.clone(),
-    };
+    let config = overlay_config(settings);
     let uri = "io.containerd.snapshotter.v1.overlayfs";
     note(exports, uri, "root", config.root.clone());
     let failure = keep("overlayfs", uri, &mut || {
@@ -340,7 +334,7 @@ fn drivers(
     });
     local.insert("overlayfs".to_owned(), Opened { notice: notice.take(), failure });
     let uri = "io.containerd.snapshotter.v1.native";
-    let root = settings.native_root.clone().unwrap_or_else(|| usual("native"));
+    let root = native_root(settings);
     note(exports, uri, "root", root.clone());
     let failure = keep("native", uri, &mut || {
         let driver = Native::open(&root)?;
@@ -352,6 +346,23 @@ fn drivers(
         keep(&proxy.name, &proxy.uri(), &mut || open_proxy(proxy));
     }
     (opened, local)
+}
+
+/// How the overlayfs driver is opened.
+pub(crate) fn overlay_config(settings: &Settings) -> OverlayConfig {
+    let usual = || settings.root.join(format!("{SNAPSHOTTER}.overlayfs"));
+    OverlayConfig {
+        root: settings.overlay.root.clone().unwrap_or_else(usual),
+        upperdir_label: settings.overlay.upperdir_label,
+        sync_remove: settings.overlay.sync_remove,
+        mount_options: settings.overlay.mount_options.clone(),
+    }
+}
+
+/// The directory of the native driver.
+pub(crate) fn native_root(settings: &Settings) -> PathBuf {
+    let usual = || settings.root.join(format!("{SNAPSHOTTER}.native"));
+    settings.native_root.clone().unwrap_or_else(usual)
 }
 
 /// A driver in another process. It need not run yet.

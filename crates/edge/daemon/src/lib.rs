@@ -25,6 +25,7 @@ mod mirrors;
 mod notify;
 mod plugin;
 mod publish;
+mod recover;
 mod request;
 mod server;
 mod service;

@@ -48,9 +48,10 @@ pub(crate) struct Db {
     _lock: File,
     path: PathBuf,
     origin: Origin,
+    /// Dropped before the database, which a copy that is being written still reads.
+    turn: Mutex<Turn>,
     /// Nothing after a failure, until somebody opens it again.
     database: RwLock<Option<Database>>,
-    turn: Mutex<Turn>,
     waiting: AtomicUsize,
 }
 

@@ -120,6 +120,17 @@ impl Kept {
             .map_err(|source| FileError::new("fsync", directory, source).into())
     }
 
+    /// Removes the list from `directory`: everything has its record again.
+    pub(crate) fn remove(directory: &Path) -> Result<(), Error> {
+        let path = directory.join(FILE);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(FileError::new("unlink", &path, source).into())
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Whether nothing is kept. A driver that says nothing is no sign of anything: on a new node its program may only
     /// not run yet.
     pub(crate) fn is_empty(&self) -> bool {
@@ -149,7 +160,7 @@ impl Kept {
         let snapshots: usize = self.snapshots.values().flatten().map(BTreeSet::len).sum();
         Some(format!(
             "the metadata database was made anew over {} blobs and {snapshots} snapshots that it knows nothing of; no \
-             collection touches them until {} is removed",
+             collection touches them until `containerd recover` has recorded them again, or {} is removed",
             self.blobs.len(),
             directory.join(FILE).display()
         ))

@@ -34,6 +34,7 @@ mod lease;
 mod namespace;
 mod number;
 mod record;
+pub mod recover;
 mod sandbox;
 mod snapshot;
 mod table;
@@ -204,6 +205,12 @@ impl Store {
     /// That a damaged or lost database was made again from its second copy by this start, in one sentence.
     pub fn restored(&self) -> Option<String> {
         self.core.restored.clone()
+    }
+
+    /// Whether what has no record may be in use all the same: records were lost, and not all of them were made again.
+    pub fn lacks_records(&self) -> bool {
+        let kept = &self.core.kept;
+        kept.lost.is_some() || self.core.restored.is_some() || !kept.snapshots.is_empty()
     }
 
     /// How the records were lost that nothing has made again yet; `None` when there are records.

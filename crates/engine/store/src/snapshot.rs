@@ -28,13 +28,12 @@ use spec::label::SNAPSHOT_REF;
 use spec::{Error, Kind, Labels};
 
 pub use error::SnapshotError;
-pub(crate) use rows::{driver_keys, forget};
+pub(crate) use rows::{Below, driver_keys, forget};
 
 use crate::core::{Change, Core};
 use crate::db::Rows;
 use crate::hold::{Hold, Holds};
 use crate::{lease, namespace, record};
-use rows::Below;
 
 /// Labels with this prefix are the driver's business too.
 const INHERITED: &str = "containerd.io/snapshot/";
@@ -79,6 +78,11 @@ impl Snapshots {
             keys: Holds::default(),
             adopting: Mutex::default(),
         }
+    }
+
+    /// The driver below.
+    pub(crate) fn driver(&self) -> Arc<dyn Snapshotter> {
+        Arc::clone(&self.driver)
     }
 
     fn below<'b>(&'b self, cx: &'b Cx<'_>) -> Result<Below<'b>> {

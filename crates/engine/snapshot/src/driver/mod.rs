@@ -5,6 +5,7 @@
 //! <root>/records/<id>       a second copy of each, from which a lost database is made again
 //! <root>/snapshots/<id>/    one snapshot; what is in it is the driver's [`Layout`]
 //! <root>/snapshots/new-*    being made; removed when the driver opens
+//! <root>/set-aside/<id>     directories that no record is of, moved there by an operator's recovery
 //! ```
 //!
 //! Invariant: a directory `<id>` exists before its record does and goes after it, so every record has its directory.
@@ -45,6 +46,9 @@ use records::Records;
 pub use restore::Origin;
 
 use crate::lower::Lower;
+
+/// The directory of what a recovery moved out of the way.
+const ASIDE: &str = "set-aside";
 
 /// How a driver lays out one snapshot.
 pub trait Layout: Send + Sync {
@@ -158,6 +162,31 @@ impl<L: Layout> Driver<L> {
     /// How the driver's records came to be when it was opened.
     pub fn origin(&self) -> &Origin {
         &self.origin
+    }
+
+    /// Moves directories that have no record, and were kept for being older than the records, out of the way; where to.
+    /// They are the operator's to look at and to delete.
+    ///
+    /// # Errors
+    /// A directory cannot be listed or moved.
+    pub fn set_aside(&self) -> Result<Vec<PathBuf>> {
+        let dir = self.paths.root.join("snapshots");
+        let old: Vec<u64> = self.records.with_ids(|known: &BTreeSet<u64>| {
+            let entries = at::entries(self.snapshots.as_fd()).map_err(SnapshotError::files("list", &dir))?;
+            let numbers = entries.into_iter().filter_map(|(name, _)| name.to_str()?.parse().ok());
+            Ok(numbers.filter(|id| *id < self.kept && !known.contains(id)).collect())
+        })?;
+        let aside = self.paths.root.join(ASIDE);
+        if !old.is_empty() {
+            make_private_dir(&aside)?;
+        }
+        let mut moved = Vec::new();
+        for id in old {
+            let (from, to) = (self.paths.snapshot(id), aside.join(id.to_string()));
+            std::fs::rename(&from, &to).map_err(|source| SnapshotError::Open { path: from, source })?;
+            moved.push(to);
+        }
+        Ok(moved)
     }
 
     fn create(

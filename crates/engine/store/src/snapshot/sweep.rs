@@ -34,6 +34,13 @@ impl Snapshots {
 
     /// The driver's keys that no record names and nothing keeps, children before their parents.
     pub(crate) fn unnamed(&self, cx: &Cx<'_>) -> Result<Vec<String>> {
+        let mut unnamed = self.without_record(cx)?;
+        unnamed.retain(|key| !self.core.kept.has_snapshot(&self.name, key));
+        Ok(unnamed)
+    }
+
+    /// The driver's keys that no record names, children before their parents.
+    pub(crate) fn without_record(&self, cx: &Cx<'_>) -> Result<Vec<String>> {
         // In this order; see the invariant of the module above.
         let all = self.driver.list(cx, &Filters::default())?;
         let mut named = self.making.taken();
@@ -48,7 +55,6 @@ impl Snapshots {
         let mut unnamed: Vec<(usize, &str)> = all
             .iter()
             .filter(|info| !named.contains(&info.name))
-            .filter(|info| !self.core.kept.has_snapshot(&self.name, &info.name))
             .map(|info| (depth(&info.name), info.name.as_str()))
             .collect();
         unnamed.sort_by(|a, b| b.cmp(a));

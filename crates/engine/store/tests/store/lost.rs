@@ -4,8 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use model::container::{Container, Runtime};
 use model::event::Exchange;
 use spec::{Digest, Kind, Labels};
+use store::recover::{Bundle, Recovered};
 use store::{Sharing, Store};
 
 use crate::bed::{Bed, image, labels, leased, put, refused, sha256, within};
@@ -215,4 +217,73 @@ fn a_commit_over_a_lost_snapshot_replaces_it() {
         view.commit(cx, "chain", "extract", &Default::default()).unwrap();
         assert!(view.stat(cx, "chain").is_ok());
     });
+}
+
+fn bundle(id: &str) -> Bundle {
+    let container = Container {
+        id: id.to_owned(),
+        labels: Labels::new(),
+        image: "app".into(),
+        runtime: Runtime { name: "io.containerd.runc.v2".into(), options: None },
+        spec: Some(model::Any { type_url: "types.example/Spec".into(), value: b"{}".to_vec() }),
+        snapshotter: String::new(),
+        snapshot_key: String::new(),
+        sandbox_id: String::new(),
+        extensions: Default::default(),
+        created_at: std::time::UNIX_EPOCH,
+        updated_at: std::time::UNIX_EPOCH,
+    };
+    Bundle { namespace: "one".parse().unwrap(), container }
+}
+
+#[test]
+fn recovery_makes_lost_records_again() {
+    let closed = Closed::new();
+    closed.remove_copy();
+    fs::write(closed.meta().join("meta.redb"), b"").unwrap();
+    let store = closed.open();
+    let done = store.recover(&[bundle("top"), bundle("-odd")]).unwrap();
+    assert_eq!((done.snapshots, done.blobs, done.containers), (2, 1, vec!["one/top".to_owned()]));
+    assert_eq!(done.left.len(), 1, "{:?}", done.left);
+    assert!(!closed.meta().join("kept.json").exists());
+    let done = store.recover(&[bundle("top")]).unwrap();
+    assert_eq!(done, Recovered::default());
+    drop(store);
+    let store = closed.open();
+    assert_eq!((store.kept(), store.lost()), (None, None));
+    store.collect().unwrap();
+    assert!(store.check().unwrap().is_empty());
+    within("one", |cx| {
+        store.content().info(cx, &closed.blob).unwrap();
+        let view = store.snapshotter("native").unwrap();
+        assert_eq!(view.stat(cx, "top").unwrap().parent, "chain");
+        let top = store.containers().get(cx, "top").unwrap();
+        assert_eq!((top.snapshotter.as_str(), top.snapshot_key.as_str()), ("native", "top"));
+        // The lease is the operator's to delete; the container keeps its snapshot without it.
+        store.leases().delete(cx, store::recover::LEASE).unwrap();
+        store.collect().unwrap();
+        view.stat(cx, "top").unwrap();
+        assert!(store.content().info(cx, &closed.blob).is_err());
+    });
+}
+
+#[test]
+fn recovery_drops_what_is_damaged_or_lost() {
+    let closed = Closed::new();
+    let native = closed.dir.path().join("io.containerd.snapshotter.v1.native");
+    fs::remove_dir_all(&native).unwrap();
+    let path = closed.dir.path().join("io.containerd.content.v1.content/blobs/sha256").join(closed.blob.hex());
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, b"lAyer").unwrap();
+    let store = closed.open();
+    let done = store.recover(&[]).unwrap();
+    assert_eq!(done.lost_snapshots["native"].len(), 2);
+    assert_eq!(done.lost_blobs, [closed.blob.to_string()]);
+    assert!(!path.exists());
+    within("one", |cx| {
+        assert!(store.lost_snapshots(cx, "native").unwrap().is_empty());
+        // The record stays, with its labels, for the bytes that a pull brings.
+        assert_eq!(put(&*store.content(), cx, b"layer", &Labels::new()).unwrap(), closed.blob);
+    });
+    assert!(store.check().unwrap().is_empty());
 }
