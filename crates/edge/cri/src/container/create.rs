@@ -45,6 +45,10 @@ impl Cri {
             error.context(format_args!("failed to find sandbox id {:?}", request.pod_sandbox_id))
         })?;
         let name = name_of(&config, &pod)?;
+        let linux = config.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
+        if let Some(options) = linux.and_then(|security| security.namespace_options.as_ref()) {
+            crate::pod::check_namespaces(options)?;
+        }
         let id = new_id()?;
         let reserved = self.container_names.reserve(&name, &id)?;
         let cri = Arc::clone(self);
@@ -280,8 +284,8 @@ impl Cri {
             files: &seen,
             recursive_read_only: abilities.recursive_read_only_mounts,
         };
-        let facts = builder::facts(&input)?;
-        builder::build(&input, &facts).map_err(|error| {
+        builder::facts(&input).and_then(|facts| builder::build(&input, &facts)).map_err(|error| {
+            let error = error.context("failed to generate spec opts");
             error.context(format_args!("failed to generate container {:?} spec", draft.record.id))
         })
     }

@@ -17,6 +17,7 @@ mod create;
 mod exec_sync;
 mod exit;
 mod image_volume;
+mod io_owner;
 pub(crate) mod kill;
 mod list;
 mod log;

@@ -19,7 +19,7 @@ use model::undo::Undo;
 use model::{Ctx, Lane, Result};
 
 use super::record::{self, Rootfs};
-use super::{files, network};
+use super::{files, network, request as wanted};
 use crate::spec::pod::{self as builder, PodInput};
 use crate::spec::user::Accounts;
 use crate::spec::{Labels as Labelled, PodFiles, UserNamespace, selinux};
@@ -46,6 +46,7 @@ impl Cri {
     ) -> Result<v1::RunPodSandboxResponse> {
         let config = request.config.ok_or_else(|| Error::invalid("sandbox config must not be empty"))?;
         let name = name_of(&config)?;
+        wanted::check(&config)?;
         let handler = self.choose_handler(&config, &request.runtime_handler)?;
         self.mapping(&config, &self.snapshotter_of(&handler))?;
         let id = container::new_id()?;
