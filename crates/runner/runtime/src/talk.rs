@@ -229,7 +229,9 @@ impl Talk {
                 Word::Failed(errno, String::from_utf8_lossy(&rest[4..]).into_owned())
             }
             (_, _, fd) => {
-                fd.map(leave_open);
+                if let Some(fd) = fd {
+                    leave_open(fd);
+                }
                 return Err(Error::new(BAD_MESSAGE, "recvmsg(init)"));
             }
         };
