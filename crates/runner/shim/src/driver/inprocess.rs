@@ -102,7 +102,7 @@ impl InProcess {
             None => match Container::load(&self.root, &self.id) {
                 // Deleted by another hand, or a create that was killed half way.
                 Err(ContainerError::NotFound(_)) => {
-                    Container::remove_remains(&self.root, &self.id, &self.bundle).map_err(failed)?;
+                    Container::remove_remains(&self.root, &self.id).map_err(failed)?;
                     return Ok(Outcome::default());
                 }
                 // Whoever deletes knows that it has ended, or wants it to: nothing in the file is needed for that.
