@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <root>/<id>/            made first; its existence is what reserves the id
+//!     creation.json       names the cgroup before it is made, so that what a killed creation left can be removed
 //!     exec.fifo           the gate; goes when the container is started
 //!     state.json          written when init is ready
 //! ```
@@ -28,7 +29,7 @@ use crate::child::Child;
 use crate::container::Container;
 use crate::init::{self, Init};
 use crate::ongoing::complete;
-use crate::state::GATE;
+use crate::state::{GATE, Record};
 use crate::talk::Talk;
 
 pub use creation::Creation;
@@ -136,13 +137,16 @@ impl<'a> Create<'a> {
 
     fn make(&self, site: Site, scope: Option<Scope>) -> Result<Creation, CreateError> {
         let Some(scope) = scope else {
-            let cgroup = Cgroup::create(&site.plan.cgroups_path, self.id)?;
+            let cgroup = Cgroup::plan(&site.plan.cgroups_path, self.id)?;
+            self.record_plan(&site, &cgroup)?;
+            cgroup.make()?;
             let limits = site.plan.resources.clone();
             let begun = self.make_in(site, cgroup.clone(), &limits);
             return begun.inspect_err(|_| undo_cgroup(&cgroup));
         };
         let wider = systemd::beside_placeholder(&site.plan.resources);
         let limits = wider.as_ref().unwrap_or(&site.plan.resources).clone();
+        self.record_plan(&site, &scope.cgroup()?)?;
         let (cgroup, placeholder) = scope.start(&limits)?;
         match self.make_in(site, cgroup.clone(), &limits) {
             Ok(creation) => Ok(creation.beside(placeholder, wider.is_some())),
@@ -152,6 +156,12 @@ impl<'a> Create<'a> {
                 Err(error)
             }
         }
+    }
+
+    /// Writes down what is about to be made, for whoever removes it should this process be killed.
+    fn record_plan(&self, site: &Site, cgroup: &Cgroup) -> Result<(), CreateError> {
+        let record = Record::planned(self.id, &site.spec, &site.bundle, &site.plan.rootfs, cgroup);
+        Ok(record.save_planned(&site.dir)?)
     }
 
     /// Everything up to the clone. An error means that there is no process yet.
