@@ -16,6 +16,7 @@ mod finish;
 mod join;
 mod mask;
 mod mount;
+mod mountpoint;
 mod namespace;
 mod program;
 mod rootfs;
@@ -36,7 +37,7 @@ use crate::talk::{Talk, Word};
 pub(crate) use error::{InitError, Step};
 pub(crate) use finish::{oom_score, set_limits};
 pub(crate) use join::{Joining, join};
-pub(crate) use mount::bind_tree;
+pub(crate) use mount::{bind_tree, failed_mount, source};
 pub(crate) use namespace::{clone_flags, needs_stage, stage};
 
 /// Everything init works with; made by the parent, read by the child.

@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use sys::mount::{self, Attributes, Change, Propagation};
-use sys::path::{Access, Root, at};
+use sys::path::Root;
 use sys::process;
 
 use super::{Init, InitError, Step};
@@ -16,7 +16,7 @@ use crate::create::plan::Plan;
 pub(super) fn prepare(plan: &Plan) -> Result<Root, InitError> {
     let (propagation, recursive) = plan.propagation.unwrap_or((Propagation::Slave, true));
     mount::propagate_path(Path::new("/"), propagation, recursive).step(|| "set propagation of /".into())?;
-    if propagation == Propagation::Shared {
+    if matches!(propagation, Propagation::Shared | Propagation::Unbindable) {
         part_from_parent(&plan.rootfs)?;
     }
     let shown = || format!("rootfs {:?}", plan.rootfs);
@@ -26,7 +26,8 @@ pub(super) fn prepare(plan: &Plan) -> Result<Root, InitError> {
     Ok(Root::from_fd(tree))
 }
 
-/// Makes the mount that holds the root file system private: `pivot_root(2)` refuses a shared one.
+/// Makes the mount that holds the root file system private: `pivot_root(2)` refuses a shared one, and an unbindable one
+/// cannot be bound.
 fn part_from_parent(rootfs: &Path) -> Result<(), InitError> {
     let real = std::fs::canonicalize(rootfs)
         .map_err(|error| InitError::text_only(format!("rootfs {rootfs:?}: {error}")))?;
@@ -36,9 +37,9 @@ fn part_from_parent(rootfs: &Path) -> Result<(), InitError> {
         .filter(|entry| real.starts_with(&entry.target))
         .max_by_key(|entry| entry.target.components().count());
     match holder {
-        Some(holder) if holder.shared => mount::propagate_path(&holder.target, Propagation::Private, false)
+        Some(holder) => mount::propagate_path(&holder.target, Propagation::Private, false)
             .step(|| format!("make {:?} private", holder.target)),
-        _ => Ok(()),
+        None => Ok(()),
     }
 }
 
@@ -92,18 +93,4 @@ pub(super) fn finish(plan: &Plan, root: &Root) -> Result<(), InitError> {
         mount::change(root.as_fd(), change, false).step(|| "make the rootfs read-only".into())?;
     }
     Ok(())
-}
-
-/// Opens the directory `path`, which must be reached without any link.
-pub(super) fn plain_dir(root: &Root, path: &Path) -> Result<std::os::fd::OwnedFd, InitError> {
-    let clean = sys::path::clean(path);
-    let made = root.make_dirs(&clean, 0o755).step(|| format!("make {path:?}"))?;
-    drop(made);
-    let dir = root
-        .open_without_links(&clean, Access::Handle)
-        .step(|| format!("{path:?} must be mounted on ordinary directory"))?;
-    match at::stat_fd(dir.as_fd()).step(|| format!("stat {path:?}"))?.is_dir() {
-        true => Ok(dir),
-        false => Err(InitError::text_only(format!("{path:?} must be mounted on ordinary directory"))),
-    }
 }
