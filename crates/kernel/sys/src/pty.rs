@@ -63,6 +63,18 @@ pub fn number(master: BorrowedFd<'_>) -> Result<u32> {
     Ok(number)
 }
 
+/// Whether `fd`, which a stranger sent, is the master of a terminal.
+///
+/// Neither this call nor closing a master waits for a file server of the stranger's: attributes come from the cache,
+/// and a file that is the device 5:2 is served by the terminal driver. `statx(2)`.
+pub fn is_master(fd: BorrowedFd<'_>) -> Result<bool> {
+    use rustix::fs::{AtFlags, FileType, StatxFlags};
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let stat = rustix::fs::statx(fd, c"", flags, StatxFlags::TYPE).map_err(call!("statx", fd))?;
+    let is_device = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::CharacterDevice;
+    Ok(is_device && (stat.stx_rdev_major, stat.stx_rdev_minor) == (5, 2))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,5 +100,8 @@ mod tests {
         let mut buffer = [0; 8];
         assert_eq!(rustix::io::read(&terminal.master, &mut buffer).unwrap(), 2);
         number(terminal.master.as_fd()).unwrap();
+        assert!(is_master(terminal.master.as_fd()).unwrap());
+        assert!(!is_master(terminal.slave.as_fd()).unwrap());
+        assert!(!is_master(std::fs::File::open("/dev/null").unwrap().as_fd()).unwrap());
     }
 }

@@ -6,25 +6,24 @@
 //! Invariant: a hook that outlives its time is killed and waited for, so none is left behind as a child. Processes
 //! that a hook put into the background are its own affair.
 
-use std::io::{PipeReader, Read};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+mod run;
+
+use std::io::PipeReader;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus};
-use std::time::{Duration, Instant};
+use std::process::{Child, Command};
+use std::time::Duration;
 
 use spec::error::{HasKind, Kind};
 use spec::runtime::{Hook, State};
 
-/// How much of a hook's output is kept.
-const TAIL_BYTES: usize = 4096;
+use crate::ongoing::complete;
+pub use run::Run;
 
 /// How long a hook may take that sets no time of its own: the specification has no limit, but the shim that waits
 /// serves other containers.
 const LONGEST: Duration = Duration::from_secs(300);
-
-/// How often a hook that is silent is asked whether it has ended, should something it started hold its output open.
-const SILENCE: Duration = Duration::from_millis(50);
 
 /// The point of a container's life, by its name in the document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,37 +121,18 @@ impl HasKind for HookError {
 
 /// Runs the hooks of `point` in order, with `state` on their stdin.
 pub fn run(hooks: &[Hook], state: &State, point: Point) -> Result<(), HookError> {
-    if hooks.is_empty() {
-        return Ok(());
-    }
-    let document = serde_json::to_vec(state).unwrap_or_default();
-    for (number, hook) in hooks.iter().enumerate() {
-        run_one(hook, &document).map_err(|reason| HookError { point, number, reason })?;
-    }
-    Ok(())
+    complete(Run::new(hooks.to_vec(), state, point))
 }
 
-fn run_one(hook: &Hook, document: &[u8]) -> Result<(), Reason> {
-    if !Path::new(&hook.path).is_absolute() {
-        return Err(Reason::Relative(hook.path.clone()));
-    }
-    let within =
-        hook.timeout.and_then(|seconds| u64::try_from(seconds).ok()).map_or(LONGEST, Duration::from_secs);
-    let (mut child, mut output) = start(hook, document)?;
-    let result = follow(&child, &mut output, within);
-    let over_time = !matches!(&result, Ok((_, true)));
-    if over_time {
-        let _ = child.kill();
-    }
-    let status = child.wait().map_err(|error| system(&error, "waitid"))?;
-    let (tail, _) = result?;
-    if over_time {
-        return Err(Reason::Timeout(within));
-    }
-    if status.success() { Ok(()) } else { Err(Reason::Failed { status: describe(status), output: tail }) }
+/// How long `hook` may take.
+pub fn time_limit(hook: &Hook) -> Duration {
+    hook.timeout.and_then(|seconds| u64::try_from(seconds).ok()).map_or(LONGEST, Duration::from_secs)
 }
 
 fn start(hook: &Hook, document: &[u8]) -> Result<(Child, PipeReader), Reason> {
+    if !Path::new(&hook.path).is_absolute() {
+        return Err(Reason::Relative(hook.path.clone()));
+    }
     let (output, writer) = std::io::pipe().map_err(|error| system(&error, "pipe2"))?;
     let stdin: OwnedFd = sys::memfd::holding(document)?;
     let mut command = Command::new(&hook.path);
@@ -170,50 +150,6 @@ fn start(hook: &Hook, document: &[u8]) -> Result<(Child, PipeReader), Reason> {
     Ok((child, output))
 }
 
-/// Reads until the hook has ended or the time is up: the end of its output, and whether it has ended.
-fn follow(child: &Child, output: &mut PipeReader, within: Duration) -> Result<(String, bool), Reason> {
-    let deadline = Instant::now() + within;
-    let pidfd = sys::process::pidfd(child.id() as i32)?;
-    let mut tail = Vec::new();
-    let mut is_open = true;
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Ok((text(&tail), false));
-        }
-        if is_open && sys::process::readable(output.as_fd(), left.min(SILENCE))? {
-            is_open = keep(output, &mut tail)?;
-        } else if sys::process::ended(pidfd.as_fd(), if is_open { Duration::ZERO } else { left })? {
-            while is_open && sys::process::readable(output.as_fd(), Duration::ZERO)? {
-                is_open = keep(output, &mut tail)?;
-            }
-            return Ok((text(&tail), true));
-        }
-    }
-}
-
-/// Reads once and keeps the end of what there is; whether there may be more.
-fn keep(output: &mut PipeReader, tail: &mut Vec<u8>) -> Result<bool, Reason> {
-    let mut buffer = [0; TAIL_BYTES];
-    let count = output.read(&mut buffer).map_err(|error| system(&error, "read"))?;
-    tail.extend_from_slice(&buffer[..count]);
-    let excess = tail.len().saturating_sub(TAIL_BYTES);
-    tail.drain(..excess);
-    Ok(count > 0)
-}
-
-fn text(tail: &[u8]) -> String {
-    String::from_utf8_lossy(tail).trim_end().to_owned()
-}
-
-fn describe(status: ExitStatus) -> String {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => format!("exit status {code}"),
-        (None, Some(signal)) => format!("signal: {signal}"),
-        (None, None) => status.to_string(),
-    }
-}
-
 fn system(error: &std::io::Error, call: &str) -> sys::Error {
     const EIO: i32 = 5;
     sys::Error::new(error.raw_os_error().unwrap_or(EIO), call)
@@ -222,6 +158,8 @@ fn system(error: &std::io::Error, call: &str) -> sys::Error {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+
+    use std::time::Instant;
 
     use spec::runtime::Status;
 

@@ -39,10 +39,12 @@ use std::path::{Path, PathBuf};
 use spec::error::{HasKind, Kind};
 use spec::runtime::LinuxResources;
 
-pub use freeze::FreezerState;
+pub use freeze::{FreezerState, Freezing};
 pub use hierarchy::{Layout, Mode, layout};
 pub use join::{Below, Joiner};
 pub use oom::{OomEvent, OomWatch};
+pub use processes::Killing;
+pub use remove::Removal;
 pub use stats::Stats;
 
 /// Key of the v2 directory among [`Cgroup::paths`], as runc's state file has it.

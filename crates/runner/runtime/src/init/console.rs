@@ -17,7 +17,8 @@ const DEVPTS_MAGIC: u64 = 0x1cd1;
 
 /// Gives the process its standard streams. `instance` is the container's devpts when it was mounted just now.
 ///
-/// For the container's first process (`first`) the terminal also appears as `/dev/console`.
+/// For the container's first process (`first`) the terminal also appears as `/dev/console`, and becomes the controlling
+/// one; a process that joins is the child of the caller, and takes control of it itself.
 pub(super) fn or_streams(
     process: &Process,
     root: &Root,
@@ -54,7 +55,10 @@ pub(super) fn or_streams(
     for number in 0..=2 {
         fd::become_standard(terminal.slave.as_fd(), number).step(|| format!("stream {number}"))?;
     }
-    pty::control(terminal.slave.as_fd()).step(|| "take control of the terminal".into())
+    match first {
+        true => pty::control(terminal.slave.as_fd()).step(|| "take control of the terminal".into()),
+        false => Ok(()),
+    }
 }
 
 /// The devpts at `/dev/pts`, if that is what is mounted there.

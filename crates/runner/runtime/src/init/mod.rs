@@ -13,6 +13,7 @@ mod copy_up;
 mod device;
 mod error;
 mod finish;
+mod identity;
 mod join;
 mod mask;
 mod mount;
@@ -25,6 +26,7 @@ use std::convert::Infallible;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use spec::runtime::{State, Status};
+use sys::calls::Calls;
 use sys::process;
 use sys::procfs::Procfs;
 
@@ -32,7 +34,7 @@ use crate::cgroup::{Cgroup, Joiner};
 use crate::create::Stdio;
 use crate::create::plan::Plan;
 use crate::hooks;
-use crate::talk::{Talk, Word};
+use crate::talk::{READY, Talk, Word};
 
 pub(crate) use error::{InitError, Step};
 pub(crate) use finish::{oom_score, set_limits};
@@ -108,14 +110,30 @@ fn steps(init: &Init<'_>) -> Result<Infallible, InitError> {
     rootfs::finish(plan, &root)?;
     finish::labels(&plan.process, &host)?;
     drop((host, mounted));
-    let program =
-        finish::identity(&plan.process, &root, finish::Remaining { first: true, limits: init.privileged })?;
+    let program = finish::prepare(&plan.process, &root, true)?;
     drop(root);
+    last_steps(init, &program)
+}
+
+/// What is left when nothing has to be opened any more: behind the filter there are only calls that runc makes too.
+fn last_steps(init: &Init<'_>, program: &finish::Program) -> Result<Infallible, InitError> {
+    let process = &init.plan.process;
     forget_descriptors(init)?;
-    init.talk.say(&Word::Ready).step(|| "report to the parent".into())?;
+    process::set_umask(process.umask);
+    if init.privileged {
+        // As late as privileges allow: this process needs more descriptors than its program may be allowed.
+        set_limits(0, process).step(|| "set resource limits".into())?;
+    }
+    let mut calls = Calls::new(init.talk.as_fd());
+    identity::take_on(process, &mut calls)?;
+    calls.report(READY);
+    calls.run()?;
     wait_at_gate(init)?;
-    container_hooks(init, hooks::Point::StartContainer, &plan.hooks.start_container)?;
-    finish::execute(&plan.process, &program, init.preserve_fds)
+    container_hooks(init, hooks::Point::StartContainer, &init.plan.hooks.start_container)?;
+    let mut calls = Calls::new(init.talk.as_fd());
+    finish::execute(process, program, &mut calls)?;
+    calls.run()?;
+    Err(InitError::text_only("the program was not executed"))
 }
 
 /// What comes before everything else: the cgroup, and leaving the caller's descriptors, session and signals behind.
@@ -160,8 +178,14 @@ pub(crate) fn begin_process(
 /// Closes what is left of the host but the talk, the gate and what the program shall keep. Nothing that owns one of
 /// the closed descriptors is dropped after this: the process only executes or ends.
 fn forget_descriptors(init: &Init<'_>) -> Result<(), InitError> {
-    let mut keep = vec![init.talk.as_fd().as_raw_fd(), init.gate.as_raw_fd()];
-    keep.extend((3..3 + init.preserve_fds).filter_map(|number| i32::try_from(number).ok()));
+    keep_only(&[init.talk.as_fd(), init.gate], init.preserve_fds)
+}
+
+/// Closes every descriptor but the standard streams, `needed` and the first `preserved` after the standard ones; what
+/// is needed is closed by the execution of the program, what is preserved is not.
+pub(crate) fn keep_only(needed: &[BorrowedFd<'_>], preserved: u32) -> Result<(), InitError> {
+    let mut keep: Vec<i32> = needed.iter().map(AsRawFd::as_raw_fd).collect();
+    keep.extend((3..3 + preserved).filter_map(|number| i32::try_from(number).ok()));
     sys::fd::close_all_but(&keep).step(|| "close descriptors".into())
 }
 
@@ -185,6 +209,9 @@ fn container_hooks(
     }
     let status = if point == hooks::Point::StartContainer { Status::Created } else { Status::Creating };
     let state = State { pid: process::own_pid(), status, ..init.state.clone() };
+    if point == hooks::Point::StartContainer {
+        return hooks::run(commands, &state, point).map_err(|error| InitError::other(&error));
+    }
     // Modes of devices and directories are exact here; those of a hook's files are as usual.
     process::set_umask(0o022);
     let done = hooks::run(commands, &state, point).map_err(|error| InitError::other(&error));

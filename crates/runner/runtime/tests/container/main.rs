@@ -9,5 +9,6 @@ mod joining;
 mod life;
 mod mounts;
 mod old_kernel;
+mod racing;
 mod systemd;
 mod terminal;

@@ -98,6 +98,13 @@ pub struct Process {
     pub personality: Option<u64>,
 }
 
+impl Process {
+    /// Whether its execution takes on a label of AppArmor or SELinux.
+    pub fn is_labelled(&self) -> bool {
+        !self.apparmor_profile.is_empty() || !self.selinux_label.is_empty()
+    }
+}
+
 /// Checks and converts a process of the specification.
 pub(super) fn plan(wanted: &spec::runtime::Process) -> Result<Process, PlanError> {
     if wanted.args.first().is_none_or(String::is_empty) {
