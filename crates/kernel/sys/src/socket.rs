@@ -67,10 +67,7 @@ pub fn receive_now(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Option<u
 }
 
 /// The same, with the first descriptor that the message carries.
-pub fn receive_fd_now(
-    socket: BorrowedFd<'_>,
-    buffer: &mut [u8],
-) -> Result<Option<(usize, Option<OwnedFd>)>> {
+pub fn receive_fd_now(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Option<(usize, Option<OwnedFd>)>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let Some(length) = receive_with(socket, buffer, &mut ancillary)? else { return Ok(None) };

@@ -46,7 +46,13 @@ pub(crate) enum Failure {
 
 impl Conversation {
     /// The talk with `child`, which says what `script` allows and has `within` to do `step`.
-    pub(crate) fn new(child: Child, talk: Talk, script: Script, step: &'static str, within: Duration) -> Self {
+    pub(crate) fn new(
+        child: Child,
+        talk: Talk,
+        script: Script,
+        step: &'static str,
+        within: Duration,
+    ) -> Self {
         Self { child, talk, script, step, deadline: after(within) }
     }
 

@@ -258,9 +258,7 @@ impl Ongoing for Deletion {
     fn wait(&self) -> Wait<'_> {
         match &self.phase {
             Phase::KillAll(killing) | Phase::KillRest(killing) => killing.wait(),
-            Phase::WaitInit(deadline) => {
-                Wait { fd: self.init.as_ref().map(AsFd::as_fd), until: *deadline }
-            }
+            Phase::WaitInit(deadline) => Wait { fd: self.init.as_ref().map(AsFd::as_fd), until: *deadline },
             Phase::Remove(removal) => removal.wait(),
             Phase::Hooks => self.hooks.wait(),
             Phase::Over => Wait { fd: None, until: Instant::now() },

@@ -71,6 +71,8 @@ pub struct Create<'a> {
     pub systemd_cgroup: bool,
     /// How many descriptors after the standard three the process keeps.
     pub preserve_fds: u32,
+    /// Leave line ends on the process's terminal as its program writes them.
+    pub keep_line_ends: bool,
 }
 
 /// What [`Create::run`] made.
@@ -101,6 +103,7 @@ impl<'a> Create<'a> {
             no_new_keyring: false,
             systemd_cgroup: false,
             preserve_fds: 0,
+            keep_line_ends: false,
         }
     }
 
@@ -117,7 +120,8 @@ impl<'a> Create<'a> {
             Some(spec) => spec,
             None => read_spec(&bundle)?,
         };
-        let plan = plan::plan(&spec, &bundle)?;
+        let mut plan = plan::plan(&spec, &bundle)?;
+        plan.process.keep_line_ends = self.keep_line_ends;
         let scope = match self.systemd_cgroup {
             true => Some(Scope::plan(&plan.cgroups_path, self.id, &spec.annotations)?),
             false => None,
@@ -154,12 +158,7 @@ impl<'a> Create<'a> {
     }
 
     /// Everything up to the clone. An error means that there is no process yet.
-    fn make_in(
-        &self,
-        site: Site,
-        cgroup: Cgroup,
-        limits: &LinuxResources,
-    ) -> Result<Creation, CreateError> {
+    fn make_in(&self, site: Site, cgroup: Cgroup, limits: &LinuxResources) -> Result<Creation, CreateError> {
         cgroup.apply(limits)?;
         let gate = make_gate(&site.dir)?;
         let console_socket = self.console_socket.map(sys::socket::connect).transpose();

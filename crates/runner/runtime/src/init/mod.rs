@@ -141,7 +141,16 @@ fn begin(init: &Init<'_>) -> Result<(), InitError> {
     let mut keep = vec![init.talk.as_fd().as_raw_fd(), init.gate.as_raw_fd()];
     keep.extend(init.trees.iter().map(|(_, tree)| tree.as_raw_fd()));
     begin_process(init.joiner, init.stdio, keep, init.preserve_fds)?;
+    // Until it runs its program it takes a request to end, as the first process of a pid namespace too.
+    sys::signal::end_on_request().step(|| "handle signals".into())?;
+    reset_cpus();
     if init.no_new_keyring { Ok(()) } else { own_keyring(&init.state.id) }
+}
+
+/// Lets the process run on every CPU of its cgroup: the CPUs that the caller is bound to are the caller's affair.
+pub(crate) fn reset_cpus() {
+    // A policy (a filter of an outer container) may forbid it; runc goes on with the caller's CPUs too.
+    let _ = sys::process::schedule::reset_cpus();
 }
 
 /// Joins the session keyring of the container `id`, so that the caller's keys stay the caller's.

@@ -4,20 +4,25 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use sys::mount::{self, Attributes, Change, Propagation};
+use sys::namespace::Kind;
 use sys::path::Root;
 use sys::process;
 
 use super::{Init, InitError, Step};
 use crate::create::plan::Plan;
 
-/// Cuts (or keeps, when asked) the ties to the host's mounts and binds the root file system onto itself.
+/// Cuts (or keeps, when asked) the ties to the host's mounts and binds the root file system onto itself. In a mount
+/// namespace that is not the container's own nothing is cut, and the bind stays there, as runc leaves it.
 ///
 /// What is returned stands on that bind; everything of the container is resolved below it.
 pub(super) fn prepare(plan: &Plan) -> Result<Root, InitError> {
-    let (propagation, recursive) = plan.propagation.unwrap_or((Propagation::Slave, true));
-    mount::propagate_path(Path::new("/"), propagation, recursive).step(|| "set propagation of /".into())?;
-    if matches!(propagation, Propagation::Shared | Propagation::Unbindable) {
-        part_from_parent(&plan.rootfs)?;
+    if plan.namespaces.is_new(Kind::Mount) {
+        let (propagation, recursive) = plan.propagation.unwrap_or((Propagation::Slave, true));
+        mount::propagate_path(Path::new("/"), propagation, recursive)
+            .step(|| "set propagation of /".into())?;
+        if matches!(propagation, Propagation::Shared | Propagation::Unbindable) {
+            part_from_parent(&plan.rootfs)?;
+        }
     }
     let shown = || format!("rootfs {:?}", plan.rootfs);
     let below = Root::open_dir(&plan.rootfs).step(shown)?;
@@ -46,7 +51,10 @@ fn part_from_parent(rootfs: &Path) -> Result<(), InitError> {
 /// Makes `root` the root of this mount namespace and lets go of the old one.
 pub(super) fn enter(init: &Init<'_>, root: Root) -> Result<Root, InitError> {
     process::change_dir(root.as_fd()).step(|| "enter the rootfs".into())?;
-    if init.no_pivot {
+    if !init.plan.namespaces.is_new(Kind::Mount) {
+        // In a mount namespace that others use too the root is this process's alone.
+        process::root_here().step(|| "chroot".into())?;
+    } else if init.no_pivot {
         move_root()?;
     } else {
         let old = Root::open_dir(Path::new("/")).step(|| "open /".into())?;

@@ -264,10 +264,6 @@ fn check_namespaces(namespaces: &Namespaces) -> Result<(), PlanError> {
     if !namespaces.time_offsets.is_empty() && !namespaces.is_new(namespace::Kind::Time) {
         return Err(PlanError::field("linux.timeOffsets", "offsets need a new time namespace"));
     }
-    if !namespaces.is_new(namespace::Kind::Mount) {
-        // Every mount below would be made on the host; joining one by path would pivot somebody else's root.
-        return Err(PlanError::field("linux.namespaces", "a new mount namespace is needed"));
-    }
     Ok(())
 }
 

@@ -64,6 +64,8 @@ pub struct Process {
     pub terminal: bool,
     /// Size of the terminal.
     pub console_size: Option<ConsoleSize>,
+    /// Whether the terminal leaves line ends as the program writes them, for a caller that shows them on one of its own.
+    pub keep_line_ends: bool,
     /// User.
     pub uid: u32,
     /// Group.
@@ -99,6 +101,20 @@ pub struct Process {
 }
 
 impl Process {
+    /// What is asked for and will not be, in words for the user; the process starts all the same.
+    pub fn warnings(&self) -> Vec<String> {
+        let sets = &self.capabilities;
+        // The kernel raises a capability only when it is permitted and inheritable.
+        let unraisable = sets.ambient.0 & !(sets.permitted.0 & sets.inheritable.0);
+        (0..64)
+            .filter(|number| unraisable >> number & 1 == 1)
+            .map(|number| {
+                let name = capability::names().nth(number).unwrap_or_default();
+                format!("can't raise ambient capability {name}: operation not permitted")
+            })
+            .collect()
+    }
+
     /// Whether its execution takes on a label of AppArmor or SELinux.
     pub fn is_labelled(&self) -> bool {
         !self.apparmor_profile.is_empty() || !self.selinux_label.is_empty()
@@ -364,6 +380,20 @@ mod tests {
         ] {
             assert!(wanted.unwrap_err().contains(why), "{why}");
         }
+    }
+
+    #[test]
+    fn an_ambient_capability_that_cannot_be_raised_is_a_warning() {
+        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        let wanted = spec::runtime::Capabilities {
+            permitted: names(&["CAP_KILL", "CAP_CHOWN"]),
+            inheritable: names(&["CAP_KILL"]),
+            ambient: names(&["CAP_KILL", "CAP_CHOWN"]),
+            ..spec::runtime::Capabilities::default()
+        };
+        let process = Process { capabilities: capabilities(&wanted), ..Process::default() };
+        let expected = "can't raise ambient capability CAP_CHOWN: operation not permitted";
+        assert_eq!(process.warnings(), [expected]);
     }
 
     #[test]
