@@ -259,10 +259,10 @@ impl Calls {
         self.push(text, libc::SYS_ioctl, [0.into(), request.into(), 0.into()]);
     }
 
-    /// `sched_setattr(2)`.
-    pub fn scheduler(&mut self, policy: &Policy) {
+    /// `sched_setattr(2)`. `hint` begins the text of its failure.
+    pub fn scheduler(&mut self, policy: &Policy, hint: &str) {
         let attributes = self.bytes(&policy.to_bytes());
-        let text = format!("set scheduler: sched_setattr({policy:?})");
+        let text = format!("{hint}set scheduler: sched_setattr({policy:?})");
         self.push(&text, libc::SYS_sched_setattr, [0.into(), Arg::Data(attributes), 0.into()]);
     }
 

@@ -19,6 +19,8 @@ use crate::ongoing::{Ongoing, Wait, after, complete};
 use crate::state::runc_name;
 use crate::talk::{Script, Talk, Word};
 
+const O_PATH: i32 = 0o10_000_000;
+
 /// How long a process may take from its clone to the execution of its program.
 pub const START_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -47,6 +49,8 @@ pub struct Exec<'a> {
     pub doors: Option<&'a Joiner>,
     /// How long it may take to execute its program: the container can stop it before that.
     pub within: Duration,
+    /// Leave line ends on the process's terminal as its program writes them.
+    pub keep_line_ends: bool,
 }
 
 /// What [`Exec::run`] started.
@@ -143,6 +147,7 @@ impl<'a> Exec<'a> {
             cgroup: None,
             doors: None,
             within: START_TIMEOUT,
+            keep_line_ends: false,
         }
     }
 
@@ -155,10 +160,11 @@ impl<'a> Exec<'a> {
     pub fn begin(self) -> Result<Launch, ExecError> {
         self.check_status()?;
         let record = self.container.record();
-        let process = match record.spec.as_deref() {
+        let mut process = match record.spec.as_deref() {
             Some(spec) => plan::plan_exec(spec, &self.process)?,
             None => plan::plan_exec(&Spec::default(), &self.process)?,
         };
+        process.keep_line_ends = self.keep_line_ends;
         let init = self.container.init()?.ok_or(ExecError::Stopped)?;
         let opened;
         let joiner = match (&self.cgroup, self.doors) {
@@ -176,6 +182,7 @@ impl<'a> Exec<'a> {
         let socket = socket.map_err(ExecError::at("connect to the console socket"))?;
         let (ours, theirs) = Talk::pair().map_err(ExecError::at("make the talk"))?;
         let user_namespace = self.has(NamespaceKind::User);
+        let root = self.shared_root(record.init_process_pid).map_err(ExecError::at("open the root"))?;
         let joining = Joining {
             process: &process,
             talk: &theirs,
@@ -184,6 +191,7 @@ impl<'a> Exec<'a> {
             init: init.as_fd(),
             namespaces: self.namespaces(),
             user_namespace,
+            root: root.as_ref().map(AsFd::as_fd),
             keyring: (!self.no_new_keyring).then(|| self.container.id()),
             preserve_fds: self.preserve_fds,
         };
@@ -216,6 +224,14 @@ impl<'a> Exec<'a> {
 
     fn has(&self, kind: NamespaceKind) -> bool {
         self.container.record().config.namespaces.iter().any(|namespace| namespace.kind == runc_name(kind))
+    }
+
+    /// The root of init, the process `pid`, when it is not that of a mount namespace which is joined.
+    fn shared_root(&self, pid: i32) -> Result<Option<OwnedFd>, sys::Error> {
+        if self.has(NamespaceKind::Mount) {
+            return Ok(None);
+        }
+        sys::fd::open(Path::new(&format!("/proc/{pid}/root")), O_PATH).map(Some)
     }
 
     /// What the stage joins with the caller's privileges.

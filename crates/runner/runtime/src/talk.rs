@@ -3,6 +3,8 @@
 //! ```text
 //! init                                 parent
 //!   Maps            (stage only) ->      writes the maps of the user namespace
+//!   Offsets         (stage only) ->      writes the offsets of the time namespace
+//!              <- Go
 //!   Sibling(pid)    (stage only) ->      takes over init, made by the stage
 //!              <- Go                     (when maps or a stage were needed)
 //!   Hooks                        ->      runs prestart and createRuntime hooks
@@ -37,6 +39,8 @@ pub const READY: &[u8] = b"r";
 pub enum Word {
     /// The user namespace is there and needs its maps.
     Maps,
+    /// The time namespace is there and needs its offsets.
+    Offsets,
     /// Init itself has this pid.
     Sibling(i32),
     /// The container's mounts are there; hooks may run.
@@ -56,6 +60,7 @@ impl Word {
     fn name(&self) -> &'static str {
         match self {
             Self::Maps => "maps",
+            Self::Offsets => "offsets",
             Self::Sibling(_) => "sibling",
             Self::Hooks => "hooks",
             Self::Console(_) => "console",
@@ -69,12 +74,13 @@ impl Word {
     fn bit(&self) -> u8 {
         match self {
             Self::Maps => 1,
-            Self::Sibling(_) => 1 << 1,
-            Self::Hooks => 1 << 2,
+            Self::Offsets => 1 << 1,
+            Self::Sibling(_) => 1 << 2,
+            Self::Hooks => 1 << 3,
             Self::Console(_) => TERMINAL,
-            Self::Process(_) => 1 << 4,
-            Self::Ready => 1 << 5,
-            Self::Failed(..) => 1 << 6,
+            Self::Process(_) => 1 << 5,
+            Self::Ready => 1 << 6,
+            Self::Failed(..) => 1 << 7,
         }
     }
 }
@@ -116,6 +122,12 @@ impl Script {
         Self(self.0 | Word::Sibling(0).bit() | maps)
     }
 
+    /// A request for the offsets of a time namespace, if `wanted`.
+    #[must_use]
+    pub fn with_offsets(self, wanted: bool) -> Self {
+        Self(self.0 | if wanted { Word::Offsets.bit() } else { 0 })
+    }
+
     /// The process that a stage makes as its last act, if there is such a stage.
     #[must_use]
     pub fn with_process(self, wanted: bool) -> Self {
@@ -154,7 +166,7 @@ impl Script {
 }
 
 /// The bit of [`Word::Console`].
-const TERMINAL: u8 = 1 << 3;
+const TERMINAL: u8 = 1 << 4;
 
 /// Checks that the descriptor that init sent is a terminal: whoever reads a file of the container's own file server
 /// waits for that server.
@@ -189,6 +201,7 @@ impl Talk {
         let socket = self.socket.as_fd();
         match word {
             Word::Maps => socket::send(socket, b"m", &[]),
+            Word::Offsets => socket::send(socket, b"o", &[]),
             Word::Sibling(pid) => socket::send(socket, &[b"p", pid.to_ne_bytes().as_slice()].concat(), &[]),
             Word::Hooks => socket::send(socket, b"h", &[]),
             Word::Console(master) => socket::send(socket, b"c", &[master.as_fd()]),
@@ -216,6 +229,7 @@ impl Talk {
         let number = || rest.first_chunk().map(|bytes| i32::from_ne_bytes(*bytes));
         let word = match (tag, number(), fd) {
             (b'm', _, None) => Word::Maps,
+            (b'o', _, None) => Word::Offsets,
             (b'p', Some(pid), None) => Word::Sibling(pid),
             (b'h', _, None) => Word::Hooks,
             (b'c', _, Some(master)) => Word::Console(terminal(master)?),
@@ -317,8 +331,10 @@ mod tests {
 
     #[test]
     fn a_script_takes_each_message_once_and_in_order() {
-        let mut script = Script::readiness().with_stage(true).with_hooks(true);
+        let mut script = Script::readiness().with_stage(true).with_offsets(true).with_hooks(true);
         script.take(&Word::Maps).unwrap();
+        script.take(&Word::Offsets).unwrap();
+        assert_eq!(script.take(&Word::Offsets), Err(Unexpected("offsets")));
         script.take(&Word::Sibling(1)).unwrap();
         assert_eq!(script.take(&Word::Sibling(2)), Err(Unexpected("sibling")));
         assert_eq!(script.take(&Word::Maps), Err(Unexpected("maps")));
@@ -333,6 +349,7 @@ mod tests {
     fn a_script_takes_nothing_that_was_not_asked_for() {
         let mut script = Script::readiness();
         assert_eq!(script.take(&Word::Maps), Err(Unexpected("maps")));
+        assert_eq!(script.take(&Word::Offsets), Err(Unexpected("offsets")));
         assert_eq!(script.take(&Word::Sibling(1)), Err(Unexpected("sibling")));
         assert_eq!(script.take(&Word::Hooks), Err(Unexpected("hooks")));
         assert!(!script.takes_terminal() && Script::readiness().with_terminal(true).takes_terminal());

@@ -284,7 +284,10 @@ mod tests {
         tokio::time::advance(Duration::from_millis(1900)).await;
         assert!(tokio::time::timeout(Duration::from_millis(50), stop.reached()).await.is_err());
         let error = stop.reached().await;
-        assert_eq!((error.kind(), error.text()), (Kind::DeadlineExceeded, "timeout 2s exceeded: context deadline exceeded"));
+        assert_eq!(
+            (error.kind(), error.text()),
+            (Kind::DeadlineExceeded, "timeout 2s exceeded: context deadline exceeded")
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -49,8 +49,7 @@ mod tests {
         let map = |first| vec![v1::IdMapping { container_id: 0, host_id: first, length: 1000 }];
         let mode = v1::NamespaceMode::Pod.into();
         let wanted = v1::UserNamespace { mode, uids: map(100_000), gids: map(200_000) };
-        let options =
-            v1::NamespaceOption { userns_options: Some(wanted), ..v1::NamespaceOption::default() };
+        let options = v1::NamespaceOption { userns_options: Some(wanted), ..v1::NamespaceOption::default() };
         UserNamespace::of(&options).unwrap().unwrap()
     }
 

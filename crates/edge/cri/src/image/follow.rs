@@ -93,7 +93,9 @@ impl Cri {
                 };
                 let adopted = is_foreign(&image, &wanted)
                     && adopt(cx, &*engine.images, &image, &details, &wanted)
-                        .inspect_err(|error| tracing::warn!(image = key, %error, "cannot mark an image as managed"))
+                        .inspect_err(
+                            |error| tracing::warn!(image = key, %error, "cannot mark an image as managed"),
+                        )
                         .is_ok();
                 Ok(Some((image, details, adopted)))
             })

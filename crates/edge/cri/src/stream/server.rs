@@ -183,7 +183,10 @@ async fn client(door: Door, socket: TcpStream, acceptor: Option<TlsAcceptor>) {
 }
 
 /// Answers one request; what comes back is the session that it began.
-async fn serve<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(door: &Door, socket: T) -> Option<Session> {
+async fn serve<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    door: &Door,
+    socket: T,
+) -> Option<Session> {
     let begun: Arc<Mutex<Option<Session>>> = Arc::default();
     let service = service_fn(|request| {
         let (mut answer, session) = answer(door, request);

@@ -54,7 +54,8 @@ fn both_outputs_are_cut_at_their_bound_while_the_command_goes_on() {
 #[test]
 fn held_output_delays_the_answer_by_the_drain_timeout_and_is_no_timeout_of_the_command() {
     needs!(root, overlayfs, built "containerd");
-    let kubelet = Kubelet::with("[plugins.'io.containerd.cri.v1.runtime']\ndrain_exec_sync_io_timeout = '3s'");
+    let kubelet =
+        Kubelet::with("[plugins.'io.containerd.cri.v1.runtime']\ndrain_exec_sync_io_timeout = '3s'");
     let config = kubelet.pod("holds");
     let pod = kubelet.run_pod(&config).unwrap();
     let id = kubelet.start(&pod, &config, kubelet.container("one", "exec sleep 1000"));

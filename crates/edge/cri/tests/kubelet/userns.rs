@@ -217,7 +217,8 @@ fn streams_of_a_pod_with_a_user_namespace_can_be_opened_again() {
     let script = "echo out > /dev/stdout && echo err > /dev/stderr";
     for (name, user) in [("root", 0), ("seven", 7)] {
         let mut wanted = container(&kubelet, name, network);
-        wanted.command = ["/bin/sh", "-c", &format!("{script} && exec sleep 1000")].map(str::to_owned).to_vec();
+        wanted.command =
+            ["/bin/sh", "-c", &format!("{script} && exec sleep 1000")].map(str::to_owned).to_vec();
         let security = wanted.linux.get_or_insert_default().security_context.get_or_insert_default();
         security.run_as_user = Some(v1::Int64Value { value: user });
         let id = kubelet.start(&pod, &config, wanted);
@@ -227,7 +228,11 @@ fn streams_of_a_pod_with_a_user_namespace_can_be_opened_again() {
             (text.contains("stdout F out") && text.contains("stderr F err")).then_some(())
         });
         let done = kubelet.exec(&id, script, 10).unwrap();
-        assert_eq!((done.stdout.as_slice(), done.stderr.as_slice()), (&b"out\n"[..], &b"err\n"[..]), "{name}");
+        assert_eq!(
+            (done.stdout.as_slice(), done.stderr.as_slice()),
+            (&b"out\n"[..], &b"err\n"[..]),
+            "{name}"
+        );
     }
     kubelet.remove_pod(&pod);
     kubelet.check_clean();

@@ -495,7 +495,9 @@ fn decode(path: &Path, key: &str, bytes: &[u8]) -> Result<Record, SnapshotError>
 
 /// The ids of committed snapshots, by key.
 fn ids_of_committed<'k>(all: impl Iterator<Item = &'k Keyed>) -> BTreeMap<&'k str, u64> {
-    all.filter(|keyed| keyed.record.is_committed()).map(|keyed| (keyed.key.as_str(), keyed.record.id)).collect()
+    all.filter(|keyed| keyed.record.is_committed())
+        .map(|keyed| (keyed.key.as_str(), keyed.record.id))
+        .collect()
 }
 
 impl Record {

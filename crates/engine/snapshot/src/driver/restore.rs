@@ -107,11 +107,7 @@ fn text(error: &SnapshotError) -> String {
 }
 
 /// Brings records and files together; how many records the files had beyond the database.
-fn settle(
-    records: &Records,
-    since: SystemTime,
-    directories: &BTreeSet<u64>,
-) -> Result<usize, SnapshotError> {
+fn settle(records: &Records, since: SystemTime, directories: &BTreeSet<u64>) -> Result<usize, SnapshotError> {
     let known = records.keyed()?;
     let newer = records.files().settle(&known, since)?;
     if newer.is_empty() {
@@ -135,10 +131,7 @@ fn settle(
 }
 
 /// The records whose directory is there, and those of all snapshots below.
-fn whole_chains(
-    mut found: BTreeMap<u64, Keyed>,
-    directories: &BTreeSet<u64>,
-) -> BTreeMap<u64, Keyed> {
+fn whole_chains(mut found: BTreeMap<u64, Keyed>, directories: &BTreeSet<u64>) -> BTreeMap<u64, Keyed> {
     found.retain(|id, _| directories.contains(id));
     loop {
         let before = found.len();

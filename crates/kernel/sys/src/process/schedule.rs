@@ -59,6 +59,17 @@ pub fn set_personality(persona: u64) -> Result<()> {
     check(done.into(), || format!("personality({persona:#x})")).map(|_| ())
 }
 
+/// Lets this process run on every CPU that its cpuset has, now and after a change of it. `sched_setaffinity(2)`.
+///
+/// The kernel cuts the mask to the CPUs it knows and to those of the cpuset.
+pub fn reset_cpus() -> Result<()> {
+    const MAX_CPUS: usize = 64 * 1024;
+    let mask = [0xffu8; MAX_CPUS / 8];
+    // SAFETY: the kernel reads at most as many bytes as it is told the mask has.
+    let done = unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, mask.len(), mask.as_ptr()) };
+    check(done, || "sched_setaffinity(all)".to_owned()).map(|_| ())
+}
+
 /// Binds this process to the CPUs numbered in `cpus`. `sched_setaffinity(2)`.
 pub fn set_cpus(cpus: &[usize]) -> Result<()> {
     const MOST: usize = 8192;

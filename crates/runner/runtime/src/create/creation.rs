@@ -87,7 +87,7 @@ impl Creation {
             .with_process(site.plan.namespaces.joined.iter().any(|(kind, _)| *kind == Kind::Pid));
         let staged = init::needs_stage(&site.plan.namespaces);
         if staged {
-            script = script.with_stage(new_user);
+            script = script.with_stage(new_user).with_offsets(!site.plan.namespaces.time_offsets.is_empty());
         }
         let maps_first = new_user && !staged;
         let within = message_timeout(&hooks.create_container);
@@ -125,6 +125,7 @@ impl Creation {
             Ok(Some(Event::End)) => Err(CreateError::Died),
             Ok(Some(Event::Word(word))) => match word {
                 Word::Maps => self.write_maps(&talking).and_then(|()| go(&talking)),
+                Word::Offsets => self.write_offsets(&talking).and_then(|()| go(&talking)),
                 Word::Sibling(_) | Word::Process(_) => self.admit(&talking),
                 Word::Hooks => match self.hooks(&talking, Point::Prestart) {
                     Ok(run) => return Turn::Next(Phase::Hooks(talking, run, Point::Prestart)),
@@ -152,6 +153,12 @@ impl Creation {
         let namespaces = &self.site.plan.namespaces;
         parent::write_maps(talking.child.pid(), &namespaces.uid_map, &namespaces.gid_map)
             .map_err(CreateError::at("write the maps of the user namespace"))
+    }
+
+    /// From outside, because the root of a new user namespace may not write the files of a process of the host's root.
+    fn write_offsets(&self, talking: &Conversation) -> Result<(), CreateError> {
+        let offsets = &self.site.plan.namespaces.time_offsets;
+        parent::write_offsets(talking.child.pid(), offsets).map_err(CreateError::at("set time offsets"))
     }
 
     /// Sets what init may not set itself, and lets it go on.

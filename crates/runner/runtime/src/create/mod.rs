@@ -73,6 +73,8 @@ pub struct Create<'a> {
     pub systemd_cgroup: bool,
     /// How many descriptors after the standard three the process keeps.
     pub preserve_fds: u32,
+    /// Leave line ends on the process's terminal as its program writes them.
+    pub keep_line_ends: bool,
 }
 
 /// What [`Create::run`] made.
@@ -103,6 +105,7 @@ impl<'a> Create<'a> {
             no_new_keyring: false,
             systemd_cgroup: false,
             preserve_fds: 0,
+            keep_line_ends: false,
         }
     }
 
@@ -119,7 +122,8 @@ impl<'a> Create<'a> {
             Some(spec) => spec,
             None => read_spec(&bundle)?,
         };
-        let plan = plan::plan(&spec, &bundle)?;
+        let mut plan = plan::plan(&spec, &bundle)?;
+        plan.process.keep_line_ends = self.keep_line_ends;
         let scope = match self.systemd_cgroup {
             true => Some(Scope::plan(&plan.cgroups_path, self.id, &spec.annotations)?),
             false => None,

@@ -36,3 +36,8 @@ pub(super) fn write_maps(pid: i32, uid_map: &str, gid_map: &str) -> Result<(), s
     proc.write(&format!("{pid}/gid_map"), gid_map)?;
     proc.write(&format!("{pid}/uid_map"), uid_map)
 }
+
+/// Writes the offsets of the time namespace that the process `pid` has just made for its children.
+pub(super) fn write_offsets(pid: i32, offsets: &str) -> Result<(), sys::Error> {
+    Procfs::of_host()?.write(&format!("{pid}/timens_offsets"), offsets)
+}

@@ -47,6 +47,10 @@ pub(super) fn or_streams(
         pty::resize(terminal.slave.as_fd(), bounded(size.width), bounded(size.height))
             .step(|| "size of the terminal".into())?;
     }
+    if process.keep_line_ends {
+        // Before the program can write: the caller has no chance to be in time.
+        pty::keep_line_ends(terminal.slave.as_fd()).step(|| "modes of the terminal".into())?;
+    }
     if first {
         show_console(root, terminal.slave.as_fd())?;
     }

@@ -40,12 +40,16 @@ pub(super) fn borrowed<T>(
 }
 
 const EPERM: i32 = 1;
+const SCHED_DEADLINE: u32 = 6;
 
 /// Adds what makes the process the user of its program; without `no_new_privs` the filter is in force from here on.
 pub(super) fn take_on(process: &Process, calls: &mut Calls) -> Result<(), InitError> {
     let (_, available, _) = capability::get().step(|| "read capabilities".into())?;
     if let Some(policy) = &process.scheduler {
-        calls.scheduler(policy);
+        // A deadline needs all CPUs of the machine; the kernel only says that it is not permitted.
+        let limited = process.limited_cpus && policy.policy == SCHED_DEADLINE;
+        let hint = if limited { "process scheduler can't be used together with AllowedCPUs: " } else { "" };
+        calls.scheduler(policy, hint);
     }
     if process.no_new_privs {
         calls.no_new_privs();

@@ -24,11 +24,11 @@ use sys::{fd, namespace};
 
 use super::{
     InitError, NAME, Step, begin_process, console, fail, finish, identity, namespace::become_root,
-    own_keyring,
+    own_keyring, reset_cpus,
 };
 use crate::cgroup::Joiner;
 use crate::create::Stdio;
-use crate::create::plan::Process;
+use crate::create::plan::{Process, StartCpus};
 use crate::talk::{PROCESS, READY, Talk};
 
 /// Everything a joining process works with.
@@ -48,6 +48,8 @@ pub(crate) struct Joining<'a> {
     pub namespaces: i32,
     /// Whether the container has a user namespace.
     pub user_namespace: bool,
+    /// The container's root, where it is not that of a mount namespace of its own.
+    pub root: Option<BorrowedFd<'a>>,
     /// The container whose session keyring it joins; `None` keeps the caller's.
     pub keyring: Option<&'a str>,
     /// See [`crate::Exec::preserve_fds`].
@@ -65,8 +67,12 @@ fn steps(joining: &Joining<'_>) -> Result<Infallible, InitError> {
     if !process.cpus.initial.is_empty() {
         schedule::set_cpus(&process.cpus.initial).step(|| "set CPU affinity".into())?;
     }
-    let keep = vec![joining.talk.as_fd().as_raw_fd(), joining.init.as_raw_fd()];
+    let mut keep = vec![joining.talk.as_fd().as_raw_fd(), joining.init.as_raw_fd()];
+    keep.extend(joining.root.map(|root| root.as_raw_fd()));
     begin_process(Some(joining.joiner), joining.stdio, keep, joining.preserve_fds)?;
+    if process.cpus == StartCpus::default() {
+        reset_cpus();
+    }
     if let Some(id) = joining.keyring {
         own_keyring(id)?;
     }
@@ -77,6 +83,9 @@ fn steps(joining: &Joining<'_>) -> Result<Infallible, InitError> {
     if joining.user_namespace {
         namespace::join(joining.init, namespace::Kind::User).step(|| "join the user namespace".into())?;
         become_root()?;
+    }
+    if let Some(root) = joining.root {
+        sys::process::change_dir(root).and_then(|()| sys::process::root_here()).step(|| "chroot".into())?;
     }
     let root = Root::open_dir(Path::new("/")).step(|| "open /".into())?;
     console::or_streams(process, &root, None, joining.stdio, joining.talk, false)?;

@@ -17,6 +17,7 @@ mod identity;
 mod join;
 mod mask;
 mod mount;
+mod mountpoint;
 mod namespace;
 mod program;
 mod rootfs;
@@ -41,7 +42,7 @@ use crate::talk::{READY, Talk, Word};
 pub(crate) use error::{InitError, Step};
 pub(crate) use finish::{oom_score, set_limits};
 pub(crate) use join::{Joining, join};
-pub(crate) use mount::bind_tree;
+pub(crate) use mount::{bind_tree, failed_mount, source};
 pub(crate) use namespace::{clone_flags, join_cgroup, needs_stage, stage};
 pub(crate) use shared::procfs as shared_procfs;
 
@@ -172,7 +173,16 @@ fn begin(init: &Init<'_>) -> Result<(), InitError> {
     keep.extend(init.pids.iter().map(AsRawFd::as_raw_fd));
     keep.extend(init.trees.iter().map(|(_, tree)| tree.as_raw_fd()));
     begin_process(init.joiner, init.stdio, keep, init.preserve_fds)?;
+    // Until it runs its program it takes a request to end, as the first process of a pid namespace too.
+    sys::signal::end_on_request().step(|| "handle signals".into())?;
+    reset_cpus();
     if init.no_new_keyring { Ok(()) } else { own_keyring(&init.state.id) }
+}
+
+/// Lets the process run on every CPU of its cgroup: the CPUs that the caller is bound to are the caller's affair.
+pub(crate) fn reset_cpus() {
+    // A policy (a filter of an outer container) may forbid it; runc goes on with the caller's CPUs too.
+    let _ = sys::process::schedule::reset_cpus();
 }
 
 /// Joins the session keyring of the container `id`, so that the caller's keys stay the caller's.

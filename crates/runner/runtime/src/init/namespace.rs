@@ -92,8 +92,8 @@ fn stage_steps(namespaces: &Namespaces, joiner: &Joiner, talk: &Talk) -> Result<
     if namespaces.is_new(Kind::Time) {
         namespace::unshare(Kind::Time.flag()).step(|| "make a time namespace".into())?;
         if !namespaces.time_offsets.is_empty() {
-            let proc = sys::procfs::Procfs::of_host().step(|| "open procfs".into())?;
-            proc.write_self("timens_offsets", &namespaces.time_offsets).step(|| "set time offsets".into())?;
+            talk.say(&Word::Offsets).step(|| "ask for time offsets".into())?;
+            talk.wait_for_go().step(|| "wait for time offsets".into())?;
         }
     }
     let others = clone_flags(namespaces) & !Kind::User.flag();
