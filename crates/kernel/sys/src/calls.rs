@@ -152,6 +152,11 @@ impl Calls {
         self.prctl("stay undumpable", libc::PR_SET_DUMPABLE, "PR_SET_DUMPABLE", 0);
     }
 
+    /// `prctl(PR_SET_CHILD_SUBREAPER)`: orphaned descendants become children of this process.
+    pub fn subreaper(&mut self) {
+        self.prctl("take in orphans", libc::PR_SET_CHILD_SUBREAPER, "PR_SET_CHILD_SUBREAPER", 1);
+    }
+
     /// `prctl(PR_SET_KEEPCAPS)`.
     pub fn keep_capabilities(&mut self, keep: bool) {
         self.prctl("keep capabilities", libc::PR_SET_KEEPCAPS, "PR_SET_KEEPCAPS", keep.into());

@@ -115,6 +115,9 @@ fn last_calls(joining: &Joining<'_>, program: &finish::Program) -> Result<Calls,
     calls.close_on_exec(joining.talk.as_fd());
     let split = calls.split(PROCESS);
     calls.session();
+    if process.child_subreaper {
+        calls.subreaper();
+    }
     if process.terminal {
         calls.terminal();
     }

@@ -98,6 +98,8 @@ pub struct Process {
     pub seccomp: Option<Program>,
     /// Execution domain.
     pub personality: Option<u64>,
+    /// Whether a joining process takes in its orphaned descendants.
+    pub child_subreaper: bool,
 }
 
 impl Process {
@@ -142,6 +144,7 @@ pub(super) fn plan(wanted: &spec::runtime::Process) -> Result<Process, PlanError
         apparmor_profile: text("process.apparmorProfile", &wanted.apparmor_profile)?,
         selinux_label: text("process.selinuxLabel", &wanted.selinux_label)?,
         oom_score_adj: wanted.oom_score_adj,
+        child_subreaper: wanted.child_subreaper,
         ..Process::default()
     };
     // The kernel's "no change" value would leave the caller's root in place.
