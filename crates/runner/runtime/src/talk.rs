@@ -203,7 +203,7 @@ impl Talk {
                 Word::Failed(errno, String::from_utf8_lossy(&rest[4..]).into_owned())
             }
             (_, _, fd) => {
-                fd.map(leave_open);
+                fd.into_iter().for_each(leave_open);
                 return Err(Error::new(BAD_MESSAGE, "recvmsg(init)"));
             }
         };

@@ -156,7 +156,8 @@ impl InProcess {
         match call {
             Call::Create { stdio } => self.create(stdio),
             Call::Exec { exec_id, process, stdio, until } => {
-                let asked = until.map_or(START_TIMEOUT, |until| until.saturating_duration_since(Instant::now()));
+                let asked =
+                    until.map_or(START_TIMEOUT, |until| until.saturating_duration_since(Instant::now()));
                 self.exec((exec_id, process), stdio, asked.min(START_TIMEOUT))
             }
             Call::Delete { force } => self.delete(force),

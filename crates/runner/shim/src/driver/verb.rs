@@ -87,11 +87,7 @@ impl Ongoing for Verb {
         Some(match &mut self.work {
             Work::Create(creation) => creation.advance()?.map_err(failed).map(|created| {
                 self.kept.borrow_mut().created = Some(created.container);
-                Outcome {
-                    pid: created.pid.cast_unsigned(),
-                    console: created.console,
-                    processes: Vec::new(),
-                }
+                Outcome { pid: created.pid.cast_unsigned(), console: created.console, processes: Vec::new() }
             }),
             Work::Exec(launch) => match launch.advance()? {
                 Ok(started) => Ok(Outcome {

@@ -5,8 +5,8 @@
 
 use std::time::{Duration, Instant};
 
-use rustix::event::epoll::EventFlags;
 use runtime::ongoing::Ongoing;
+use rustix::event::epoll::EventFlags;
 use rustix::process::Signal;
 use spec::error::Error;
 
@@ -159,8 +159,7 @@ impl Shim {
     /// Advances the verbs that take the status of the child `pid` themselves, or have still to learn of it.
     pub(super) fn advance_awaiting(&mut self, pid: i32) {
         let awaits = |job: &Job| matches!(&job.work, Work::Verb(verb) if verb.awaits(pid));
-        let awaiting: Vec<u32> =
-            self.jobs.iter().filter(|(_, job)| awaits(job)).map(|(id, _)| *id).collect();
+        let awaiting: Vec<u32> = self.jobs.iter().filter(|(_, job)| awaits(job)).map(|(id, _)| *id).collect();
         for id in awaiting {
             self.advance_job(id);
         }
@@ -257,7 +256,11 @@ impl Shim {
     /// The execs of `container` that are being started.
     pub(crate) fn starting(&self, container: &str) -> Vec<String> {
         let execs = self.jobs.values().filter(|job| job.container == container);
-        execs.filter_map(|job| job.doing.started()).filter(|exec| !exec.is_empty()).map(str::to_owned).collect()
+        execs
+            .filter_map(|job| job.doing.started())
+            .filter(|exec| !exec.is_empty())
+            .map(str::to_owned)
+            .collect()
     }
 
     /// Signals an exec that is being started; a kill ends the start at once.

@@ -148,8 +148,7 @@ fn an_exec_that_is_stopped_is_killed_when_its_time_is_up() {
     ice.freeze();
     let limit = std::time::Duration::from_millis(500);
     let address = shim.address.trim_start_matches("unix://").to_owned();
-    let mut hasty =
-        Client::connect(std::path::Path::new(&address), &shim.place.namespace, limit).unwrap();
+    let mut hasty = Client::connect(std::path::Path::new(&address), &shim.place.namespace, limit).unwrap();
     let stream = hasty.send(shim.service, "Start", &start).unwrap();
     let error = Pending(hasty, stream).result().unwrap_err();
     assert_eq!(error.kind(), Kind::DeadlineExceeded);
