@@ -1,4 +1,7 @@
-//! `make soak`: the life of a container again and again; whatever grows is a leak.
+//! `make soak`: the life of a container again and again; whatever grows is a leak. Then databases are damaged under a
+//! container that runs: no record may be lost.
+
+mod damage;
 
 use std::time::Duration;
 
@@ -19,6 +22,9 @@ pub struct Args {
     /// Kill and restart the daemon after so many cycles
     #[arg(long, default_value_t = 50)]
     restart_every: usize,
+    /// Databases to damage
+    #[arg(long, default_value_t = 100)]
+    damages: usize,
 }
 
 /// Runs the cycles and compares the machine before and after.
@@ -47,7 +53,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     println!("daemon: {memory} KiB before, {} KiB after", pss_kib(daemon.pid()));
     compare(&before, &after)?;
     println!("nothing left behind after {} cycles", args.cycles);
-    Ok(())
+    drop(daemon);
+    damage::run(args.damages)
 }
 
 /// One foreground run, and one container with an exec that is killed.

@@ -246,10 +246,15 @@ impl Container {
     /// Sends `signal` to init, or begins to send it to every process: what of that is still to be done.
     pub fn begin_kill(&self, signal: i32, all: bool) -> Result<Option<Killing>, ContainerError> {
         if all || (signal == SIGKILL && !self.has_own_pid_namespace()) {
-            if !all && !self.record.init_is_alive() && self.processes()?.is_empty() {
+            let init = self.init()?;
+            if !all && init.is_none() && self.processes()?.is_empty() {
                 return Err(ContainerError::NotRunning);
             }
-            return Ok(Some(self.cgroup().begin_kill(signal)));
+            let killing = self.cgroup().begin_kill(signal);
+            return Ok(Some(match init {
+                Some(pidfd) => killing.with_init(self.pid(), pidfd),
+                None => killing,
+            }));
         }
         self.signal_init(signal)?;
         if signal == SIGKILL && self.status()? == Status::Paused {

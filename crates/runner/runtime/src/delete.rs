@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! KillAll --> WaitInit --> KillRest --> Remove --> Hooks --> (deleted)
+//!                             ^-- busy ---+
 //! ```
 //!
 //! Invariant: every step after the end of init is tried; the first error is returned. The directory goes last and only
@@ -19,6 +20,12 @@ use crate::cgroup::{Cgroup, CgroupError, Killing, Removal};
 use crate::container::{Container, ContainerError, SIGKILL, remove_dir};
 use crate::hooks::{self, HookError, Point, Surroundings};
 use crate::ongoing::{Ongoing, Wait, after, complete};
+use crate::state::{Record, RecordError};
+
+const EBUSY: i32 = 16;
+
+/// How often the processes of a cgroup that does not get empty are killed again.
+const MAX_ROUNDS: u32 = 3;
 
 /// A container that is being removed.
 #[derive(Debug)]
@@ -33,6 +40,8 @@ pub struct Deletion {
     outlived: bool,
     /// Poststop hooks.
     hooks: hooks::Run,
+    /// How often the cgroup did not get empty.
+    rounds: u32,
     killed: Result<(), CgroupError>,
     destroyed: Result<(), CgroupError>,
     phase: Phase,
@@ -105,19 +114,15 @@ impl Container {
         }
     }
 
-    /// Removes what a creation that was killed half way left of `id`: its directory and its cgroup.
+    /// Removes what a creation that was killed half way left of `id`: its processes, its cgroup and its directory.
     ///
     /// A container whose state was written is left alone; delete that.
-    pub fn remove_remains(root: &Path, id: &str, bundle: &Path) -> Result<(), ContainerError> {
-        Self::begin_remove_remains(root, id, bundle)?.map_or(Ok(()), complete)
+    pub fn remove_remains(root: &Path, id: &str) -> Result<(), ContainerError> {
+        Self::begin_remove_remains(root, id)?.map_or(Ok(()), complete)
     }
 
     /// Begins to do so; nothing where there is nothing.
-    pub fn begin_remove_remains(
-        root: &Path,
-        id: &str,
-        bundle: &Path,
-    ) -> Result<Option<Deletion>, ContainerError> {
+    pub fn begin_remove_remains(root: &Path, id: &str) -> Result<Option<Deletion>, ContainerError> {
         match Self::load(root, id) {
             Err(ContainerError::NotFound(_)) => {}
             Ok(_) => return Err(ContainerError::State { verb: "forget", status: Status::Created }),
@@ -128,12 +133,15 @@ impl Container {
             // The directory is made first and goes last: without it there is nothing.
             return Ok(None);
         }
-        let spec = crate::create::read_spec(bundle).ok();
-        let path = spec.and_then(|spec| spec.linux).map(|linux| linux.cgroups_path).unwrap_or_default();
-        // Its directories are taken over if they are empty, which those of a dead creation are.
-        match Cgroup::create(&path, id) {
-            Ok(cgroup) => Ok(Some(Deletion::new(id, dir, cgroup, Duration::ZERO).begin())),
-            Err(_) => remove_dir(&dir).map(|()| None),
+        match Record::load_planned(&dir) {
+            // The cgroup was empty when it was recorded: what is in it now has come from that creation.
+            Ok(planned) => {
+                let deletion = Deletion::new(id, dir, planned.cgroup(), Duration::ZERO);
+                Ok(Some(deletion.outlived(true).begin()))
+            }
+            // It is recorded before anything else is made.
+            Err(RecordError::NotFound) => remove_dir(&dir).map(|()| None),
+            Err(error) => Err(ContainerError::Record(error)),
         }
     }
 
@@ -170,6 +178,7 @@ impl Deletion {
             within,
             outlived: false,
             hooks: hooks::Run::none(Point::Poststop),
+            rounds: 0,
             killed: Ok(()),
             destroyed: Ok(()),
             phase: Phase::Over,
@@ -232,6 +241,11 @@ impl Deletion {
             },
             Phase::Remove(mut removal) => match removal.advance() {
                 None => Turn::Wait(Phase::Remove(removal)),
+                Some(Err(CgroupError::System(error))) if error.is(EBUSY) && self.rounds < MAX_ROUNDS => {
+                    // A process that was on its way in when the others were killed, or one moved in some hierarchies.
+                    self.rounds += 1;
+                    Turn::Next(Phase::KillRest(self.cgroup.begin_kill(SIGKILL).thorough()))
+                }
                 Some(destroyed) => {
                     self.destroyed = destroyed;
                     Turn::Next(Phase::Hooks)

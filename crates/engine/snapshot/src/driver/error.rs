@@ -36,6 +36,8 @@ pub enum SnapshotError {
     Open { path: PathBuf, source: std::io::Error },
     #[error("snapshot records {path}")]
     Records { path: PathBuf, source: Box<redb::Error> },
+    #[error("record file {path}")]
+    RecordFile { path: PathBuf, source: std::io::Error },
     #[error("snapshot records {path}: the record of {key:?} is damaged: {why}")]
     Damaged { path: PathBuf, key: String, why: String },
     #[error("cannot {what} {path}")]
@@ -71,11 +73,15 @@ impl HasKind for SnapshotError {
             Self::Open { source, .. } => Kind::from_errno(source.raw_os_error().unwrap_or(libc::EIO)),
             Self::Records { source, .. } => match source.as_ref() {
                 redb::Error::Io(error) => Kind::from_errno(error.raw_os_error().unwrap_or(libc::EIO)),
-                redb::Error::Corrupted(_) => Kind::DataLoss,
+                redb::Error::Corrupted(_) | redb::Error::UpgradeRequired(_) => Kind::DataLoss,
                 redb::Error::DatabaseAlreadyOpen => Kind::FailedPrecondition,
                 _ => Kind::Internal,
             },
             Self::Damaged { .. } => Kind::DataLoss,
+            Self::RecordFile { source, .. } => match source.raw_os_error().map(Kind::from_errno) {
+                Some(Kind::ResourceExhausted) => Kind::ResourceExhausted,
+                _ => Kind::Internal,
+            },
             // A file that vanished is no snapshot that is missing: only records decide what exists.
             Self::Files { source, .. } => match Kind::from_errno(source.errno()) {
                 Kind::ResourceExhausted => Kind::ResourceExhausted,

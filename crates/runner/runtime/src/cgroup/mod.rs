@@ -123,25 +123,38 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// Makes the cgroup at `path` (`linux.cgroupsPath`) or, if that is empty, the cgroup `id` below the caller's own.
+    /// The cgroup at `path` (`linux.cgroupsPath`) or, if that is empty, the cgroup `id` below the caller's own, before
+    /// it is [made](Self::make). An absolute path counts from the mount points, a relative one from the caller's cgroup.
     ///
-    /// An absolute path counts from the mount points, a relative one from the caller's cgroup. A directory that is
-    /// there is taken if it is empty and thawed.
-    pub fn create(path: &str, id: &str) -> Result<Self, CgroupError> {
-        let layout = layout()?;
+    /// # Errors
+    /// A directory that is there holds processes: they are another container's.
+    pub fn plan(path: &str, id: &str) -> Result<Self, CgroupError> {
         let place = place::parse(path, id)?;
-        let cgroup = Self { paths: place::directories(layout, &place)?, unit: None };
+        let cgroup = Self::open(place::directories(layout()?, &place)?);
+        cgroup.check_empty()?;
+        Ok(cgroup)
+    }
+
+    /// Makes the planned directories. One that is there is taken if it is empty and thawed.
+    pub fn make(&self) -> Result<(), CgroupError> {
+        let layout = layout()?;
         let mut made = Vec::new();
         let result = if layout.mode == Mode::V2 {
-            v2::make(&cgroup, layout, &mut made)
+            v2::make(self, layout, &mut made)
         } else {
-            v1::make(&cgroup, &mut made)
+            v1::make(self, &mut made)
         };
         result.inspect_err(|_| {
             for directory in made {
                 let _ = std::fs::remove_dir(directory);
             }
-        })?;
+        })
+    }
+
+    /// [`plan`](Self::plan), then [`make`](Self::make).
+    pub fn create(path: &str, id: &str) -> Result<Self, CgroupError> {
+        let cgroup = Self::plan(path, id)?;
+        cgroup.make()?;
         Ok(cgroup)
     }
 

@@ -1,5 +1,7 @@
 //! Who is in a cgroup, and how to signal all of them.
 
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use super::freeze::Freezing;
@@ -22,6 +24,23 @@ impl Cgroup {
         Ok(pids)
     }
 
+    /// Fails where it holds processes, in any of its directories; it need not exist.
+    pub(super) fn check_empty(&self) -> Result<(), CgroupError> {
+        match self.everyone()?.len() {
+            0 => Ok(()),
+            count => Err(CgroupError::NotEmpty(count)),
+        }
+    }
+
+    /// Pids of every process in any of its directories, each once: on v1 a process can be moved in one hierarchy only.
+    fn everyone(&self) -> Result<BTreeSet<i32>, CgroupError> {
+        let mut pids = Vec::new();
+        for directory in self.directories() {
+            collect(directory, MAX_DEPTH, &mut pids)?;
+        }
+        Ok(pids.into_iter().collect())
+    }
+
     /// Sends `signal` to every process in it and below. Those that are being forked right now are reached too.
     pub fn kill(&self, signal: i32) -> Result<(), CgroupError> {
         complete(self.begin_kill(signal))
@@ -29,7 +48,14 @@ impl Cgroup {
 
     /// Begins to send `signal` to every process in it and below.
     pub fn begin_kill(&self, signal: i32) -> Killing {
-        Killing { cgroup: self.clone(), signal, was_frozen: false, phase: Phase::First }
+        Killing {
+            cgroup: self.clone(),
+            signal,
+            init: None,
+            is_thorough: false,
+            was_frozen: false,
+            phase: Phase::First,
+        }
     }
 
     /// Has the kernel kill everything, where it can; `false` where it cannot.
@@ -43,14 +69,16 @@ impl Cgroup {
         }
     }
 
-    fn signal_each(&self, signal: i32) -> Result<(), CgroupError> {
-        for pid in self.processes()? {
+    /// Signals the processes of the census or, when `is_thorough`, of every directory; their pids.
+    fn signal_each(&self, signal: i32, is_thorough: bool) -> Result<BTreeSet<i32>, CgroupError> {
+        let pids = if is_thorough { self.everyone()? } else { self.processes()?.into_iter().collect() };
+        for &pid in &pids {
             match sys::process::kill(pid, signal) {
                 Err(error) if !error.is(file::ESRCH) => return Err(error.into()),
                 _ => {}
             }
         }
-        Ok(())
+        Ok(pids)
     }
 
     /// The directory whose `cgroup.procs` is read: every hierarchy holds the same processes, unless a container with
@@ -68,6 +96,10 @@ impl Cgroup {
 pub struct Killing {
     cgroup: Cgroup,
     signal: i32,
+    /// The container's first process, which gets the signal wherever it is.
+    init: Option<(i32, OwnedFd)>,
+    /// Whether every directory is looked through.
+    is_thorough: bool,
     was_frozen: bool,
     phase: Phase,
 }
@@ -92,8 +124,8 @@ impl Ongoing for Killing {
         if let Phase::First = &self.phase {
             match if self.signal == KILL { self.cgroup.kill_at_once() } else { Ok(false) } {
                 Ok(false) => {}
-                Ok(true) => return Some(Ok(())),
-                Err(error) => return Some(Err(error)),
+                Ok(true) => return Some(self.signal_init(&BTreeSet::new())),
+                Err(error) => return Some(self.signal_init(&BTreeSet::new()).and(Err(error))),
             }
             self.was_frozen = self.cgroup.freezer_state().is_ok_and(|state| state == FreezerState::Frozen);
             if self.was_frozen {
@@ -108,8 +140,34 @@ impl Ongoing for Killing {
 }
 
 impl Killing {
+    /// Signals init by its pidfd as well: its cgroup can have been removed, or it moved to another.
+    pub(crate) fn with_init(self, pid: i32, pidfd: OwnedFd) -> Self {
+        Self { init: Some((pid, pidfd)), ..self }
+    }
+
+    /// Looks for processes in every hierarchy, for a cgroup that does not get empty.
+    pub(crate) fn thorough(self) -> Self {
+        Self { is_thorough: true, ..self }
+    }
+
+    /// Signals init unless it is among the `reached`.
+    fn signal_init(&self, reached: &BTreeSet<i32>) -> Result<(), CgroupError> {
+        match &self.init {
+            Some((pid, pidfd)) if !reached.contains(pid) => {
+                match sys::process::signal(pidfd.as_fd(), self.signal) {
+                    Err(error) if !error.is(file::ESRCH) => Err(error.into()),
+                    _ => Ok(()),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn send(&self, frozen: bool) -> Result<(), CgroupError> {
-        let sent = self.cgroup.signal_each(self.signal);
+        let sent = match self.cgroup.signal_each(self.signal, self.is_thorough) {
+            Ok(reached) => self.signal_init(&reached),
+            Err(error) => self.signal_init(&BTreeSet::new()).and(Err(error)),
+        };
         if frozen && (self.signal == KILL || !self.was_frozen) {
             // The cgroup may have gone with its last process.
             let _ = self.cgroup.thaw();

@@ -20,6 +20,7 @@ use crate::child::{Child, KILL_TIMEOUT};
 use crate::container::Container;
 use crate::conversation::{Conversation, Event, Failure};
 use crate::hooks::{self, Point, Surroundings};
+use crate::init;
 use crate::ongoing::{Ongoing, Wait, after};
 use crate::state::Record;
 use crate::talk::{Script, Talk, Word};
@@ -82,11 +83,13 @@ impl Creation {
         let hooks = &site.plan.hooks;
         let mut script = Script::readiness()
             .with_hooks(!hooks.prestart.is_empty() || !hooks.create_runtime.is_empty())
-            .with_terminal(site.plan.process.terminal);
-        if child.is_stage() {
-            script = script.with_stage(new_user);
+            .with_terminal(site.plan.process.terminal)
+            .with_process(site.plan.namespaces.joined.iter().any(|(kind, _)| *kind == Kind::Pid));
+        let staged = init::needs_stage(&site.plan.namespaces);
+        if staged {
+            script = script.with_stage(new_user).with_offsets(!site.plan.namespaces.time_offsets.is_empty());
         }
-        let maps_first = new_user && !child.is_stage();
+        let maps_first = new_user && !staged;
         let within = message_timeout(&hooks.create_container);
         let talking = Conversation::new(child, talk, script, "set up the container", within);
         let mut creation = Self { site, known, placeholder: None, console: None, phase: Phase::Over };
@@ -122,7 +125,8 @@ impl Creation {
             Ok(Some(Event::End)) => Err(CreateError::Died),
             Ok(Some(Event::Word(word))) => match word {
                 Word::Maps => self.write_maps(&talking).and_then(|()| go(&talking)),
-                Word::Sibling(_) => self.admit(&talking),
+                Word::Offsets => self.write_offsets(&talking).and_then(|()| go(&talking)),
+                Word::Sibling(_) | Word::Process(_) => self.admit(&talking),
                 Word::Hooks => match self.hooks(&talking, Point::Prestart) {
                     Ok(run) => return Turn::Next(Phase::Hooks(talking, run, Point::Prestart)),
                     Err(error) => Err(error),
@@ -149,6 +153,12 @@ impl Creation {
         let namespaces = &self.site.plan.namespaces;
         parent::write_maps(talking.child.pid(), &namespaces.uid_map, &namespaces.gid_map)
             .map_err(CreateError::at("write the maps of the user namespace"))
+    }
+
+    /// From outside, because the root of a new user namespace may not write the files of a process of the host's root.
+    fn write_offsets(&self, talking: &Conversation) -> Result<(), CreateError> {
+        let offsets = &self.site.plan.namespaces.time_offsets;
+        parent::write_offsets(talking.child.pid(), offsets).map_err(CreateError::at("set time offsets"))
     }
 
     /// Sets what init may not set itself, and lets it go on.

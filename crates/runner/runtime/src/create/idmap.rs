@@ -8,7 +8,7 @@ use sys::namespace::{self, Kind};
 use sys::process::{self, Clone3, Fork};
 
 use super::parent::write_maps;
-use super::plan::{IdMap, MountKind, Plan};
+use super::plan::{IdMap, MountKind, Owners, Plan};
 use super::{CreateError, reap};
 use crate::init;
 
@@ -22,14 +22,17 @@ pub(super) fn trees(plan: &Plan) -> Result<Vec<(usize, OwnedFd)>, CreateError> {
         if !in_user_ns && wanted.id_map.is_none() {
             continue;
         }
-        let made = init::bind_tree(wanted, recursive).and_then(|tree| {
+        let made = init::bind_tree(wanted, recursive, init::source(plan)).and_then(|tree| {
             if let Some(id_map) = &wanted.id_map {
                 shift(&tree, id_map)?;
             }
             Ok(tree)
         });
-        let step = format!("bind {:?} for {:?}", wanted.source, wanted.target);
-        trees.push((index, made.map_err(CreateError::at(step))?));
+        let made = made.map_err(|error| CreateError::Init {
+            errno: error.errno(),
+            text: format!("{}: {error}", init::failed_mount(wanted)),
+        });
+        trees.push((index, made?));
     }
     Ok(trees)
 }
@@ -41,8 +44,16 @@ fn shift(tree: &OwnedFd, id_map: &IdMap) -> Result<(), sys::Error> {
     mount::change(tree.as_fd(), change, id_map.recursive)
 }
 
-/// A user namespace that exists for its maps alone: held by a child that lives just long enough.
+/// The user namespace that a mount's owners are shifted by.
 fn user_namespace(id_map: &IdMap) -> Result<OwnedFd, sys::Error> {
+    match &id_map.owners {
+        Owners::Namespace(path) => namespace::open(path, Kind::User),
+        Owners::Maps { uid_map, gid_map } => mapped_namespace(uid_map, gid_map),
+    }
+}
+
+/// A user namespace that exists for its maps alone: held by a child that lives just long enough.
+fn mapped_namespace(uid_map: &str, gid_map: &str) -> Result<OwnedFd, sys::Error> {
     let options = Clone3 { namespaces: Kind::User.flag(), ..Clone3::default() };
     let (hold, wait) = sys::socket::message_pair()?;
     match process::fork(&options)? {
@@ -54,7 +65,7 @@ fn user_namespace(id_map: &IdMap) -> Result<OwnedFd, sys::Error> {
         }
         Fork::Parent { pid, pidfd } => {
             drop(wait);
-            let opened = write_maps(pid, &id_map.uid_map, &id_map.gid_map)
+            let opened = write_maps(pid, uid_map, gid_map)
                 .and_then(|()| namespace::open(Path::new(&format!("/proc/{pid}/ns/user")), Kind::User));
             drop(hold);
             reap(pidfd.as_fd());

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <root>/<id>/            made first; its existence is what reserves the id
+//!     creation.json       names the cgroup before it is made, so that what a killed creation left can be removed
 //!     exec.fifo           the gate; goes when the container is started
 //!     state.json          written when init is ready
 //! ```
@@ -19,6 +20,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use spec::runtime::{LinuxResources, MAX_CONFIG_BYTES, Spec, State, Status, VERSION};
+use sys::namespace;
 use sys::process::{self, Fork};
 
 use crate::cgroup::Cgroup;
@@ -27,12 +29,12 @@ use crate::child::Child;
 use crate::container::Container;
 use crate::init::{self, Init};
 use crate::ongoing::complete;
-use crate::state::GATE;
+use crate::state::{GATE, Record};
 use crate::talk::Talk;
 
 pub use creation::Creation;
 pub use error::CreateError;
-pub(crate) use parent::{limit, parked_in_pid_namespace, settle};
+pub(crate) use parent::{limit, settle};
 use plan::Plan;
 
 /// The standard streams of a new process; `None` inherits the caller's.
@@ -71,6 +73,8 @@ pub struct Create<'a> {
     pub systemd_cgroup: bool,
     /// How many descriptors after the standard three the process keeps.
     pub preserve_fds: u32,
+    /// Leave line ends on the process's terminal as its program writes them.
+    pub keep_line_ends: bool,
 }
 
 /// What [`Create::run`] made.
@@ -101,6 +105,7 @@ impl<'a> Create<'a> {
             no_new_keyring: false,
             systemd_cgroup: false,
             preserve_fds: 0,
+            keep_line_ends: false,
         }
     }
 
@@ -117,7 +122,8 @@ impl<'a> Create<'a> {
             Some(spec) => spec,
             None => read_spec(&bundle)?,
         };
-        let plan = plan::plan(&spec, &bundle)?;
+        let mut plan = plan::plan(&spec, &bundle)?;
+        plan.process.keep_line_ends = self.keep_line_ends;
         let scope = match self.systemd_cgroup {
             true => Some(Scope::plan(&plan.cgroups_path, self.id, &spec.annotations)?),
             false => None,
@@ -135,13 +141,16 @@ impl<'a> Create<'a> {
 
     fn make(&self, site: Site, scope: Option<Scope>) -> Result<Creation, CreateError> {
         let Some(scope) = scope else {
-            let cgroup = Cgroup::create(&site.plan.cgroups_path, self.id)?;
+            let cgroup = Cgroup::plan(&site.plan.cgroups_path, self.id)?;
+            self.record_plan(&site, &cgroup)?;
+            cgroup.make()?;
             let limits = site.plan.resources.clone();
             let begun = self.make_in(site, cgroup.clone(), &limits);
             return begun.inspect_err(|_| undo_cgroup(&cgroup));
         };
         let wider = systemd::beside_placeholder(&site.plan.resources);
         let limits = wider.as_ref().unwrap_or(&site.plan.resources).clone();
+        self.record_plan(&site, &scope.cgroup()?)?;
         let (cgroup, placeholder) = scope.start(&limits)?;
         match self.make_in(site, cgroup.clone(), &limits) {
             Ok(creation) => Ok(creation.beside(placeholder, wider.is_some())),
@@ -151,6 +160,12 @@ impl<'a> Create<'a> {
                 Err(error)
             }
         }
+    }
+
+    /// Writes down what is about to be made, for whoever removes it should this process be killed.
+    fn record_plan(&self, site: &Site, cgroup: &Cgroup) -> Result<(), CreateError> {
+        let record = Record::planned(self.id, &site.spec, &site.bundle, &site.plan.rootfs, cgroup);
+        Ok(record.save_planned(&site.dir)?)
     }
 
     /// Everything up to the clone. An error means that there is no process yet.
@@ -190,10 +205,23 @@ impl<'a> Create<'a> {
         let trees = idmap::trees(plan)?;
         let (ours, theirs) = Talk::pair().map_err(CreateError::at("make the talk"))?;
         let staged = init::needs_stage(&plan.namespaces);
-        let new_user = plan.namespaces.is_new(sys::namespace::Kind::User);
+        let shared = plan.namespaces.joined.iter().find(|(kind, _)| *kind == namespace::Kind::Pid);
+        let shared = shared.map(|(kind, path)| namespace::open(path, *kind)).transpose();
+        let shared = shared.map_err(CreateError::at("open the pid namespace"))?;
+        let stages = u8::from(staged) + u8::from(shared.is_some());
+        let new_user = plan.namespaces.is_new(namespace::Kind::User);
         match parent::clone(&plan.namespaces, &joiner, staged)? {
-            Fork::Parent { pid, pidfd } => Ok((Child::new(pid, pidfd, staged), ours)),
+            Fork::Parent { pid, pidfd } => Ok((Child::new(pid, pidfd, stages), ours)),
             Fork::Child => {
+                let mut trees = trees;
+                if let Some(pids) = &shared {
+                    let made =
+                        init::join_cgroup(&joiner).and_then(|()| init::shared_procfs(plan, pids.as_fd()));
+                    match made {
+                        Ok(made) => trees.extend(made),
+                        Err(error) => init::fail(&theirs, &error),
+                    }
+                }
                 if staged {
                     init::stage(&plan.namespaces, &joiner, &theirs);
                 }
@@ -206,9 +234,10 @@ impl<'a> Create<'a> {
                     cgroup,
                     state,
                     trees: &trees,
+                    pids: shared.as_ref().map(AsFd::as_fd),
                     wait_first: staged || new_user,
                     join_namespaces: !staged,
-                    privileged: !plan.namespaces.has(sys::namespace::Kind::User),
+                    privileged: !plan.namespaces.has(namespace::Kind::User),
                     no_pivot: self.no_pivot,
                     no_new_keyring: self.no_new_keyring,
                     preserve_fds: self.preserve_fds,

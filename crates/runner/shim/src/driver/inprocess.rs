@@ -116,7 +116,7 @@ impl InProcess {
             None => match Container::load(&self.root, &self.id) {
                 // Deleted by another hand, or a create that was killed half way.
                 Err(ContainerError::NotFound(_)) => {
-                    let remains = Container::begin_remove_remains(&self.root, &self.id, &self.bundle);
+                    let remains = Container::begin_remove_remains(&self.root, &self.id);
                     return Ok(match remains.map_err(failed)? {
                         Some(deletion) => self.advanced(Work::Delete(Box::new(deletion))),
                         None => Begun::Done(Ok(Outcome::default())),

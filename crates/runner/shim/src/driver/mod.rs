@@ -105,12 +105,12 @@ pub enum DriverError {
         kind: Kind,
     },
     /// The program cannot be run at all.
-    #[error("{binary}: {source}")]
+    #[error("exec: {binary:?}: {}", why_not_run(binary, reason))]
     Program {
         /// Its name.
         binary: String,
-        /// What execve(2) or the search for it said.
-        source: std::io::Error,
+        /// What execve(2) or the search for it said; part of the text.
+        reason: std::io::Error,
     },
     /// The program did not end in time and was killed.
     #[error("{binary} did not end within {}s", limit.as_secs())]
@@ -128,6 +128,16 @@ pub enum DriverError {
         /// Why.
         source: std::io::Error,
     },
+}
+
+/// Why a program was not run, in the words of Go's os/exec, on which clients match.
+fn why_not_run(binary: &str, source: &std::io::Error) -> String {
+    match source.kind() {
+        std::io::ErrorKind::NotFound if !binary.contains('/') => "executable file not found in $PATH".into(),
+        std::io::ErrorKind::NotFound => "no such file or directory".into(),
+        std::io::ErrorKind::PermissionDenied => "permission denied".into(),
+        _ => source.to_string(),
+    }
 }
 
 impl HasKind for DriverError {
@@ -186,4 +196,20 @@ pub fn settle(begun: Begun) -> Result<Outcome, DriverError> {
 /// The program has no such command, or cannot be run.
 pub fn features(options: &Options) -> Result<Vec<u8>, DriverError> {
     if options::in_process(options) { inprocess::features() } else { command::features(&options.binary_name) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_runtime_is_named_in_the_words_of_gos_exec() {
+        let text = |binary: &str, errno: i32| {
+            let reason = std::io::Error::from_raw_os_error(errno);
+            DriverError::Program { binary: binary.into(), reason }.to_string()
+        };
+        assert_eq!(text("no-runc", 2), r#"exec: "no-runc": executable file not found in $PATH"#);
+        assert_eq!(text("/opt/no-runc", 2), r#"exec: "/opt/no-runc": no such file or directory"#);
+        assert_eq!(text("/opt/runc", 13), r#"exec: "/opt/runc": permission denied"#);
+    }
 }

@@ -58,7 +58,7 @@ fn a_missing_program_is_named() {
     shim.options.binary_name = "/no/such/runtime".into();
     let request = shim.create_request("a");
     let (_, text) = refusal(shim.call::<_, CreateTaskResponse>("Create", &request));
-    assert!(text.contains("/no/such/runtime: No such file or directory"), "{text}");
+    assert!(text.ends_with(r#"exec: "/no/such/runtime": no such file or directory"#), "{text}");
     shim.shutdown();
 }
 
