@@ -34,7 +34,7 @@ use crate::talk::Talk;
 
 pub use creation::Creation;
 pub use error::CreateError;
-pub(crate) use parent::{limit, settle};
+pub(crate) use parent::{limit, nr_open, settle};
 use plan::Plan;
 
 /// The standard streams of a new process; `None` inherits the caller's.
@@ -124,6 +124,7 @@ impl<'a> Create<'a> {
         };
         let mut plan = plan::plan(&spec, &bundle)?;
         plan.process.keep_line_ends = self.keep_line_ends;
+        plan.process.check_descriptors(parent::nr_open())?;
         let scope = match self.systemd_cgroup {
             true => Some(Scope::plan(&plan.cgroups_path, self.id, &spec.annotations)?),
             false => None,
