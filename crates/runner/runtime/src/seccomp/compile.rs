@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 
 use spec::error::{HasKind, Kind};
 use spec::runtime::{Arch, LinuxSeccomp, SeccompAction, SeccompArg, SeccompSyscall};
-use sys::seccomp::{
-    FLAG_LOG, FLAG_SPEC_ALLOW, FLAG_WAIT_KILLABLE_RECV, Instruction, MAX_INSTRUCTIONS,
-};
+use sys::seccomp::{FLAG_LOG, FLAG_SPEC_ALLOW, FLAG_WAIT_KILLABLE_RECV, Instruction, MAX_INSTRUCTIONS};
 
 use super::assemble::{if_all, if_at_least, if_equal, load_architecture, load_number, ret, split};
 use super::syscalls::{ARM_PRIVATE, Table, number};

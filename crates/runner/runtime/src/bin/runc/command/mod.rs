@@ -101,7 +101,8 @@ pub(crate) fn root(global: &Global) -> Result<PathBuf> {
 /// made that, unless it is a login of its own.
 fn runtime_dir() -> Option<PathBuf> {
     let dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty())?;
-    let is_host_root = rustix::process::geteuid().is_root() && sys::namespace::is_initial_user().unwrap_or(true);
+    let is_host_root =
+        rustix::process::geteuid().is_root() && sys::namespace::is_initial_user().unwrap_or(true);
     let is_login = || {
         rustix::process::geteuid().is_root() && std::env::var_os("USER").is_some_and(|user| user == "root")
     };
