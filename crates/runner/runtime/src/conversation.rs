@@ -88,6 +88,11 @@ impl Conversation {
         self.talk.go()
     }
 
+    /// Lets the process go on with the mount `tree`.
+    pub(crate) fn go_with(&self, tree: std::os::fd::BorrowedFd<'_>) -> Result<(), sys::Error> {
+        self.talk.go_with(tree)
+    }
+
     pub(crate) fn wait(&self) -> Wait<'_> {
         Wait { fd: Some(self.talk.as_fd()), until: self.deadline }
     }

@@ -80,7 +80,7 @@ pub enum ExecError {
     #[error(transparent)]
     Container(#[from] ContainerError),
     /// Its cgroup would not.
-    #[error("unable to join the container's cgroup")]
+    #[error("exec failed: unable to start container process: error adding pid to cgroups")]
     Cgroup(#[from] CgroupError),
     /// A system call of the parent failed.
     #[error("exec failed: {step}")]
@@ -165,6 +165,7 @@ impl<'a> Exec<'a> {
             None => plan::plan_exec(&Spec::default(), &self.process)?,
         };
         process.keep_line_ends = self.keep_line_ends;
+        process.check_descriptors(create::nr_open())?;
         let init = self.container.init()?.ok_or(ExecError::Stopped)?;
         let opened;
         let joiner = match (&self.cgroup, self.doors) {

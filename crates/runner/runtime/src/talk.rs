@@ -7,6 +7,8 @@
 //!              <- Go
 //!   Sibling(pid)    (stage only) ->      takes over init, made by the stage
 //!              <- Go                     (when maps or a stage were needed)
+//!   Tree(index)                  ->      makes a mount that only it can make
+//!              <- Go + fd                (for each such mount)
 //!   Hooks                        ->      runs prestart and createRuntime hooks
 //!              <- Go
 //!   Console + fd                 ->      keeps the terminal's master
@@ -43,6 +45,8 @@ pub enum Word {
     Offsets,
     /// Init itself has this pid.
     Sibling(i32),
+    /// The mount of this index in the plan is the parent's to make, from what the mounts before it show.
+    Tree(u32),
     /// The container's mounts are there; hooks may run.
     Hooks,
     /// The master of the terminal.
@@ -62,6 +66,7 @@ impl Word {
             Self::Maps => "maps",
             Self::Offsets => "offsets",
             Self::Sibling(_) => "sibling",
+            Self::Tree(_) => "tree",
             Self::Hooks => "hooks",
             Self::Console(_) => "console",
             Self::Process(_) => "process",
@@ -76,7 +81,9 @@ impl Word {
             Self::Maps => 1,
             Self::Offsets => 1 << 1,
             Self::Sibling(_) => 1 << 2,
-            Self::Hooks => 1 << 3,
+            // As often as there are such mounts, and before the hooks.
+            Self::Tree(_) => 0,
+            Self::Hooks => HOOKS,
             Self::Console(_) => TERMINAL,
             Self::Process(_) => 1 << 5,
             Self::Ready => 1 << 6,
@@ -102,62 +109,84 @@ pub struct Unexpected(pub &'static str);
 
 /// The messages that may still come: each once, in the order of the module's table.
 #[derive(Debug)]
-pub struct Script(u8);
+pub struct Script {
+    words: u8,
+    /// How many mounts may be asked for.
+    trees: usize,
+}
 
 impl Script {
     /// A failure and nothing else.
     pub fn failure() -> Self {
-        Self(Word::Failed(0, String::new()).bit())
+        Self { words: Word::Failed(0, String::new()).bit(), trees: 0 }
     }
 
     /// Readiness or a failure.
     pub fn readiness() -> Self {
-        Self(Self::failure().0 | Word::Ready.bit())
+        Self::failure().with(Word::Ready.bit())
+    }
+
+    /// As many requests for mounts.
+    #[must_use]
+    pub fn with_trees(self, trees: usize) -> Self {
+        Self { trees, ..self }
+    }
+
+    fn with(self, bits: u8) -> Self {
+        Self { words: self.words | bits, ..self }
     }
 
     /// What a stage adds: maps, and the process it makes.
     #[must_use]
     pub fn with_stage(self, maps: bool) -> Self {
         let maps = if maps { Word::Maps.bit() } else { 0 };
-        Self(self.0 | Word::Sibling(0).bit() | maps)
+        self.with(Word::Sibling(0).bit() | maps)
     }
 
     /// A request for the offsets of a time namespace, if `wanted`.
     #[must_use]
     pub fn with_offsets(self, wanted: bool) -> Self {
-        Self(self.0 | if wanted { Word::Offsets.bit() } else { 0 })
+        self.with(if wanted { Word::Offsets.bit() } else { 0 })
     }
 
     /// The process that a stage makes as its last act, if there is such a stage.
     #[must_use]
     pub fn with_process(self, wanted: bool) -> Self {
-        Self(self.0 | if wanted { Word::Process(0).bit() } else { 0 })
+        self.with(if wanted { Word::Process(0).bit() } else { 0 })
     }
 
     /// A request for hooks, if `wanted`.
     #[must_use]
     pub fn with_hooks(self, wanted: bool) -> Self {
-        Self(self.0 | if wanted { Word::Hooks.bit() } else { 0 })
+        self.with(if wanted { HOOKS } else { 0 })
     }
 
     /// A terminal, if `wanted`.
     #[must_use]
     pub fn with_terminal(self, wanted: bool) -> Self {
-        Self(self.0 | if wanted { TERMINAL } else { 0 })
+        self.with(if wanted { TERMINAL } else { 0 })
     }
 
     /// Whether a terminal may come next.
     pub fn takes_terminal(&self) -> bool {
-        self.0 & TERMINAL != 0
+        self.words & TERMINAL != 0
     }
 
     /// Takes `word`, after which it and those before it are not expected any more.
     pub fn take(&mut self, word: &Word) -> Result<(), Unexpected> {
+        if let Word::Tree(_) = word {
+            self.trees = self.trees.checked_sub(1).ok_or(Unexpected(word.name()))?;
+            self.words &= !(HOOKS - 1);
+            return Ok(());
+        }
         let bit = word.bit();
-        if self.0 & bit == 0 {
+        if self.words & bit == 0 {
             return Err(Unexpected(word.name()));
         }
-        self.0 &= match word {
+        if bit >= HOOKS {
+            self.trees = 0;
+        }
+        self.words &= match word {
             Word::Failed(..) => 0,
             _ => !(bit | (bit - 1)),
         };
@@ -165,6 +194,8 @@ impl Script {
     }
 }
 
+/// The bit of [`Word::Hooks`].
+const HOOKS: u8 = 1 << 3;
 /// The bit of [`Word::Console`].
 const TERMINAL: u8 = 1 << 4;
 
@@ -203,6 +234,7 @@ impl Talk {
             Word::Maps => socket::send(socket, b"m", &[]),
             Word::Offsets => socket::send(socket, b"o", &[]),
             Word::Sibling(pid) => socket::send(socket, &[b"p", pid.to_ne_bytes().as_slice()].concat(), &[]),
+            Word::Tree(index) => socket::send(socket, &[b"t", index.to_ne_bytes().as_slice()].concat(), &[]),
             Word::Hooks => socket::send(socket, b"h", &[]),
             Word::Console(master) => socket::send(socket, b"c", &[master.as_fd()]),
             Word::Process(pid) => {
@@ -231,6 +263,7 @@ impl Talk {
             (b'm', _, None) => Word::Maps,
             (b'o', _, None) => Word::Offsets,
             (b'p', Some(pid), None) => Word::Sibling(pid),
+            (b't', Some(index), None) => Word::Tree(index.cast_unsigned()),
             (b'h', _, None) => Word::Hooks,
             (b'c', _, Some(master)) => Word::Console(terminal(master)?),
             (PROCESS, Some(pid), None) => Word::Process(pid),
@@ -255,6 +288,17 @@ impl Talk {
     /// Lets init go on.
     pub fn go(&self) -> Result<(), Error> {
         socket::send(self.socket.as_fd(), b"g", &[])
+    }
+
+    /// Lets init go on with the mount that it has asked for.
+    pub fn go_with(&self, tree: BorrowedFd<'_>) -> Result<(), Error> {
+        socket::send(self.socket.as_fd(), b"g", &[tree])
+    }
+
+    /// Waits for the mount that this process has asked for.
+    pub fn wait_for_tree(&self) -> Result<OwnedFd, Error> {
+        let (_, fds) = socket::receive(self.socket.as_fd(), &mut [0; 1])?;
+        fds.into_iter().next().ok_or_else(|| Error::new(BROKEN_PIPE, "recvmsg(parent)"))
     }
 
     /// Waits until the parent lets this process go on. The parent bounds it: a parent that is gone is an error here.
@@ -343,6 +387,19 @@ mod tests {
         assert_eq!(script.take(&Word::Ready), Err(Unexpected("ready")));
         script.take(&Word::Failed(0, String::new())).unwrap();
         assert_eq!(script.take(&Word::Failed(0, String::new())), Err(Unexpected("failed")));
+    }
+
+    #[test]
+    fn a_script_takes_as_many_mounts_as_there_are_and_none_after_the_hooks() {
+        let mut script = Script::readiness().with_stage(false).with_trees(3).with_hooks(true);
+        script.take(&Word::Tree(4)).unwrap();
+        assert_eq!(script.take(&Word::Sibling(1)), Err(Unexpected("sibling")));
+        script.take(&Word::Tree(5)).unwrap();
+        script.take(&Word::Hooks).unwrap();
+        assert_eq!(script.take(&Word::Tree(6)), Err(Unexpected("tree")));
+        let mut script = Script::readiness().with_trees(1);
+        script.take(&Word::Tree(0)).unwrap();
+        assert_eq!(script.take(&Word::Tree(0)), Err(Unexpected("tree")));
     }
 
     #[test]

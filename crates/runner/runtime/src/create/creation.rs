@@ -6,14 +6,14 @@
 //!    +--------failure---------+--> Ending --> Killing --> Removing --> (the error)
 //! ```
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use spec::runtime::{Hook, State};
 use sys::namespace::Kind;
 
-use super::{CreateError, Created, Site, hand_over, limit, parent, settle, write_pid_file};
+use super::{CreateError, Created, Site, hand_over, idmap, limit, parent, settle, write_pid_file};
 use crate::cgroup::systemd::Placeholder;
 use crate::cgroup::{Cgroup, Killing, Removal};
 use crate::child::{Child, KILL_TIMEOUT};
@@ -89,6 +89,7 @@ impl Creation {
         if staged {
             script = script.with_stage(new_user).with_offsets(!site.plan.namespaces.time_offsets.is_empty());
         }
+        script = script.with_trees(idmap::late(&site.plan));
         let maps_first = new_user && !staged;
         let within = message_timeout(&hooks.create_container);
         let talking = Conversation::new(child, talk, script, "set up the container", within);
@@ -127,6 +128,7 @@ impl Creation {
                 Word::Maps => self.write_maps(&talking).and_then(|()| go(&talking)),
                 Word::Offsets => self.write_offsets(&talking).and_then(|()| go(&talking)),
                 Word::Sibling(_) | Word::Process(_) => self.admit(&talking),
+                Word::Tree(index) => self.give_tree(&talking, index),
                 Word::Hooks => match self.hooks(&talking, Point::Prestart) {
                     Ok(run) => return Turn::Next(Phase::Hooks(talking, run, Point::Prestart)),
                     Err(error) => Err(error),
@@ -159,6 +161,11 @@ impl Creation {
     fn write_offsets(&self, talking: &Conversation) -> Result<(), CreateError> {
         let offsets = &self.site.plan.namespaces.time_offsets;
         parent::write_offsets(talking.child.pid(), offsets).map_err(CreateError::at("set time offsets"))
+    }
+
+    fn give_tree(&self, talking: &Conversation, index: u32) -> Result<(), CreateError> {
+        let tree = idmap::late_tree(&self.site.plan, index, talking.child.pidfd())?;
+        talking.go_with(tree.as_fd()).map_err(CreateError::at("let init go on"))
     }
 
     /// Sets what init may not set itself, and lets it go on.

@@ -34,7 +34,7 @@ use crate::talk::Talk;
 
 pub use creation::Creation;
 pub use error::CreateError;
-pub(crate) use parent::{limit, settle};
+pub(crate) use parent::{limit, nr_open, settle};
 use plan::Plan;
 
 /// The standard streams of a new process; `None` inherits the caller's.
@@ -124,6 +124,7 @@ impl<'a> Create<'a> {
         };
         let mut plan = plan::plan(&spec, &bundle)?;
         plan.process.keep_line_ends = self.keep_line_ends;
+        plan.process.check_descriptors(parent::nr_open())?;
         let scope = match self.systemd_cgroup {
             true => Some(Scope::plan(&plan.cgroups_path, self.id, &spec.annotations)?),
             false => None,
@@ -143,7 +144,10 @@ impl<'a> Create<'a> {
         let Some(scope) = scope else {
             let cgroup = Cgroup::plan(&site.plan.cgroups_path, self.id)?;
             self.record_plan(&site, &cgroup)?;
-            cgroup.make()?;
+            let cgroup = match is_users(&site.plan) {
+                true => cgroup.make_permitted()?,
+                false => cgroup.make().map(|()| cgroup)?,
+            };
             let limits = site.plan.resources.clone();
             let begun = self.make_in(site, cgroup.clone(), &limits);
             return begun.inspect_err(|_| undo_cgroup(&cgroup));
@@ -170,7 +174,10 @@ impl<'a> Create<'a> {
 
     /// Everything up to the clone. An error means that there is no process yet.
     fn make_in(&self, site: Site, cgroup: Cgroup, limits: &LinuxResources) -> Result<Creation, CreateError> {
-        cgroup.apply(limits)?;
+        match is_users(&site.plan) {
+            true => cgroup.apply_permitted(limits)?,
+            false => cgroup.apply(limits)?,
+        }
         let gate = make_gate(&site.dir)?;
         let console_socket = self.console_socket.map(sys::socket::connect).transpose();
         let console_socket = console_socket.map_err(CreateError::at("connect to the console socket"))?;
@@ -254,6 +261,13 @@ struct Site {
     plan: Plan,
     bundle: PathBuf,
     dir: PathBuf,
+}
+
+/// Whether a user without rights over the host's cgroups makes the container, who has not chosen a cgroup: what he may
+/// not limit stays without limits, as runc leaves it.
+fn is_users(plan: &Plan) -> bool {
+    let is_root = || sys::identity::uid() == 0 && namespace::is_initial_user().unwrap_or(true);
+    plan.cgroups_path.is_empty() && !is_root()
 }
 
 /// Removes a cgroup that no process has entered. Best effort: the error that matters is the one that led here.

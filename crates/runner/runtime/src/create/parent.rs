@@ -20,6 +20,13 @@ pub(crate) fn limit(pid: i32, process: &Process) -> Result<(), CreateError> {
     init::set_limits(pid, process).map_err(CreateError::at("set resource limits"))
 }
 
+/// How many descriptors a process may be allowed at most; no bound where that cannot be read.
+pub(crate) fn nr_open() -> u64 {
+    let text = Procfs::of_host().and_then(|proc| proc.read("sys/fs/nr_open", 32));
+    let text = text.ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    text.and_then(|text| text.trim().parse().ok()).unwrap_or(u64::MAX)
+}
+
 /// Sets the OOM score of a process in a user namespace, which may not do so itself.
 pub(crate) fn settle(pid: i32, process: &Process) -> Result<(), CreateError> {
     if let Some(score) = process.oom_score_adj {

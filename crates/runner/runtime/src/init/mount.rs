@@ -11,6 +11,7 @@ use sys::path::{Access, Root, at};
 use super::mountpoint::{self, plain_dir};
 use super::{Init, InitError, Step, cgroup, copy_up};
 use crate::create::plan::{Mount, MountKind, Plan};
+use crate::talk::Word;
 
 /// Mounts that later steps come back to.
 #[derive(Debug, Default)]
@@ -44,7 +45,15 @@ impl Mounted {
 pub(super) fn all(init: &Init<'_>, root: &Root) -> Result<Mounted, InitError> {
     let mut mounted = Mounted::default();
     for (index, wanted) in init.plan.mounts.iter().enumerate() {
-        let ready = init.trees.iter().find(|(made, _)| *made == index).map(|(_, tree)| tree);
+        let asked;
+        let ready = match init.trees.iter().find(|(made, _)| *made == index) {
+            Some((_, tree)) => Some(tree),
+            None if wanted.id_map.is_some() => {
+                asked = ask(init, index)?;
+                Some(&asked)
+            }
+            None => None,
+        };
         let done = match wanted.kind {
             MountKind::Bind { recursive } => bind(init.plan, wanted, recursive, ready, root),
             MountKind::Cgroup => cgroup::mount(init, wanted, root),
@@ -53,6 +62,13 @@ pub(super) fn all(init: &Init<'_>, root: &Root) -> Result<Mounted, InitError> {
         done.map_err(|error| error.context(failed_mount(wanted)))?;
     }
     Ok(mounted)
+}
+
+/// Has the parent make the mount `index`, whose source the mounts before it may have made.
+fn ask(init: &Init<'_>, index: usize) -> Result<OwnedFd, InitError> {
+    let index = u32::try_from(index).map_err(|_| InitError::text_only("too many mounts"))?;
+    init.talk.say(&Word::Tree(index)).step(|| "ask for a mount".into())?;
+    init.talk.wait_for_tree().step(|| "wait for a mount".into())
 }
 
 /// Binds something of the host.

@@ -14,5 +14,6 @@ mod old_kernel;
 mod profile;
 mod program;
 mod racing;
+mod rootless;
 mod systemd;
 mod terminal;

@@ -241,6 +241,42 @@ fn a_root_may_be_unbindable() {
 }
 
 #[test]
+fn a_source_in_the_root_is_what_earlier_mounts_made_it() {
+    for (user_namespace, shifted) in [(false, false), (true, false), (false, true), (true, true)] {
+        let Some(mut bundle) = bundle("mount_order", "cat /final/x/file") else { return };
+        if user_namespace {
+            bundle.user_namespace();
+        }
+        let volume = bundle.path().join("volume");
+        std::fs::create_dir_all(volume.join("x")).unwrap();
+        std::fs::write(volume.join("x/file"), "content\n").unwrap();
+        std::fs::set_permissions(&volume, PermissionsExt::from_mode(0o755)).unwrap();
+        for name in ["mnt", "final"] {
+            std::fs::create_dir(bundle.rootfs().join(name)).unwrap();
+        }
+        let rootfs = bundle.rootfs();
+        let mut last =
+            Mount::new("/final", "bind", rootfs.join("mnt").to_str().unwrap(), &["rbind", "rprivate"]);
+        if shifted {
+            let host_id = if user_namespace { 100_000 } else { 0 };
+            let map = vec![IdMapping { container_id: 0, host_id, size: 65536 }];
+            (last.uid_mappings, last.gid_mappings) = (map.clone(), map);
+        }
+        bundle
+            .spec
+            .mounts
+            .extend([Mount::new("/mnt", "bind", volume.to_str().unwrap(), &["rbind", "rprivate"]), last]);
+        let done = bundle.run();
+        if shifted && done.err.contains("invalid argument") {
+            println!("SKIP a_source_in_the_root_is_what_earlier_mounts_made_it: no shifted mounts here");
+            continue;
+        }
+        assert_eq!(done.out, "content", "user {user_namespace}, shifted {shifted}: {done:?}");
+        bundle.assert_gone();
+    }
+}
+
+#[test]
 fn the_cgroup_mount_shows_the_containers_own() {
     let Some(mut bundle) =
         bundle("cgroup_mount", "cat /sys/fs/cgroup/pids/cgroup.procs /sys/fs/cgroup/cgroup.procs")

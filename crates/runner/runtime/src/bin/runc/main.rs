@@ -3,7 +3,7 @@
 //! Commands return values; [`output`] prints them. Errors go to the log as runc writes it, because shims read them
 //! there: `{"level":"error","msg":...,"time":...}`.
 //!
-//! Deliberately absent: checkpoint and restore, rootless operation.
+//! Deliberately absent: checkpoint and restore. A user without rights gets what the kernel lets him have.
 
 mod args;
 mod command;

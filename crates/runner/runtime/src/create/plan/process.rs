@@ -103,6 +103,17 @@ pub struct Process {
 }
 
 impl Process {
+    /// Refuses more descriptors than `most`, which the kernel gives no process whatever its rights (`fs.nr_open`).
+    pub fn check_descriptors(&self, most: u64) -> Result<(), PlanError> {
+        match self.limits.iter().find(|limit| limit.name == "RLIMIT_NOFILE" && limit.hard > most) {
+            Some(limit) => {
+                let why = format!("error setting rlimit type 7: {} is above fs.nr_open {most}", limit.hard);
+                Err(PlanError::field("process.rlimits", why))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// What is asked for and will not be, in words for the user; the process starts all the same.
     pub fn warnings(&self) -> Vec<String> {
         let sets = &self.capabilities;
@@ -397,6 +408,18 @@ mod tests {
         let process = Process { capabilities: capabilities(&wanted), ..Process::default() };
         let expected = "can't raise ambient capability CAP_CHOWN: operation not permitted";
         assert_eq!(process.warnings(), [expected]);
+    }
+
+    #[test]
+    fn more_descriptors_than_the_kernel_gives_are_refused() {
+        let check = |kind: &str, hard| {
+            let wanted = spec::runtime::Rlimit { kind: kind.into(), soft: 1, hard };
+            let process = Process { limits: limits(&[wanted]).unwrap(), ..Process::default() };
+            process.check_descriptors(1024)
+        };
+        let text = check("RLIMIT_NOFILE", 1025).unwrap_err().to_string();
+        assert!(text.contains("error setting rlimit type 7"), "{text}");
+        assert!(check("RLIMIT_NOFILE", 1024).is_ok() && check("RLIMIT_NPROC", 1025).is_ok());
     }
 
     #[test]

@@ -101,17 +101,12 @@ pub(crate) fn root(global: &Global) -> Result<PathBuf> {
 /// made that, unless it is a login of its own.
 fn runtime_dir() -> Option<PathBuf> {
     let dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty())?;
-    let is_host_root = rustix::process::geteuid().is_root() && !in_user_namespace();
+    let is_host_root =
+        rustix::process::geteuid().is_root() && sys::namespace::is_initial_user().unwrap_or(true);
     let is_login = || {
         rustix::process::geteuid().is_root() && std::env::var_os("USER").is_some_and(|user| user == "root")
     };
     (!is_host_root && !is_login()).then(|| dir.into())
-}
-
-/// Whether ids of this process are not those of the host.
-fn in_user_namespace() -> bool {
-    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    !map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
 /// Makes the state root of a user. The sticky bit keeps it from being pruned, as the XDG specification says.
