@@ -94,8 +94,8 @@ impl Cri {
             "runtimeSpec": spec,
             "cniResult": state.network,
             "sandboxMetadata": metadata(&pod.record, &state),
-            "overhead": state.overhead,
-            "resources": state.resources,
+            "overhead": of_linux(state.overhead),
+            "resources": of_linux(state.resources),
         });
         if let Some(fault) = state.network_fault {
             info["cniCheck"] = json!(fault);
@@ -103,6 +103,11 @@ impl Cri {
         serde_json::to_string(&info)
             .map_err(|error| Error::internal(format!("failed to marshal info: {error}")))
     }
+}
+
+/// Resources as a container's, which are an operating system's each.
+fn of_linux(linux: Option<v1::LinuxContainerResources>) -> Option<v1::ContainerResources> {
+    linux.map(|linux| v1::ContainerResources { linux: Some(linux), windows: None })
 }
 
 /// A pod's record in the versioned envelope and by the keys of containerd's own, as its clients read it.
