@@ -48,7 +48,9 @@ impl Cri {
         )
         .await;
         if self.engine.lacks_records {
-            tracing::warn!("records are missing: tasks, directories and networks without a record are left alone");
+            tracing::warn!(
+                "records are missing: tasks, directories and networks without a record are left alone"
+            );
             return Ok(());
         }
         // Found now, while everything that is not recorded is an earlier daemon's.

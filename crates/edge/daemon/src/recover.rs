@@ -90,7 +90,12 @@ fn line(text: &mut String, words: &str) {
 fn tell(text: &mut String, done: &Recovered) {
     for (driver, lost) in &done.lost_snapshots {
         for key in lost {
-            line(text, &format!("snapshotter {driver}: the record of lost snapshot {key} is dropped; pull its image again"));
+            line(
+                text,
+                &format!(
+                    "snapshotter {driver}: the record of lost snapshot {key} is dropped; pull its image again"
+                ),
+            );
         }
     }
     for digest in &done.lost_blobs {
@@ -175,7 +180,8 @@ mod tests {
         write("default/empty/work", "");
         write("odd name!/one/config.json", "{}");
         let found = bundles(dir.path());
-        let names: Vec<_> = found.iter().map(|one| (one.namespace.as_str(), one.container.id.as_str())).collect();
+        let names: Vec<_> =
+            found.iter().map(|one| (one.namespace.as_str(), one.container.id.as_str())).collect();
         assert_eq!(names, [("default", "one")]);
         assert!(bundles(&dir.path().join("absent")).is_empty());
     }

@@ -98,7 +98,8 @@ impl Store {
         let drivers = self.snapshotters.iter().map(|(name, view)| (name.clone(), view.driver()));
         let mut kept = Kept::default();
         // What drivers have that are not open here is not known.
-        let others = self.core.kept.snapshots.iter().filter(|(name, _)| !self.snapshotters.contains_key(*name));
+        let others =
+            self.core.kept.snapshots.iter().filter(|(name, _)| !self.snapshotters.contains_key(*name));
         kept.snapshots = others.map(|(name, keys)| (name.clone(), keys.clone())).collect();
         self.core.read(|rows| kept.add_unnamed(root, &drivers.collect(), rows))?;
         kept.ingests.clear();

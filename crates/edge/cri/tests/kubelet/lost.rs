@@ -83,9 +83,8 @@ fn lost_records_end_no_container_and_are_recovered() {
     assert_eq!((is_ready, reason.as_str()), (false, "RecordsLost"));
     assert!(message.contains("is empty") && message.contains("containerd recover"), "{message}");
     let tasks = |kubelet: &Kubelet| kubelet.daemon.ctr("-n k8s.io task ls").ok();
-    let runs = |tasks: &str, id: &str| {
-        tasks.lines().any(|line| line.contains(id) && line.contains("RUNNING"))
-    };
+    let runs =
+        |tasks: &str, id: &str| tasks.lines().any(|line| line.contains(id) && line.contains("RUNNING"));
     assert!(runs(&tasks(&kubelet), &id), "{}", tasks(&kubelet));
 
     kubelet.daemon.stop();

@@ -181,12 +181,7 @@ fn commit(cx: &model::Cx<'_>, open: &mut Session, labels: Labels) -> Result<Dige
     open.ingest.commit(cx, &Commit { size, expected: open.expected.clone(), labels })
 }
 
-fn answer(
-    action: WriteAction,
-    at: &Progress,
-    open: &Session,
-    digest: &Digest,
-) -> WriteContentResponse {
+fn answer(action: WriteAction, at: &Progress, open: &Session, digest: &Digest) -> WriteContentResponse {
     WriteContentResponse {
         action: action.into(),
         started_at: Some(timestamp(at.started_at)),

@@ -135,13 +135,15 @@ fn a_pull_repairs_damaged_and_missing_blobs() {
             for how in [how, "flip"] {
                 // The snapshots go, so that the layers are needed again.
                 let driver = place.driver(snapshotter);
-                place.cx(|cx| loop {
-                    let all = driver.list(cx, &model::Filters::default()).unwrap();
-                    if all.is_empty() {
-                        break;
+                place.cx(|cx| {
+                    loop {
+                        let all = driver.list(cx, &model::Filters::default()).unwrap();
+                        if all.is_empty() {
+                            break;
+                        }
+                        // Those that others stand on go in a later round.
+                        all.iter().for_each(|info| drop(driver.remove(cx, &info.name)));
                     }
-                    // Those that others stand on go in a later round.
-                    all.iter().for_each(|info| drop(driver.remove(cx, &info.name)));
                 });
                 damage(&place, digest, how);
                 let again = place.run(place.order(&reference, snapshotter)).unwrap();

@@ -155,7 +155,7 @@ impl RecordFiles {
 }
 
 /// Whether the disk cannot read what it has.
-pub(super) fn is_unreadable(error: &io::Error) -> bool {
+fn is_unreadable(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EIO)
 }
 
@@ -218,8 +218,13 @@ mod tests {
         let newer = files.settle(&known, SystemTime::UNIX_EPOCH).unwrap();
         assert_eq!(newer, [keyed(2, "newer", 9), keyed(4, "more", 1)]);
         let all: Vec<Keyed> = files.read_all().unwrap().into_values().collect();
-        let expected =
-            [keyed(1, "same", 5), keyed(2, "newer", 9), keyed(3, "newest", 5), keyed(4, "more", 1), keyed(5, "lost", 5)];
+        let expected = [
+            keyed(1, "same", 5),
+            keyed(2, "newer", 9),
+            keyed(3, "newest", 5),
+            keyed(4, "more", 1),
+            keyed(5, "lost", 5),
+        ];
         assert_eq!(all, expected);
         assert!(!files.path(6).exists());
     }

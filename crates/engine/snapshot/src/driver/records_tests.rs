@@ -102,8 +102,11 @@ fn a_lost_database_is_made_again_from_record_files() {
     for (word, lose) in losses {
         lose();
         let (records, origin) = try_open(dir.path()).unwrap();
-        assert!(matches!(&origin, Origin::Restored { why, count }
-            if why.contains(word) && *count == before.len()), "{origin:?}");
+        assert!(
+            matches!(&origin, Origin::Restored { why, count }
+            if why.contains(word) && *count == before.len()),
+            "{origin:?}"
+        );
         assert_eq!(all(&records), before, "{word}");
         assert_eq!(records.place("container").unwrap().parents.len(), 3);
         assert_eq!(records.remove("c").unwrap_err().kind(), spec::Kind::FailedPrecondition);

@@ -115,7 +115,8 @@ impl Contents {
         let namespace = cx.namespace()?;
         let key = table::key(&[namespace.as_str(), &open.reference])?;
         let new_ref = self.core.unique_key(namespace.as_str(), &open.reference)?;
-        let length = open.expected.as_ref().map(|digest| self.layout.blob_size(digest)).transpose()?.flatten();
+        let length =
+            open.expected.as_ref().map(|digest| self.layout.blob_size(digest)).transpose()?.flatten();
         self.core.write(Change::Adds, |tx| {
             let mut expected = String::new();
             if let Some(digest) = &open.expected {

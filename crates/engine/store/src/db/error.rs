@@ -17,7 +17,9 @@ pub enum DbError {
         path: PathBuf,
     },
     /// It is no database, or one whose pages do not match their checksums.
-    #[error("metadata database {path} is damaged: {why}; see \"When the records are lost\" in docs/operations.md")]
+    #[error(
+        "metadata database {path} is damaged: {why}; see \"When the records are lost\" in docs/operations.md"
+    )]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -80,12 +82,9 @@ impl DbError {
                 Self::Storage { path, why: error.to_string(), kind, is_input_output }
             }
             redb::Error::PreviousIo => Self::Reopened,
-            other => Self::Storage {
-                path,
-                why: other.to_string(),
-                kind: Kind::Internal,
-                is_input_output: false,
-            },
+            other => {
+                Self::Storage { path, why: other.to_string(), kind: Kind::Internal, is_input_output: false }
+            }
         }
     }
 }

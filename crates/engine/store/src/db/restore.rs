@@ -80,10 +80,9 @@ fn open_behind_nothing(path: &Path) -> Result<Result<Database, String>, DbError>
     let database = file::open_whole(path)?;
     let last = last_sequence(path, &database)?;
     Ok(match copied(path)? {
-        Some(copied) if copied > last => Err(format!(
-            "metadata database {} ends with transaction {last} of {copied}",
-            path.display()
-        )),
+        Some(copied) if copied > last => {
+            Err(format!("metadata database {} ends with transaction {last} of {copied}", path.display()))
+        }
         _ => Ok(database),
     })
 }

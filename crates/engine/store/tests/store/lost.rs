@@ -24,7 +24,9 @@ impl Closed {
     fn new() -> Self {
         let bed = Bed::new();
         let (native, content) = (bed.store.snapshotter("native").unwrap(), bed.store.content());
-        within("one", |cx| bed.store.leases().create(cx, Some(&"l".parse().unwrap()), &Labels::new()).unwrap());
+        within("one", |cx| {
+            bed.store.leases().create(cx, Some(&"l".parse().unwrap()), &Labels::new()).unwrap()
+        });
         let blob = leased("one", "l", |cx| {
             native.prepare(cx, "k", "", &Labels::new()).unwrap();
             native.commit(cx, "chain", "k", &Default::default()).unwrap();
@@ -118,7 +120,8 @@ fn an_empty_file_is_no_reason_to_delete() {
     assert!(store.lost().unwrap().ends_with("meta.redb is empty"));
     let stats = store.collect().unwrap();
     assert_eq!((stats.blobs, stats.snapshots.get("native")), (0, Some(&0)));
-    let path = closed.dir.path().join("io.containerd.content.v1.content/blobs/sha256").join(closed.blob.hex());
+    let path =
+        closed.dir.path().join("io.containerd.content.v1.content/blobs/sha256").join(closed.blob.hex());
     assert_eq!(fs::read(path).unwrap(), b"layer");
 }
 
@@ -272,7 +275,8 @@ fn recovery_drops_what_is_damaged_or_lost() {
     let closed = Closed::new();
     let native = closed.dir.path().join("io.containerd.snapshotter.v1.native");
     fs::remove_dir_all(&native).unwrap();
-    let path = closed.dir.path().join("io.containerd.content.v1.content/blobs/sha256").join(closed.blob.hex());
+    let path =
+        closed.dir.path().join("io.containerd.content.v1.content/blobs/sha256").join(closed.blob.hex());
     fs::remove_file(&path).unwrap();
     fs::write(&path, b"lAyer").unwrap();
     let store = closed.open();
