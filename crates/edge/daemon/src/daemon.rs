@@ -243,14 +243,10 @@ pub(crate) fn open(settings: &Settings, program: PathBuf) -> Result<Engine> {
         let why = "metrics are served at no address: skip plugin";
         loading.fail("io.containerd.server.v1.metrics", Error::new(spec::Kind::Unknown, why));
     }
-    let mut plugins = Plugins::new(&loading, &exports, &capabilities, &settings.proxies);
     let losses = Losses::new(Arc::clone(&store), opened);
-    for (id, notice) in losses.notices() {
-        if id.starts_with("io.berth.lost.") {
-            tracing::error!("{notice}");
-        }
-        plugins = plugins.with_warning(&id, notice);
-    }
+    let plugins = Plugins::new(&loading, &exports, &capabilities, &settings.proxies);
+    let plugins =
+        losses.notices().into_iter().fold(plugins, |plugins, (id, notice)| plugins.with_warning(&id, notice));
     Ok(Engine {
         store,
         losses: Arc::new(losses),
