@@ -5,7 +5,7 @@ use api::containerd::runc::v1::ProcessDetails;
 use api::containerd::task::v3::{CreateTaskResponse, PidsResponse, StartResponse};
 use api::containerd::v1::types::ProcessInfo;
 use api::{Message, encode_any};
-use spec::error::{Error, Kind};
+use spec::error::{Error, HasKind, Kind};
 
 use super::create::{Creating, abandon};
 use super::{empty, no_process, runtime_failed};
@@ -171,7 +171,11 @@ impl Shim {
             Ok(outcome) => outcome,
             Err(error) => {
                 abandon(opened);
-                self.answer(reply, Err(runtime_failed("OCI runtime exec failed", error)));
+                // A process that its container has stopped is the only one whose time runs out here.
+                let late = error.kind() == Kind::DeadlineExceeded;
+                let error = runtime_failed("OCI runtime exec failed", error);
+                let kind = if late { Kind::DeadlineExceeded } else { error.kind() };
+                self.answer(reply, Err(Error::new(kind, error.text())));
                 return self.exec_failed(id, exec_id);
             }
         };

@@ -223,8 +223,8 @@ fn no_process(exec_id: &str) -> Error {
 ///
 /// The kind is `Unknown`, as there: a program that is "not found" must not read as a task that is not found.
 fn runtime_failed(what: &str, error: DriverError) -> Error {
-    let kind = match error.kind() {
-        Kind::DeadlineExceeded => Kind::DeadlineExceeded,
+    let kind = match error {
+        DriverError::Deadline { .. } => error.kind(),
         _ => Kind::Unknown,
     };
     Error::new(kind, format!("{what}: {}", Error::from(error).text()))
