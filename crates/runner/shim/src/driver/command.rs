@@ -88,7 +88,7 @@ impl Command {
         Ok(Running {
             child,
             binary: self.binary.clone(),
-            deadline: Instant::now() + limit,
+            deadline: spec::time::deadline(limit),
             limit,
             killed: false,
             log,
