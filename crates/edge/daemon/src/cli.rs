@@ -11,7 +11,7 @@ use spec::Error;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::config::{self, DEFAULT_PATH, Settings};
-use crate::{VERSION, daemon, explain, logging, publish};
+use crate::{VERSION, daemon, explain, logging, publish, recover};
 
 /// Threads that may block besides those of the lanes, for the runtime's own work such as looking up names.
 const MORE_THREADS: usize = 16;
@@ -58,6 +58,8 @@ enum Command {
     /// Information on registries
     #[command(subcommand)]
     Registry(RegistryCommand),
+    /// Make lost records again from what is on the disk, while no daemon runs
+    Recover,
     /// Binary to publish events to containerd
     Publish(publish::Publish),
 }
@@ -112,6 +114,14 @@ fn run(cli: Cli) -> Result<(), Error> {
         Some(Command::Registry(RegistryCommand::Explain { offline, image })) => {
             let settings = settings(&cli.global)?.0;
             put(&runtime(1)?.block_on(explain::explain(&settings, &image, offline))?)
+        }
+        Some(Command::Recover) => {
+            let (settings, _) = settings(&cli.global)?;
+            // What is told goes to standard output; the log would say it twice.
+            if let Some(level) = logging::level("error") {
+                logging::start(level, settings.log_format);
+            }
+            put(&recover::run(&settings)?)
         }
         Some(Command::Publish(publish)) => {
             let address = settings(&cli.global)?.0.address;

@@ -62,6 +62,11 @@ pub fn open(engine: &Arc<Engine>, settings: &Settings) -> Result<Option<Arc<Cri>
         root: settings.root.clone(),
         state: settings.state.clone(),
         version: crate::VERSION,
+        trouble: {
+            let losses = Arc::clone(&engine.losses);
+            Arc::new(move |cx| losses.trouble(cx))
+        },
+        lacks_records: store.lacks_records(),
     };
     let mut config: Config = config.clone();
     if let Some(program) = pause_program() {

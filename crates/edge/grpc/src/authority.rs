@@ -1,41 +1,58 @@
 //! A connection whose client may name any authority.
 //!
-//! The gRPC library of C++, Python, Ruby and PHP names the path of a unix socket as its authority, with its slashes
-//! percent-encoded: `run%2Fcontainerd%2Fcontainerd.sock`. By RFC 3986 no authority that has a port may look so, `http`
-//! refuses it, and with it h2 every request, while Go's server takes any. Nothing here asks for the authority, so
-//! that the sign is replaced on its way in. These clients send the name plain, not in Huffman's code, and the bytes
-//! keep their number: nothing of HPACK (RFC 7541) needs to be undone, only followed.
+//! Clients of a unix socket name its path as their authority, with its slashes percent-encoded:
+//! `run%2Fcontainerd%2Fcontainerd.sock` from gRPC's library for C++, Python, Ruby and PHP,
+//! `%2Frun%2Fcontainerd%2Fcontainerd.sock` from Go's where it was given a bare path. `http` refuses such a name by
+//! RFC 3986, and with it h2 every request and without a way to allow it, while Go's server takes any. No service here
+//! uses the authority, so each header block is decoded on its way in and written again with an authority that is valid.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
+use http::uri::Authority;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::Connected;
+
+use crate::hpack::{Decoder, Field};
 
 /// What every HTTP/2 client begins with.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 0x1;
+const END_HEADERS: u8 = 0x4;
 const PADDED: u8 = 0x8;
 const PRIORITY: u8 = 0x20;
+/// Bytes of a frame's header.
+const HEAD_LEN: usize = 9;
+/// The longest frame that a server takes that announced no other (RFC 9113, 4.2).
+const MAX_FRAME_LEN: usize = 1 << 14;
+/// The longest block collected, in bytes: more than h2 takes in its frames.
+const MAX_BLOCK_LEN: usize = 128 << 10;
+/// Bytes of a block after which its fields are dropped: h2 refuses the request at 16 KiB already.
+const MAX_FIELDS_LEN: usize = 64 << 10;
+/// A field that no decoder takes, in place of a block that cannot be decoded.
+const INVALID_FIELD: u8 = 0x80;
 const NAME: &[u8] = b":authority";
-/// The place of [`NAME`] in HPACK's static table.
-const NAME_INDEX: u8 = 1;
-/// What stands for a percent sign.
-const SUBSTITUTE: u8 = b'-';
+/// What replaces an authority that h2 would refuse.
+const SUBSTITUTE: &[u8] = b"localhost";
 
-/// A connection with the percent signs of its authorities replaced.
+/// A connection with the invalid authorities of its requests replaced.
 #[derive(Debug)]
 pub struct AnyAuthority<S> {
     stream: S,
-    walk: Walk,
+    rewriter: Rewriter,
+    /// Bytes that were read and rewritten and that the reader has no room for yet.
+    ready: Vec<u8>,
+    /// How many of them the reader has.
+    taken: usize,
 }
 
 impl<S> AnyAuthority<S> {
     /// The connection `stream`, of which nothing has been read yet.
     pub fn new(stream: S) -> Self {
-        Self { stream, walk: Walk::default() }
+        Self { stream, rewriter: Rewriter::default(), ready: Vec::new(), taken: 0 }
     }
 }
 
@@ -45,12 +62,32 @@ impl<S: AsyncRead + Unpin> AsyncRead for AnyAuthority<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let done = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if matches!(done, Poll::Ready(Ok(()))) {
-            self.walk.over(&mut buffer.filled_mut()[before..]);
+        let this = &mut *self;
+        loop {
+            if this.taken < this.ready.len() {
+                let rest = &this.ready[this.taken..];
+                let count = rest.len().min(buffer.remaining());
+                buffer.put_slice(&rest[..count]);
+                this.taken += count;
+                if this.taken == this.ready.len() {
+                    (this.ready, this.taken) = (Vec::new(), 0); // an idle connection keeps no memory
+                }
+                return Poll::Ready(Ok(()));
+            }
+            let before = buffer.filled().len();
+            ready!(Pin::new(&mut this.stream).poll_read(context, buffer))?;
+            let read = buffer.filled().len() - before;
+            if read == 0 {
+                return Poll::Ready(Ok(()));
+            }
+            // The rest of a data frame stays where it was read.
+            let passed = this.rewriter.pass(read);
+            this.rewriter.rewrite(&buffer.filled()[before + passed..], &mut this.ready);
+            buffer.set_filled(before + passed);
+            if passed > 0 {
+                return Poll::Ready(Ok(()));
+            }
         }
-        done
     }
 }
 
@@ -92,11 +129,15 @@ impl<S: Connected> Connected for AnyAuthority<S> {
     }
 }
 
-/// How far the bytes of a connection have been followed.
+/// Rewrites the bytes of a connection as they come.
 #[derive(Debug, Default)]
-struct Walk {
+struct Rewriter {
     at: At,
-    field: Field,
+    /// What has come of the frame that is being collected, its header first.
+    frame: Vec<u8>,
+    /// The header block that is being collected.
+    block: Option<Block>,
+    decoder: Decoder,
 }
 
 /// Where in the sequence of frames the next byte is (RFC 9113, section 4.1).
@@ -104,18 +145,12 @@ struct Walk {
 enum At {
     /// In the preface, after so many bytes.
     Preface(usize),
-    /// In a frame's header, after so many bytes.
-    Head([u8; 9], usize),
-    /// In what is of no concern.
-    Skip(usize),
-    /// At the length of the padding of a header frame.
-    PadLength { left: usize, priority: bool },
-    /// In the priority of a header frame.
-    Priority { skip: usize, left: usize, padding: usize },
-    /// In the fields of a header frame.
-    Fields { left: usize, padding: usize },
-    /// Somewhere unknown: it is no HTTP/2. The server will say so.
-    Lost,
+    /// In a frame that is collected, of so many bytes with its header; [`HEAD_LEN`] while its length is unknown.
+    Collect(usize),
+    /// In a frame that passes as it is, before its last so many bytes.
+    Pass(usize),
+    /// After something that h2 closes the connection for: everything passes.
+    Broken,
 }
 
 impl Default for At {
@@ -124,196 +159,164 @@ impl Default for At {
     }
 }
 
-/// Where in the fields the next byte is (RFC 7541, section 6). A field may go on in the next frame.
-#[derive(Clone, Copy, Debug, Default)]
-enum Field {
-    /// At its first byte.
-    #[default]
-    Begin,
-    /// In the rest of an index; a value may follow.
-    Index { value: bool },
-    /// At the length of its name.
-    NameLength,
-    /// In the rest of the length of its name.
-    NameLengthRest(Length),
-    /// In its name: so many bytes are left, and so many were those of [`NAME`]; `None` for another name.
-    Name { left: usize, matched: Option<usize> },
-    /// At the length of its value.
-    ValueLength { authority: bool },
-    /// In the rest of the length of its value.
-    ValueLengthRest { length: Length, authority: bool },
-    /// In its value.
-    Value { left: usize, authority: bool },
+const NEXT_FRAME: At = At::Collect(HEAD_LEN);
+
+/// A header block that is not complete.
+#[derive(Debug)]
+struct Block {
+    stream: [u8; 4],
+    flags: u8,
+    bytes: Vec<u8>,
 }
 
-/// A length of several bytes.
-#[derive(Clone, Copy, Debug)]
-struct Length {
-    so_far: usize,
-    shift: u32,
-    coded: bool,
-}
-
-impl Length {
-    fn new(coded: bool) -> Self {
-        Self { so_far: 0x7f, shift: 0, coded }
-    }
-
-    /// With one more byte: the length when that was the last, and no sense when it is absurdly long.
-    fn with(mut self, byte: u8) -> Result<(Self, bool), Nonsense> {
-        if self.shift > 21 {
-            return Err(Nonsense);
+impl Rewriter {
+    /// How many of the next `count` bytes pass as they are, counted as passed.
+    fn pass(&mut self, count: usize) -> usize {
+        match self.at {
+            At::Broken => count,
+            At::Pass(left) if left > count => {
+                self.at = At::Pass(left - count);
+                count
+            }
+            At::Pass(left) => {
+                self.at = NEXT_FRAME;
+                left
+            }
+            At::Preface(_) | At::Collect(_) => 0,
         }
-        self.so_far += usize::from(byte & 0x7f) << self.shift;
-        self.shift += 7;
-        Ok((self, byte & 0x80 == 0))
     }
-}
 
-/// What no HTTP/2 client says.
-struct Nonsense;
-
-impl Walk {
-    /// Follows `bytes`, which came next, and replaces what is to be replaced in them.
-    fn over(&mut self, mut bytes: &mut [u8]) {
+    /// Appends to `out` what the reader is to see of `bytes`, which came next.
+    fn rewrite(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) {
         while !bytes.is_empty() {
             let taken = match self.at {
-                At::Lost => return,
-                At::Skip(left) => {
-                    let taken = left.min(bytes.len());
-                    self.at = if taken == left { At::Head([0; 9], 0) } else { At::Skip(left - taken) };
-                    taken
+                At::Pass(_) | At::Broken => {
+                    let passed = self.pass(bytes.len());
+                    out.extend_from_slice(&bytes[..passed]);
+                    passed
                 }
-                _ => {
-                    if self.byte(&mut bytes[0]).is_err() {
-                        self.at = At::Lost;
-                    }
+                At::Preface(seen) => {
+                    out.push(bytes[0]);
+                    self.at = match seen + 1 {
+                        _ if bytes[0] != PREFACE[seen] => At::Broken,
+                        seen if seen == PREFACE.len() => NEXT_FRAME,
+                        seen => At::Preface(seen),
+                    };
                     1
                 }
+                At::Collect(length) => {
+                    let taken = bytes.len().min(length - self.frame.len());
+                    self.frame.extend_from_slice(&bytes[..taken]);
+                    if self.frame.len() == length {
+                        self.collected(out);
+                    }
+                    taken
+                }
             };
-            bytes = &mut bytes[taken..];
+            bytes = &bytes[taken..];
         }
     }
 
-    fn byte(&mut self, byte: &mut u8) -> Result<(), Nonsense> {
-        self.at = match self.at {
-            At::Preface(seen) if *byte != PREFACE[seen] => return Err(Nonsense),
-            At::Preface(seen) if seen + 1 == PREFACE.len() => At::Head([0; 9], 0),
-            At::Preface(seen) => At::Preface(seen + 1),
-            At::Head(mut head, seen) => {
-                head[seen] = *byte;
-                if seen + 1 < head.len() { At::Head(head, seen + 1) } else { payload(head) }
-            }
-            At::PadLength { left, priority } => {
-                let padding = usize::from(*byte);
-                let left = left.checked_sub(padding).ok_or(Nonsense)?;
-                if priority { after_padding(left, padding)? } else { fields(left, padding) }
-            }
-            At::Priority { skip: 1, left, padding } => fields(left, padding),
-            At::Priority { skip, left, padding } => At::Priority { skip: skip - 1, left, padding },
-            At::Fields { left, padding } => {
-                self.field = self.field.next(byte)?;
-                fields(left - 1, padding)
-            }
-            other @ (At::Skip(_) | At::Lost) => other,
+    /// A frame's header is here, or a whole frame.
+    fn collected(&mut self, out: &mut Vec<u8>) {
+        let frame = &self.frame;
+        let payload = usize::from(frame[0]) << 16 | usize::from(frame[1]) << 8 | usize::from(frame[2]);
+        let is_expected = match &self.block {
+            Some(block) => frame[3] == CONTINUATION && frame[5..HEAD_LEN] == block.stream,
+            None => frame[3] != CONTINUATION,
         };
-        Ok(())
-    }
-}
-
-/// What follows the header of a frame.
-fn payload(head: [u8; 9]) -> At {
-    let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
-    let (kind, flags) = (head[3], head[4]);
-    match kind {
-        HEADERS if flags & PADDED != 0 && length > 0 => {
-            At::PadLength { left: length - 1, priority: flags & PRIORITY != 0 }
+        if !is_expected {
+            return self.broken(out);
         }
-        HEADERS if flags & PRIORITY != 0 => after_padding(length, 0).unwrap_or(At::Lost),
-        HEADERS | CONTINUATION => fields(length, 0),
-        _ => skip(length),
+        if !matches!(frame[3], HEADERS | CONTINUATION) || payload > MAX_FRAME_LEN {
+            out.append(&mut self.frame);
+            self.at = if payload > 0 { At::Pass(payload) } else { NEXT_FRAME };
+            return;
+        }
+        if frame.len() < HEAD_LEN + payload {
+            self.at = At::Collect(HEAD_LEN + payload);
+            return;
+        }
+        self.at = NEXT_FRAME;
+        let frame = std::mem::take(&mut self.frame);
+        let flags = frame[4];
+        let Some(fragment) = fragment(frame[3], flags, &frame[HEAD_LEN..]) else {
+            self.frame = frame;
+            return self.broken(out);
+        };
+        let stream = [frame[5], frame[6], frame[7], frame[8]];
+        let block = self.block.get_or_insert_with(|| Block { stream, flags, bytes: Vec::new() });
+        block.bytes.extend_from_slice(fragment);
+        if block.bytes.len() > MAX_BLOCK_LEN {
+            block.bytes = vec![INVALID_FIELD];
+        } else if flags & END_HEADERS == 0 {
+            return;
+        }
+        if let Some(block) = self.block.take() {
+            self.finish(&block, out);
+        }
+    }
+
+    /// Passes a frame that h2 closes the connection for, behind the beginning of the block that it interrupts.
+    fn broken(&mut self, out: &mut Vec<u8>) {
+        if let Some(block) = self.block.take() {
+            put_frame(out, HEADERS, 0, block.stream, &[]);
+        }
+        out.append(&mut self.frame);
+        self.at = At::Broken;
+    }
+
+    /// Writes a complete block.
+    fn finish(&mut self, block: &Block, out: &mut Vec<u8>) {
+        let mut fields = Vec::with_capacity(block.bytes.len() * 2);
+        let decoded = self.decoder.decode(&block.bytes, |field| {
+            if fields.len() <= MAX_FIELDS_LEN {
+                with_valid_authority(field).encode(&mut fields);
+            }
+        });
+        if decoded.is_err() {
+            fields = vec![INVALID_FIELD];
+        }
+        let (first, mut rest) = fields.split_at(fields.len().min(MAX_FRAME_LEN));
+        let end = |rest: &[u8]| if rest.is_empty() { END_HEADERS } else { 0 };
+        put_frame(out, HEADERS, block.flags & END_STREAM | end(rest), block.stream, first);
+        while !rest.is_empty() {
+            let (next, after) = rest.split_at(rest.len().min(MAX_FRAME_LEN));
+            rest = after;
+            put_frame(out, CONTINUATION, end(rest), block.stream, next);
+        }
     }
 }
 
-/// The five bytes of a priority, of `left` with the fields.
-fn after_padding(left: usize, padding: usize) -> Result<At, Nonsense> {
-    Ok(At::Priority { skip: 5, left: left.checked_sub(5).ok_or(Nonsense)?, padding })
-}
-
-fn fields(left: usize, padding: usize) -> At {
-    if left > 0 { At::Fields { left, padding } } else { skip(padding) }
-}
-
-fn skip(length: usize) -> At {
-    if length > 0 { At::Skip(length) } else { At::Head([0; 9], 0) }
-}
-
-impl Field {
-    /// What comes after `byte`, which is replaced if it is to be.
-    fn next(self, byte: &mut u8) -> Result<Self, Nonsense> {
-        Ok(match self {
-            Self::Begin => begin(*byte),
-            Self::Index { value } if *byte & 0x80 != 0 => Self::Index { value },
-            Self::Index { value: true } => Self::ValueLength { authority: false },
-            Self::Index { value: false } => Self::Begin,
-            Self::NameLength if *byte & 0x7f == 0x7f => Self::NameLengthRest(Length::new(*byte & 0x80 != 0)),
-            Self::NameLength => name(usize::from(*byte & 0x7f), *byte & 0x80 != 0),
-            Self::NameLengthRest(length) => match length.with(*byte)? {
-                (length, true) => name(length.so_far, length.coded),
-                (length, false) => Self::NameLengthRest(length),
-            },
-            Self::Name { left, matched } => {
-                let matched = matched.filter(|&at| NAME.get(at) == Some(byte)).map(|at| at + 1);
-                match left {
-                    1 => Self::ValueLength { authority: matched == Some(NAME.len()) },
-                    _ => Self::Name { left: left - 1, matched },
-                }
-            }
-            Self::ValueLength { authority } if *byte & 0x7f == 0x7f => {
-                Self::ValueLengthRest { length: Length::new(*byte & 0x80 != 0), authority }
-            }
-            Self::ValueLength { authority } => {
-                value(usize::from(*byte & 0x7f), authority && *byte & 0x80 == 0)
-            }
-            Self::ValueLengthRest { length, authority } => match length.with(*byte)? {
-                (length, true) => value(length.so_far, authority && !length.coded),
-                (length, false) => Self::ValueLengthRest { length, authority },
-            },
-            Self::Value { left, authority } => {
-                if authority && *byte == b'%' {
-                    *byte = SUBSTITUTE;
-                }
-                value(left - 1, authority)
-            }
-        })
+/// The part of a header block in a frame, without padding and priority; `None` where they are longer than the frame.
+fn fragment(kind: u8, flags: u8, payload: &[u8]) -> Option<&[u8]> {
+    if kind != HEADERS {
+        return Some(payload);
     }
-}
-
-/// What follows the first byte of a field.
-fn begin(byte: u8) -> Field {
-    let (mask, value) = match byte {
-        0x80.. => (0x7f, false),
-        0x40.. => (0x3f, true),
-        0x20.. => (0x1f, false), // a new size of the dynamic table
-        _ => (0x0f, true),
+    let (padding, payload) = match payload.split_first() {
+        Some((&padding, rest)) if flags & PADDED != 0 => (usize::from(padding), rest),
+        _ if flags & PADDED != 0 => return None,
+        _ => (0, payload),
     };
-    match byte & mask {
-        index if index == mask => Field::Index { value },
-        _ if !value => Field::Begin,
-        0 => Field::NameLength,
-        index => Field::ValueLength { authority: index == NAME_INDEX },
-    }
+    let payload = if flags & PRIORITY != 0 { payload.get(5..)? } else { payload };
+    payload.get(..payload.len().checked_sub(padding)?)
 }
 
-fn name(length: usize, coded: bool) -> Field {
-    match length {
-        0 => Field::ValueLength { authority: false },
-        left => Field::Name { left, matched: (!coded).then_some(0) },
-    }
+fn put_frame(out: &mut Vec<u8>, kind: u8, flags: u8, stream: [u8; 4], payload: &[u8]) {
+    let length = (payload.len() as u32).to_be_bytes();
+    out.extend_from_slice(&[length[1], length[2], length[3], kind, flags]);
+    out.extend_from_slice(&stream);
+    out.extend_from_slice(payload);
 }
 
-fn value(left: usize, authority: bool) -> Field {
-    if left > 0 { Field::Value { left, authority } } else { Field::Begin }
+fn with_valid_authority(field: Field<'_>) -> Field<'_> {
+    match field {
+        Field::Pair { name: NAME, value, is_sensitive } if Authority::try_from(value).is_err() => {
+            Field::Pair { name: NAME, value: SUBSTITUTE, is_sensitive }
+        }
+        Field::Static(1) => Field::Pair { name: NAME, value: SUBSTITUTE, is_sensitive: false }, // an empty authority
+        other => other,
+    }
 }
 
 #[cfg(test)]
@@ -321,67 +324,174 @@ mod tests {
     use super::*;
 
     fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
-        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-        [&length[1..], &[kind, flags, 0, 0, 0, 1], payload].concat()
+        let mut frame = Vec::new();
+        put_frame(&mut frame, kind, flags, [0, 0, 0, 1], payload);
+        frame
     }
 
+    /// A literal that enters the dynamic table.
     fn literal(name: &str, value: &str) -> Vec<u8> {
-        let length = |text: &str| match text.len() {
-            short @ ..0x7f => vec![u8::try_from(short).unwrap()],
-            long => vec![0x7f, u8::try_from(long - 0x7f).unwrap()],
-        };
-        [vec![0x40], length(name), name.into(), length(value), value.into()].concat()
+        let mut field = Vec::new();
+        Field::Pair { name: name.as_bytes(), value: value.as_bytes(), is_sensitive: false }
+            .encode(&mut field);
+        field[0] = 0x40;
+        field
     }
 
-    /// Follows `bytes` in pieces of `size`.
-    fn walked(bytes: &[u8], size: usize) -> Vec<u8> {
-        let (mut bytes, mut walk) = (bytes.to_vec(), Walk::default());
-        bytes.chunks_mut(size).for_each(|piece| walk.over(piece));
-        bytes
+    /// Rewrites `bytes` that come in pieces of `size`.
+    fn rewritten(bytes: &[u8], size: usize) -> Vec<u8> {
+        let (mut rewriter, mut out) = (Rewriter::default(), Vec::new());
+        for piece in bytes.chunks(size) {
+            let passed = rewriter.pass(piece.len());
+            out.extend_from_slice(&piece[..passed]);
+            rewriter.rewrite(&piece[passed..], &mut out);
+        }
+        out
+    }
+
+    /// The frames of a connection that are no header frames, and the fields of its blocks.
+    fn parsed(mut bytes: &[u8]) -> (Vec<Vec<u8>>, Vec<Vec<(String, String)>>) {
+        bytes = bytes.strip_prefix(PREFACE).unwrap();
+        let (mut others, mut blocks, mut block) = (Vec::new(), Vec::new(), Vec::new());
+        let mut decoder = Decoder::default();
+        while !bytes.is_empty() {
+            let length = HEAD_LEN + usize::from(bytes[1]) * 256 + usize::from(bytes[2]);
+            let (frame, rest) = bytes.split_at(length);
+            bytes = rest;
+            if !matches!(frame[3], HEADERS | CONTINUATION) {
+                others.push(frame.to_vec());
+                continue;
+            }
+            block.extend_from_slice(&frame[HEAD_LEN..]);
+            if frame[4] & END_HEADERS != 0 {
+                let mut fields = Vec::new();
+                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                let take = |field: Field<'_>| match field {
+                    Field::Static(index) => fields.push((index.to_string(), String::new())),
+                    Field::Pair { name, value, .. } => fields.push((text(name), text(value))),
+                };
+                decoder.decode(&std::mem::take(&mut block), take).unwrap();
+                blocks.push(fields);
+            }
+        }
+        (others, blocks)
+    }
+
+    fn authorities(connection: &[u8]) -> Vec<String> {
+        let fields = parsed(connection).1.concat();
+        fields.into_iter().filter(|(name, _)| name == ":authority").map(|(_, value)| value).collect()
     }
 
     #[test]
-    fn percent_signs_of_authorities_alone_are_replaced_wherever_a_read_ends() {
+    fn invalid_authorities_alone_are_replaced_wherever_a_read_ends() {
         let path = "run%2Fcontainerd%2F".to_owned() + &"x".repeat(200);
-        let connection = |authority: &str| {
-            let own = literal(":authority", authority);
-            let (half, rest) = own.split_at(9);
-            let short = [&[0x01, 4][..], &authority.as_bytes()[..4]].concat(); // by its index in the static table
-            let fields =
-                [literal(":path", "/a%b/C"), own.clone(), vec![0x83, 0x86], literal("te", "%")].concat();
-            let padded = [&[3, 0, 0, 0, 0, 9][..], &short, &[0xff, 0x80, 0x01], b"%%%"].concat();
-            [
-                PREFACE.to_vec(),
-                frame(4, 0, b"%%%%%%"),
-                frame(HEADERS, 4, &fields),
-                frame(0, 0, b"%2F:authority"),
-                frame(HEADERS, 4 | PADDED | PRIORITY, &padded),
-                frame(HEADERS, 0, half),
-                frame(CONTINUATION, 4, &[rest, &literal("x", "%")].concat()),
-            ]
-            .concat()
-        };
-        let (sent, expected) = (connection(&path), connection(&path.replace('%', "-")));
-        assert_ne!(sent, expected);
+        let own = literal(":authority", &path);
+        let (half, rest) = own.split_at(9);
+        let fields = [literal(":path", "/a%b/C"), own.clone(), vec![0x83, 0x86], literal("te", "%")].concat();
+        let short = [&[0x01, 4][..], b"a%2F"].concat(); // its name by the index of the static table
+        let padded = [&[3, 0, 0, 0, 0, 9][..], &short, b"%%%"].concat();
+        let sent = [
+            PREFACE.to_vec(),
+            frame(4, 0, b"%%%%%%"),
+            frame(HEADERS, END_HEADERS, &fields),
+            frame(0, 0, b"%2F:authority"),
+            frame(HEADERS, END_HEADERS | PADDED | PRIORITY, &padded),
+            frame(HEADERS, END_STREAM, half),
+            frame(CONTINUATION, END_HEADERS, &[rest, &literal("x", "%")].concat()),
+            frame(HEADERS, END_HEADERS, &literal(":authority", "unix:3")),
+        ]
+        .concat();
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let local = pair(":authority", "localhost");
+        let expected = (
+            vec![frame(4, 0, b"%%%%%%"), frame(0, 0, b"%2F:authority")],
+            vec![
+                vec![pair(":path", "/a%b/C"), local.clone(), pair("3", ""), pair("6", ""), pair("te", "%")],
+                vec![local.clone()],
+                vec![local, pair("x", "%")],
+                vec![pair(":authority", "unix:3")],
+            ],
+        );
         for size in 1..sent.len() {
-            assert_eq!(walked(&sent, size), expected, "reads of {size} bytes");
+            assert_eq!(parsed(&rewritten(&sent, size)), expected, "reads of {size} bytes");
+        }
+    }
+
+    /// `%2Frun%2Fx` as Go's encoder sends it, in Huffman's code and into the dynamic table, which later requests use.
+    #[test]
+    fn huffman_coded_authority_is_replaced_in_later_requests_too() {
+        let coded = [0x41, 0x88, 0x54, 0x58, 0x6c, 0xb6, 0xa5, 0x45, 0x87, 0xcf];
+        let mut plain = Vec::new();
+        Decoder::default()
+            .decode(&coded, |field| {
+                if let Field::Pair { value, .. } = field {
+                    plain = value.to_vec();
+                }
+            })
+            .unwrap();
+        assert_eq!(String::from_utf8_lossy(&plain), "%2Frun%2Fx");
+        let again = [literal("other", "field"), vec![0xbf]].concat();
+        let by_name = [&[0x7f, 0x00, 3][..], b"%2F"].concat(); // its name by the index of the dynamic table
+        let sent = [
+            PREFACE.to_vec(),
+            frame(HEADERS, END_HEADERS, &coded),
+            frame(HEADERS, END_HEADERS, &again),
+            frame(HEADERS, END_HEADERS, &by_name),
+        ];
+        assert_eq!(authorities(&rewritten(&sent.concat(), 7)), ["localhost"; 3]);
+    }
+
+    #[test]
+    fn authority_that_http_refuses_is_replaced() {
+        for (authority, expected) in [
+            ("localhost", "localhost"),
+            ("a.example:443", "a.example:443"),
+            ("/run/x.sock", "localhost"),
+            ("unix:%2F%2F%2Frun%2Fx", "localhost"),
+            ("a:b:c", "localhost"),
+            ("[", "localhost"),
+            ("user@", "localhost"),
+            ("\u{e4}", "localhost"),
+            ("", "localhost"),
+        ] {
+            let sent = [PREFACE.to_vec(), frame(HEADERS, END_HEADERS, &literal(":authority", authority))];
+            assert_eq!(authorities(&rewritten(&sent.concat(), 64)), [expected], "{authority:?}");
         }
     }
 
     #[test]
-    fn what_is_no_http2_passes_as_it_is() {
+    fn other_protocols_and_broken_frames_pass_as_they_are() {
         for nonsense in [
             b"GET /%2F HTTP/1.1\r\n".to_vec(),
-            [
-                PREFACE.to_vec(),
-                frame(HEADERS, PRIORITY, b"%"),
-                frame(HEADERS, 0, &literal(":authority", "%")),
-            ]
-            .concat(),
+            [PREFACE.to_vec(), frame(HEADERS, PRIORITY, b"%"), frame(HEADERS, 0, b"%")].concat(),
             [PREFACE.to_vec(), frame(HEADERS, PADDED, &[200, b'%'])].concat(),
-            [PREFACE.to_vec(), frame(HEADERS, 0, &[0x01, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, b'%'])].concat(),
+            [PREFACE.to_vec(), frame(HEADERS, PADDED, b"")].concat(),
+            [PREFACE.to_vec(), frame(CONTINUATION, END_HEADERS, b"%")].concat(),
+            [PREFACE.to_vec(), frame(HEADERS, 0, b""), frame(0, 0, b"%2F"), frame(HEADERS, 0, b"%")].concat(),
+            [PREFACE.to_vec(), vec![0xff, 0xff, 0xff, HEADERS, END_HEADERS, 0, 0, 0, 1, b'%']].concat(),
         ] {
-            assert_eq!(walked(&nonsense, 3), nonsense);
+            assert_eq!(rewritten(&nonsense, 3), nonsense);
         }
+    }
+
+    #[test]
+    fn block_that_cannot_be_decoded_stays_undecodable() {
+        let endless = vec![frame(CONTINUATION, 0, &[0x82; MAX_FRAME_LEN]); 9].concat();
+        for sent in [frame(HEADERS, END_HEADERS, &[0xbe]), [frame(HEADERS, 0, &[]), endless].concat()] {
+            let out = rewritten(&[PREFACE.to_vec(), sent].concat(), 1000);
+            assert!(
+                out[PREFACE.len()..].starts_with(&frame(HEADERS, END_HEADERS, &[INVALID_FIELD])),
+                "{out:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn fields_without_end_are_cut_where_h2_refuses_them_already() {
+        let large = literal("a", &"v".repeat(3000));
+        let sent = [&large[..], &[0xbe; 10_000]].concat(); // 30 MB by references to the table
+        let out = rewritten(&[PREFACE.to_vec(), frame(HEADERS, END_HEADERS, &sent)].concat(), 1 << 20);
+        assert!((MAX_FIELDS_LEN..MAX_FIELDS_LEN + 4096).contains(&out.len()), "{}", out.len());
+        assert!(parsed(&out).1[0].len() > 20);
     }
 }

@@ -7,6 +7,7 @@ pub mod authority;
 pub mod channel;
 pub mod convert;
 pub mod deadline;
+mod hpack;
 pub mod proxy;
 pub mod status;
 

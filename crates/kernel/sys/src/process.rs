@@ -269,6 +269,48 @@ pub fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// Where this process's arguments and environment lie, as `/proc/PID/cmdline` and `/proc/PID/environ` show them to
+/// others. proc_pid_stat(5).
+#[derive(Debug)]
+pub struct CommandLine {
+    begin: usize,
+    end: usize,
+}
+
+impl CommandLine {
+    /// Finds them, through the host's procfs.
+    ///
+    /// # Errors
+    /// What reading says; `EINVAL` for a text that is none of `/proc/PID/stat`.
+    pub fn find(host: &crate::procfs::Procfs) -> Result<Self> {
+        let text = host.read_self("stat", 4096)?;
+        let text = String::from_utf8_lossy(&text);
+        // The name in parentheses may hold anything; behind it field 3 begins.
+        let fields: Vec<&str> =
+            text.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().collect()).unwrap_or_default();
+        let address = |field: usize| fields.get(field - 3).and_then(|text| text.parse::<usize>().ok());
+        match (address(48), address(49), address(50), address(51)) {
+            (Some(args), Some(args_end), Some(env), Some(end))
+                if args <= args_end && args_end <= env && env <= end =>
+            {
+                Ok(Self { begin: args, end })
+            }
+            _ => Err(Error::new(libc::EINVAL, "read(/proc/self/stat)")),
+        }
+    }
+
+    /// Overwrites both with zeros, for good. For a copy of this process that others will see: it must not read its
+    /// arguments or environment any more.
+    pub fn clear(&self) {
+        if self.end <= self.begin {
+            return;
+        }
+        // SAFETY: the kernel has put arguments and environment, which are writable memory of this process's stack, into
+        // this range; the caller does not read them again.
+        unsafe { std::ptr::write_bytes(self.begin as *mut u8, 0, self.end - self.begin) };
+    }
+}
+
 /// Forbids (or allows) other processes to read this one's memory and `/proc` links. `prctl(PR_SET_DUMPABLE)`.
 pub fn set_dumpable(dumpable: bool) -> Result<()> {
     prctl(libc::PR_SET_DUMPABLE, u64::from(dumpable), "PR_SET_DUMPABLE")
@@ -287,16 +329,6 @@ pub fn become_subreaper() -> Result<()> {
 /// Has the kernel send `signal` to this process when its parent ends. `prctl(PR_SET_PDEATHSIG)`.
 pub fn set_parent_death_signal(signal: i32) -> Result<()> {
     prctl(libc::PR_SET_PDEATHSIG, signal as u64, "PR_SET_PDEATHSIG")
-}
-
-/// No program executed from here on gains privileges. `prctl(PR_SET_NO_NEW_PRIVS)`.
-pub fn set_no_new_privs() -> Result<()> {
-    prctl(libc::PR_SET_NO_NEW_PRIVS, 1, "PR_SET_NO_NEW_PRIVS")
-}
-
-/// Keeps the permitted capabilities over a change of user. `prctl(PR_SET_KEEPCAPS)`.
-pub fn set_keep_capabilities(keep: bool) -> Result<()> {
-    prctl(libc::PR_SET_KEEPCAPS, u64::from(keep), "PR_SET_KEEPCAPS")
 }
 
 fn prctl(option: libc::c_int, value: u64, name: &str) -> Result<()> {

@@ -41,6 +41,14 @@ pub fn resize(terminal: BorrowedFd<'_>, columns: u16, rows: u16) -> Result<()> {
     rustix::termios::tcsetwinsize(terminal, size).map_err(call!("ioctl", terminal, "TIOCSWINSZ"))
 }
 
+/// Leaves line ends as the program writes them: no carriage return is put before a line feed. `TCSETS` without `ONLCR`.
+pub fn keep_line_ends(terminal: BorrowedFd<'_>) -> Result<()> {
+    use rustix::termios::{OptionalActions, OutputModes, tcgetattr, tcsetattr};
+    let mut modes = tcgetattr(terminal).map_err(call!("ioctl", terminal, "TCGETS"))?;
+    modes.output_modes -= OutputModes::ONLCR;
+    tcsetattr(terminal, OptionalActions::Now, &modes).map_err(call!("ioctl", terminal, "TCSETS"))
+}
+
 /// Makes `slave` the controlling terminal of this session. `TIOCSCTTY`.
 pub fn control(slave: BorrowedFd<'_>) -> Result<()> {
     rustix::process::ioctl_tiocsctty(slave).map_err(call!("ioctl", slave, "TIOCSCTTY"))

@@ -92,6 +92,32 @@ pub fn reset() -> Result<()> {
     if errno == 0 { Ok(()) } else { Err(Error::new(errno, "pthread_sigmask(SIG_SETMASK, [])")) }
 }
 
+/// Makes `SIGHUP`, `SIGINT` and `SIGTERM` end this process even when it is the first of a pid namespace, for which the
+/// kernel drops signals without a handler. `execve(2)` gives the new program the default dispositions again.
+pub fn end_on_request() -> Result<()> {
+    for number in [libc::SIGHUP, libc::SIGINT, libc::SIGTERM] {
+        let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+        // SAFETY: all zeroes is a valid sigaction: an empty mask, no flags, SIG_DFL.
+        let action = unsafe { action.assume_init_mut() };
+        let handler: extern "C" fn(libc::c_int) = end;
+        action.sa_sigaction = handler as libc::sighandler_t;
+        action.sa_flags = libc::SA_RESETHAND | libc::SA_NODEFER;
+        // SAFETY: the action is initialised above and outlives the call; `end` calls only what is safe in a handler.
+        let done = unsafe { libc::sigaction(number, action, ptr::null_mut()) };
+        crate::error::check(done.into(), || format!("sigaction({number})"))?;
+    }
+    Ok(())
+}
+
+/// Ends by the signal where the kernel lets it through, else with the status that runc's init has then.
+extern "C" fn end(number: libc::c_int) {
+    // SAFETY: raise and _exit are async-signal-safe; the default disposition holds again (SA_RESETHAND).
+    unsafe {
+        libc::raise(number);
+        libc::_exit(2)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -17,15 +17,15 @@ pub(crate) const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct Child {
     pid: i32,
     pidfd: OwnedFd,
-    /// Whether this is a stage, which makes the process itself and names it.
-    is_stage: bool,
+    /// How many processes are still to be named until it is the one that runs the program: a stage makes the next.
+    stages: u8,
     /// The stage that made it, until its status is taken.
     stage: Option<(i32, OwnedFd)>,
 }
 
 impl Child {
-    pub(crate) fn new(pid: i32, pidfd: OwnedFd, is_stage: bool) -> Self {
-        Self { pid, pidfd, is_stage, stage: None }
+    pub(crate) fn new(pid: i32, pidfd: OwnedFd, stages: u8) -> Self {
+        Self { pid, pidfd, stages, stage: None }
     }
 
     pub(crate) fn pid(&self) -> i32 {
@@ -37,7 +37,7 @@ impl Child {
     }
 
     pub(crate) fn is_stage(&self) -> bool {
-        self.is_stage
+        self.stages > 0
     }
 
     pub(crate) fn into_parts(self) -> (i32, OwnedFd) {
@@ -53,9 +53,10 @@ impl Child {
         if pid == self.pid || !process::is_child(pidfd.as_fd())? {
             return Err(Error::new(NO_CHILD, format!("pid {pid}")));
         }
+        self.end_stage();
         let stage = std::mem::replace(&mut self.pidfd, pidfd);
         self.stage = Some((std::mem::replace(&mut self.pid, pid), stage));
-        self.is_stage = false;
+        self.stages = self.stages.saturating_sub(1);
         self.reap_stage();
         Ok(())
     }
@@ -83,7 +84,7 @@ impl Child {
 
     /// See [`crate::ongoing::Ongoing::awaits`].
     pub(crate) fn awaits(&self, pid: i32) -> bool {
-        self.is_stage || self.stage.as_ref().is_some_and(|(stage, _)| *stage == pid)
+        self.is_stage() || self.stage.as_ref().is_some_and(|(stage, _)| *stage == pid)
     }
 
     /// Takes the stage's status if it has ended.

@@ -24,7 +24,7 @@ pub(crate) struct Conversation {
 /// What came of the process.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// A message. A process named by [`Word::Sibling`] has taken the place of the stage already.
+    /// A message. A process named by [`Word::Sibling`] or [`Word::Process`] has taken the place of the stage already.
     Word(Word),
     /// It has executed its program, or ended.
     End,
@@ -67,7 +67,7 @@ impl Conversation {
             Err(error) => return Err(Failure::System(error)),
         };
         self.script.take(&word).map_err(|Unexpected(name)| Failure::Unexpected(name))?;
-        if let Word::Sibling(pid) = &word {
+        if let Word::Sibling(pid) | Word::Process(pid) = &word {
             self.child.replace(*pid).map_err(Failure::System)?;
         }
         Ok(Some(Event::Word(word)))
@@ -88,6 +88,11 @@ impl Conversation {
         self.talk.go()
     }
 
+    /// Lets the process go on with the mount `tree`.
+    pub(crate) fn go_with(&self, tree: std::os::fd::BorrowedFd<'_>) -> Result<(), sys::Error> {
+        self.talk.go_with(tree)
+    }
+
     pub(crate) fn wait(&self) -> Wait<'_> {
         Wait { fd: Some(self.talk.as_fd()), until: self.deadline }
     }
@@ -96,7 +101,7 @@ impl Conversation {
     pub(crate) fn kill(mut self) -> Child {
         self.child.kill();
         if self.child.is_stage()
-            && let Ok(Heard::Word(Word::Sibling(pid))) = self.talk.poll(false)
+            && let Ok(Heard::Word(Word::Sibling(pid) | Word::Process(pid))) = self.talk.poll(false)
             && self.child.replace(pid).is_ok()
         {
             self.child.kill();
@@ -120,7 +125,7 @@ mod tests {
         let process = Command::new("/bin/sleep").arg("1000").spawn().unwrap();
         let pid = process.id() as i32;
         let (ours, theirs) = Talk::pair().unwrap();
-        let child = Child::new(pid, sys::process::pidfd(pid).unwrap(), false);
+        let child = Child::new(pid, sys::process::pidfd(pid).unwrap(), 1);
         (process, Conversation::new(child, ours, script, "do its part", within), theirs)
     }
 

@@ -1,6 +1,6 @@
 //! Exec: one more process in a running container.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,8 @@ use crate::init::{self, Joining};
 use crate::ongoing::{Ongoing, Wait, after, complete};
 use crate::state::runc_name;
 use crate::talk::{Script, Talk, Word};
+
+const O_PATH: i32 = 0o10_000_000;
 
 /// How long a process may take from its clone to the execution of its program.
 pub const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -47,6 +49,8 @@ pub struct Exec<'a> {
     pub doors: Option<&'a Joiner>,
     /// How long it may take to execute its program: the container can stop it before that.
     pub within: Duration,
+    /// Leave line ends on the process's terminal as its program writes them.
+    pub keep_line_ends: bool,
 }
 
 /// What [`Exec::run`] started.
@@ -76,7 +80,7 @@ pub enum ExecError {
     #[error(transparent)]
     Container(#[from] ContainerError),
     /// Its cgroup would not.
-    #[error("unable to join the container's cgroup")]
+    #[error("exec failed: unable to start container process: error adding pid to cgroups")]
     Cgroup(#[from] CgroupError),
     /// A system call of the parent failed.
     #[error("exec failed: {step}")]
@@ -143,6 +147,7 @@ impl<'a> Exec<'a> {
             cgroup: None,
             doors: None,
             within: START_TIMEOUT,
+            keep_line_ends: false,
         }
     }
 
@@ -155,10 +160,12 @@ impl<'a> Exec<'a> {
     pub fn begin(self) -> Result<Launch, ExecError> {
         self.check_status()?;
         let record = self.container.record();
-        let process = match record.spec.as_deref() {
+        let mut process = match record.spec.as_deref() {
             Some(spec) => plan::plan_exec(spec, &self.process)?,
             None => plan::plan_exec(&Spec::default(), &self.process)?,
         };
+        process.keep_line_ends = self.keep_line_ends;
+        process.check_descriptors(create::nr_open())?;
         let init = self.container.init()?.ok_or(ExecError::Stopped)?;
         let opened;
         let joiner = match (&self.cgroup, self.doors) {
@@ -176,6 +183,7 @@ impl<'a> Exec<'a> {
         let socket = socket.map_err(ExecError::at("connect to the console socket"))?;
         let (ours, theirs) = Talk::pair().map_err(ExecError::at("make the talk"))?;
         let user_namespace = self.has(NamespaceKind::User);
+        let root = self.shared_root(record.init_process_pid).map_err(ExecError::at("open the root"))?;
         let joining = Joining {
             process: &process,
             talk: &theirs,
@@ -184,17 +192,19 @@ impl<'a> Exec<'a> {
             init: init.as_fd(),
             namespaces: self.namespaces(),
             user_namespace,
+            root: root.as_ref().map(AsFd::as_fd),
             keyring: (!self.no_new_keyring).then(|| self.container.id()),
             preserve_fds: self.preserve_fds,
         };
-        let (pid, pidfd) = match self.clone_process(joiner, init.as_fd())? {
+        let options = Clone3 { namespaces: 0, sibling: false, cgroup: joiner.clone_into() };
+        let (pid, pidfd) = match process::fork(&options).map_err(ExecError::at("clone"))? {
             Fork::Child => init::join(&joining),
             Fork::Parent { pid, pidfd } => (pid, pidfd),
         };
         drop(theirs);
-        let script = Script::readiness().with_terminal(process.terminal);
+        let script = Script::readiness().with_terminal(process.terminal).with_process(true);
         let talking =
-            Conversation::new(Child::new(pid, pidfd, false), ours, script, "join the container", self.within);
+            Conversation::new(Child::new(pid, pidfd, 1), ours, script, "join the container", self.within);
         let launch = Launch {
             outer: user_namespace.then(|| Box::new(process)),
             console: None,
@@ -202,7 +212,7 @@ impl<'a> Exec<'a> {
             pid_file: self.pid_file.map(Path::to_owned),
             phase: Phase::Over,
         };
-        Ok(launch.follow(talking))
+        Ok(Launch { phase: Phase::Joining(talking), ..launch })
     }
 
     fn check_status(&self) -> Result<(), ExecError> {
@@ -217,21 +227,20 @@ impl<'a> Exec<'a> {
         self.container.record().config.namespaces.iter().any(|namespace| namespace.kind == runc_name(kind))
     }
 
-    /// What the new process joins by itself.
+    /// The root of init, the process `pid`, when it is not that of a mount namespace which is joined.
+    fn shared_root(&self, pid: i32) -> Result<Option<OwnedFd>, sys::Error> {
+        if self.has(NamespaceKind::Mount) {
+            return Ok(None);
+        }
+        sys::fd::open(Path::new(&format!("/proc/{pid}/root")), O_PATH).map(Some)
+    }
+
+    /// What the stage joins with the caller's privileges.
     fn namespaces(&self) -> i32 {
         NamespaceKind::ALL
             .into_iter()
-            .filter(|kind| !matches!(kind, NamespaceKind::Pid | NamespaceKind::User) && self.has(*kind))
+            .filter(|kind| *kind != NamespaceKind::User && self.has(*kind))
             .fold(0, |flags, kind| flags | plan::kind_of(kind).flag())
-    }
-
-    fn clone_process(&self, joiner: &Joiner, init: BorrowedFd<'_>) -> Result<Fork, ExecError> {
-        let options = Clone3 { namespaces: 0, sibling: false, cgroup: joiner.clone_into() };
-        let fork = || process::fork(&options);
-        if !self.has(NamespaceKind::Pid) {
-            return fork().map_err(ExecError::at("clone"));
-        }
-        create::parked_in_pid_namespace(init, fork).map_err(ExecError::at("clone into the pid namespace"))
     }
 }
 
@@ -249,7 +258,7 @@ pub struct Launch {
 
 #[derive(Debug)]
 enum Phase {
-    /// It prepares.
+    /// The stage prepares, or the process that it has made takes on its identity.
     Joining(Conversation),
     /// It has said that its program is next; the end of the talk is the program's beginning.
     Executing(Conversation),
@@ -294,31 +303,23 @@ impl Launch {
         };
     }
 
-    fn follow(mut self, talking: Conversation) -> Self {
-        let admitted = if talking.child.is_stage() { Ok(()) } else { self.admit(&talking) };
-        self.phase = match admitted {
-            Ok(()) => Phase::Joining(talking),
-            Err(error) => ending(talking, error),
-        };
-        self
-    }
-
     /// Sets what a process in a user namespace may not set itself, and lets it go on.
     fn admit(&self, talking: &Conversation) -> Result<(), ExecError> {
-        let Some(process) = &self.outer else { return Ok(()) };
-        let pid = talking.child.pid();
-        let settled = create::settle(pid, process).and_then(|()| create::limit(pid, process));
-        settled.map_err(|error| match error {
-            CreateError::System { source, .. } => ExecError::at("prepare the process")(source),
-            other => ExecError::Init { errno: 0, text: other.to_string() },
-        })?;
+        if let Some(process) = &self.outer {
+            let pid = talking.child.pid();
+            let settled = create::settle(pid, process).and_then(|()| create::limit(pid, process));
+            settled.map_err(|error| match error {
+                CreateError::System { source, .. } => ExecError::at("prepare the process")(source),
+                other => ExecError::Init { errno: 0, text: other.to_string() },
+            })?;
+        }
         talking.go().map_err(ExecError::at("let the process go on"))
     }
 
     fn join(&mut self, mut talking: Conversation) -> Turn {
         let done = match talking.next() {
             Ok(None) => return Turn::Wait(Phase::Joining(talking)),
-            Ok(Some(Event::Word(Word::Sibling(_)))) => self.admit(&talking),
+            Ok(Some(Event::Word(Word::Process(_)))) => self.admit(&talking),
             Ok(Some(Event::Word(Word::Console(master)))) => {
                 self.console = Some(master);
                 Ok(())

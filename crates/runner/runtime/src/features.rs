@@ -12,6 +12,15 @@ use crate::seccomp::Table;
 /// Version of this runtime.
 pub const RUNTIME_VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// Release of runc whose commands, documents and texts this runtime has, for programs that compare versions.
+pub const COMPATIBLE_VERSION: &str = "1.5.1";
+
+/// Revision of the sources, as the build gives it.
+pub const COMMIT: &str = match option_env!("BERTH_REVISION") {
+    Some(revision) => revision,
+    None => concat!("berth-", env!("CARGO_PKG_VERSION")),
+};
+
 /// Mount options with a meaning to the runtime, sorted; others go to the file system as they are.
 const MOUNT_OPTIONS: [&str; 62] = [
     "async",
@@ -139,7 +148,8 @@ pub fn features() -> Features {
         }),
         annotations: BTreeMap::from([
             ("org.opencontainers.runc.checkpoint.enabled".to_owned(), "false".to_owned()),
-            ("org.opencontainers.runc.version".to_owned(), RUNTIME_VERSION.to_owned()),
+            ("org.opencontainers.runc.commit".to_owned(), COMMIT.to_owned()),
+            ("org.opencontainers.runc.version".to_owned(), COMPATIBLE_VERSION.to_owned()),
         ]),
         potentially_unsafe_config_annotations: vec!["bundle".into()],
     }

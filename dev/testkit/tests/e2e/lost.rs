@@ -3,6 +3,7 @@
 use std::fs;
 
 use testkit::daemon::Daemon;
+use testkit::registry::Registry;
 use testkit::{image, needs};
 
 #[test]
@@ -13,7 +14,13 @@ fn a_daemon_without_its_records_deletes_nothing_and_says_so() {
     daemon.ctr("snapshots prepare work").ok();
     daemon.stop();
     let meta = daemon.root().join("io.containerd.metadata.v1.bolt");
-    fs::remove_file(meta.join("meta.redb")).unwrap();
+    // With its second copy, from which it would be made again.
+    for entry in fs::read_dir(&meta).unwrap() {
+        let path = entry.unwrap().path();
+        if path.file_name().unwrap().to_str().unwrap().starts_with("meta.") {
+            fs::remove_file(path).unwrap();
+        }
+    }
     let count = |dir: &str| fs::read_dir(daemon.root().join(dir)).unwrap().count();
     let blobs = count("io.containerd.content.v1.content/blobs/sha256");
     let snapshots = count("io.containerd.snapshotter.v1.overlayfs/snapshots");
@@ -29,6 +36,24 @@ fn a_daemon_without_its_records_deletes_nothing_and_says_so() {
     let count = |dir: &str| fs::read_dir(daemon.root().join(dir)).unwrap().count();
     assert_eq!(count("io.containerd.content.v1.content/blobs/sha256"), blobs);
     assert!(count("io.containerd.snapshotter.v1.overlayfs/snapshots") >= snapshots);
+}
+
+#[test]
+fn an_image_with_damaged_blobs_is_repaired_by_a_pull() {
+    needs!(root, overlayfs, program "docker-registry", program "busybox", built "containerd", built "ctr");
+    let registry = Registry::start();
+    let daemon = Daemon::start();
+    let reference = daemon.pull(&registry, &image::busybox());
+    let check = |daemon: &Daemon| daemon.ctr("image check").ok();
+    assert!(check(&daemon).contains("complete ("), "{}", check(&daemon));
+    let blobs = daemon.root().join("io.containerd.content.v1.content/blobs/sha256");
+    let largest = fs::read_dir(&blobs).unwrap().map(|entry| entry.unwrap().path());
+    let largest = largest.max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
+    fs::remove_file(&largest).unwrap();
+    assert!(check(&daemon).contains("incomplete ("), "{}", check(&daemon));
+    daemon.ctr("image pull --plain-http").args([&reference]).ok();
+    assert!(!check(&daemon).contains("incomplete"), "{}", check(&daemon));
+    assert!(largest.exists());
 }
 
 /// The state directory of an earlier engine, and a root that knows nothing of it.

@@ -40,6 +40,11 @@ impl Capture {
         self.writer = None;
     }
 
+    /// Hands over our write end, if the shim has not opened it: its number stays taken for as long as the caller has it.
+    pub(super) fn release(&mut self) -> Option<pipe::Sender> {
+        self.writer.take()
+    }
+
     /// Reads to the end of the output; goes on where it was dropped.
     pub(super) async fn read(&mut self) -> Result<()> {
         let mut piece = vec![0; PIECE];

@@ -45,6 +45,10 @@ impl Cri {
             error.context(format_args!("failed to find sandbox id {:?}", request.pod_sandbox_id))
         })?;
         let name = name_of(&config, &pod)?;
+        let linux = config.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
+        if let Some(options) = linux.and_then(|security| security.namespace_options.as_ref()) {
+            crate::pod::check_namespaces(options)?;
+        }
         let id = new_id()?;
         let reserved = self.container_names.reserve(&name, &id)?;
         let cri = Arc::clone(self);
@@ -71,7 +75,7 @@ impl Cri {
 
     /// Takes back what was made of the container `id`; what resists is tried again when its pod goes.
     async fn unmake(&self, pod: &Pod, id: String, undo: Undo, error: Error) -> Error {
-        let Err(left) = undo.take_back().await else { return error };
+        let Err(left) = undo.unwind().await else { return error };
         let snapshotter = self.snapshotter_of(&pod.record.handler);
         pod.remains.lock().unwrap_or_else(PoisonError::into_inner).push(Remains { id, snapshotter });
         Error::new(error.kind(), format!("{} (and undoing failed: {})", error.text(), left.text()))
@@ -94,7 +98,7 @@ impl Cri {
         let driver = self.engine.snapshotter(&draft.record.snapshotter)?;
         let accounts = self.make_snapshot(pod, &draft, driver, undo).await?;
         let record = &mut draft.record;
-        self.mount_images(pod, &record.id, &record.snapshotter, &mut record.config.mounts, undo).await?;
+        self.mount_images(pod, &record.snapshotter, &mut record.config.mounts).await?;
         fault::after("container snapshot")?;
         // Profiles, devices and mounts' sources are read.
         let (cri, of) = (Arc::clone(self), Arc::clone(pod));
@@ -280,8 +284,8 @@ impl Cri {
             files: &seen,
             recursive_read_only: abilities.recursive_read_only_mounts,
         };
-        let facts = builder::facts(&input)?;
-        builder::build(&input, &facts).map_err(|error| {
+        builder::facts(&input).and_then(|facts| builder::build(&input, &facts)).map_err(|error| {
+            let error = error.context("failed to generate spec opts");
             error.context(format_args!("failed to generate container {:?} spec", draft.record.id))
         })
     }

@@ -4,6 +4,7 @@
 //! cgroup whose path has the container's id in it, or the recorded start time, checked again for each process behind its
 //! pidfd, so a number that the kernel gave to another hits nobody.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Component, Path, PathBuf};
@@ -23,6 +24,8 @@ const ROUNDS: usize = 20;
 const MAX_GROUPS: usize = 1024;
 /// How long one process may take to go.
 const DEATH: Duration = Duration::from_secs(2);
+/// Stops a process, which cannot refuse.
+const SIGSTOP: i32 = 19;
 /// Where shims keep the records of their runtime, by namespace and container.
 const RUNTIME_ROOT: &str = "/run/containerd/runc";
 /// The most bytes of such a record that are read.
@@ -72,31 +75,51 @@ pub(super) fn open_init(pid: u32, id: &str) -> Option<OwnedFd> {
     own_process(&Procfs::of_host().ok()?, pid, id)
 }
 
-/// Kills, among `pids`, the session that `leader` leads and everything that descends from it, until nothing of it is
-/// left; `pids` are the processes of the container `id`.
+/// Kills the session that `leader` leads and everything that descends from it; `pids` are the processes of the container
+/// `id` as its shim tells them, and those of the leader's cgroup are looked at besides.
+///
+/// All of it is stopped before any of it is killed: what is stopped forks no further, and leaves no orphan whose descent
+/// cannot be seen any more.
 pub(super) fn session(leader: u32, id: &str, pids: &[u32]) -> Result<()> {
     let proc = Procfs::of_host().map_err(|error| failed("cannot kill the command's processes", &error))?;
-    for pid in belonging(leader, &facts(&proc, pids)) {
-        if let Some(process) = own_process(&proc, pid, id) {
-            let _gone = sys::process::signal(process.as_fd(), SIGKILL.cast_signed());
+    let groups = groups(&proc, leader, id);
+    let mut held: BTreeMap<u32, OwnedFd> = BTreeMap::new();
+    for _ in 0..ROUNDS {
+        let listed = groups.iter().flat_map(|group| members(group)).chain(pids.iter().copied());
+        let all: BTreeSet<u32> = listed.collect();
+        let found = belonging(leader, &facts(&proc, all));
+        let before = held.len();
+        for pid in found {
+            if let Entry::Vacant(place) = held.entry(pid)
+                && let Some(process) = own_process(&proc, pid, id)
+            {
+                let _gone = sys::process::signal(process.as_fd(), SIGSTOP);
+                place.insert(process);
+            }
         }
+        if held.len() == before {
+            break;
+        }
+    }
+    for process in held.values() {
+        let _gone = sys::process::signal(process.as_fd(), SIGKILL.cast_signed());
     }
     Ok(())
 }
 
 /// The parent and the session of each process.
-fn facts(proc: &Procfs, pids: &[u32]) -> BTreeMap<u32, (u32, u32)> {
-    let one = |&pid: &u32| {
+fn facts(proc: &Procfs, pids: impl IntoIterator<Item = u32>) -> BTreeMap<u32, (u32, u32)> {
+    let one = |pid: u32| {
         let text = proc.read(&format!("{pid}/stat"), MAX_FILE).ok()?;
         Some((pid, parent_and_session(&String::from_utf8_lossy(&text))?))
     };
-    pids.iter().filter_map(one).collect()
+    pids.into_iter().filter_map(one).collect()
 }
 
 /// The parent of a process, also of one that has ended and that its parent has not waited for; 0 when there is none.
 pub(crate) fn parent(pid: u32) -> u32 {
     let Ok(proc) = Procfs::of_host() else { return 0 };
-    facts(&proc, &[pid]).get(&pid).map_or(0, |(parent, _)| *parent)
+    facts(&proc, [pid]).get(&pid).map_or(0, |(parent, _)| *parent)
 }
 
 /// Of the line of `/proc/PID/stat`: what the process calls itself may have spaces and brackets in it.

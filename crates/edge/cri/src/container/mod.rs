@@ -17,6 +17,7 @@ mod create;
 mod exec_sync;
 mod exit;
 mod image_volume;
+mod io_owner;
 pub(crate) mod kill;
 mod list;
 mod log;
@@ -40,6 +41,7 @@ use std::path::PathBuf;
 use ::spec::{Error, Kind};
 use model::Result;
 
+pub(crate) use process::process_json;
 pub(crate) use recover::names;
 pub(crate) use remove::remove_dir;
 

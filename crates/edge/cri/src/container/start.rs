@@ -10,7 +10,8 @@ use model::{Lane, Result};
 
 use super::process::state_name;
 use super::save::Durable;
-use super::{failed, io_failed, log_path, record};
+use super::{failed, io_failed, io_owner, log_path, record};
+use crate::spec::UserNamespace;
 use crate::state::{Container, Phase, Pod};
 use crate::stream::fifo::Fifos;
 use crate::{Cri, fault, now_nanos};
@@ -96,12 +97,19 @@ impl Cri {
                 Ok((engine.containers.get(cx, &key)?, driver.mounts(cx, &key)?))
             })
             .await?;
+        let task_options = match UserNamespace::of(&pod.namespaces())? {
+            None => None,
+            Some(namespace) => {
+                let user = &self.init_process(container).await?.user;
+                io_owner::owned(stored.runtime.options.as_ref(), namespace, (user.uid, user.gid))?
+            }
+        };
         let create = Create {
             namespace: self.namespace.clone(),
             id: id.parse::<ContainerId>()?,
             runtime: stored.runtime.name.clone(),
             runtime_options: stored.runtime.options.clone(),
-            task_options: None,
+            task_options,
             spec: record::spec_json(&stored)?,
             rootfs,
             stdio,

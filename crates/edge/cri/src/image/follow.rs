@@ -1,7 +1,10 @@
 //! Keeps the index in step with the store: read whole at the start, name by name afterwards.
 //!
-//! An image that somebody else made in our namespace (`ctr -n k8s.io images pull`) becomes the kubelet's too: it gets a
-//! record by its id, and its own record the label that says so.
+//! An image that another client made in our namespace (`ctr -n k8s.io images pull`) becomes the kubelet's too: it gets a
+//! record by its id, and its own record the labels that say so.
+//!
+//! Invariant: an image is shown only with the labels that it is to have, so that the kubelet never sees one unpinned that
+//! it must not remove.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -10,8 +13,8 @@ use ::spec::{Digest, Kind, Labels};
 use api::containerd::services::images::v1::{ImageCreate, ImageDelete, ImageUpdate};
 use api::{Message, Name};
 use model::event::{Envelope, Subscription};
-use model::image::Image;
-use model::{Filters, Result};
+use model::image::{Image, Images};
+use model::{Cx, Filters, Result};
 
 use super::read::{Details, details};
 use super::{pull, says_pinned};
@@ -25,7 +28,9 @@ impl Cri {
     pub(crate) async fn start_images(self: &Arc<Self>) -> Result<()> {
         let events = self.engine.exchange.subscribe();
         for name in self.load_images().await? {
-            self.adopt_image(&name).await;
+            if let Err(error) = self.refresh_image(&name).await {
+                tracing::warn!(image = name, %error, "cannot mark an image as managed");
+            }
         }
         self.in_background(follow(Arc::downgrade(self), events));
         Ok(())
@@ -52,8 +57,10 @@ impl Cri {
             .await?;
         let mut foreign = Vec::new();
         for (image, details) in found {
-            self.images.put(&image.name, says_pinned(&image.labels), &details);
-            if self.is_foreign(&image) {
+            let wanted = self.labels_of(&image.name);
+            let pinned = says_pinned(&image.labels) || says_pinned(&wanted);
+            self.images.put(&image.name, pinned, &details);
+            if is_foreign(&image, &wanted) {
                 foreign.push(image.name);
             }
         }
@@ -61,68 +68,62 @@ impl Cri {
         Ok(foreign)
     }
 
-    /// Reads one record again.
+    /// Reads one record again, and makes it the kubelet's if another client made it.
     ///
     /// # Errors
     /// The store cannot be read.
-    pub(super) async fn refresh_image(self: &Arc<Self>, name: &str) -> Result<Option<Image>> {
+    pub(super) async fn refresh_image(self: &Arc<Self>, name: &str) -> Result<()> {
         let _turn = self.images.turn.lock().await;
-        let (key, platforms) = (name.to_owned(), self.platforms());
+        let (key, platforms, wanted) = (name.to_owned(), self.platforms(), self.labels_of(name));
+        let pinned = says_pinned(&wanted);
         let found = self
             .on_disk(&self.ctx(), move |engine, cx| {
                 let image = match engine.images.get(cx, &key) {
                     Err(error) if error.kind() == Kind::NotFound => return Ok(None),
                     image => image?,
                 };
-                match details(cx, &*engine.content, &image.target, &platforms) {
-                    Ok(details) => Ok(Some((image, details))),
+                let details = match details(cx, &*engine.content, &image.target, &platforms) {
+                    Ok(details) => details,
                     // It is for another platform, or no image at all: nothing that a pod could run.
                     Err(error) if matches!(error.kind(), Kind::NotFound | Kind::InvalidArgument) => {
                         tracing::debug!(image = image.name, %error, "not shown");
-                        Ok(None)
+                        return Ok(None);
                     }
-                    Err(error) => Err(error),
-                }
+                    Err(error) => return Err(error),
+                };
+                let adopted = is_foreign(&image, &wanted)
+                    && adopt(cx, &*engine.images, &image, &details, &wanted)
+                        .inspect_err(
+                            |error| tracing::warn!(image = key, %error, "cannot mark an image as managed"),
+                        )
+                        .is_ok();
+                Ok(Some((image, details, adopted)))
             })
             .await?;
         match found {
-            Some((image, details)) => {
-                self.images.put(name, says_pinned(&image.labels), &details);
-                Ok(Some(image))
+            Some((image, details, adopted)) => {
+                let pinned = pinned || says_pinned(&image.labels);
+                if adopted {
+                    self.images.put(&details.id, pinned, &details);
+                }
+                self.images.put(name, pinned, &details);
             }
-            None => {
-                self.images.remove(name);
-                Ok(None)
-            }
+            None => self.images.remove(name),
         }
+        Ok(())
     }
+}
 
-    /// Whether a record lacks a label that one of ours has.
-    fn is_foreign(&self, image: &Image) -> bool {
-        let wanted = self.labels_of(&image.name);
-        wanted.iter().any(|(key, value)| image.labels.get(key) != Some(value))
-    }
+/// Whether a record lacks a label that one of ours has.
+fn is_foreign(image: &Image, wanted: &Labels) -> bool {
+    wanted.iter().any(|(key, value)| image.labels.get(key) != Some(value))
+}
 
-    /// Makes an image that somebody else recorded the kubelet's too.
-    async fn adopt_image(self: &Arc<Self>, name: &str) {
-        let Ok(image) = self.images.get(name) else { return };
-        let labels: Labels = self.labels_of(name);
-        let (id, target, own) = (image.id.clone(), image.target.clone(), name.to_owned());
-        let adopted = self
-            .on_disk(&self.ctx(), move |engine, cx| {
-                // The id first: an image that is marked as managed always has it.
-                pull::put(cx, &*engine.images, &id, &target, &labels)?;
-                pull::put(cx, &*engine.images, &own, &target, &labels)
-            })
-            .await;
-        let adopted = match adopted {
-            Ok(()) => self.refresh_image(&image.id).await.map(drop),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = adopted {
-            tracing::warn!(image = name, %error, "cannot mark an image as managed");
-        }
-    }
+/// Makes an image that another client recorded the kubelet's too.
+fn adopt(cx: &Cx<'_>, images: &dyn Images, image: &Image, details: &Details, labels: &Labels) -> Result<()> {
+    // The id first: an image that is marked as managed always has it.
+    pull::put(cx, images, &details.id, &image.target, labels)?;
+    pull::put(cx, images, &image.name, &image.target, labels)
 }
 
 /// Reads again what events name, until the server is gone.
@@ -134,10 +135,8 @@ async fn follow(cri: Weak<Cri>, mut events: Subscription) {
             continue;
         }
         let Some(name) = name_of(&event) else { continue };
-        match cri.refresh_image(&name).await {
-            Ok(Some(image)) if cri.is_foreign(&image) => cri.adopt_image(&name).await,
-            Ok(_) => {}
-            Err(error) => tracing::warn!(image = name, %error, "cannot read an image that has changed"),
+        if let Err(error) = cri.refresh_image(&name).await {
+            tracing::warn!(image = name, %error, "cannot read an image that has changed");
         }
     }
 }

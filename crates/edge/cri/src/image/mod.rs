@@ -38,6 +38,10 @@ const MANAGED: (&str, &str) = ("io.cri-containerd.image", "managed");
 /// The label of a record that the kubelet shall never remove.
 const PINNED: (&str, &str) = ("io.cri-containerd.pinned", "pinned");
 
+/// The pause image that containerd 2.3 runs pods with unless it is told another. Where the built-in pause is used, one that
+/// another client brings is pinned all the same, as containerd would pin it.
+const DEFAULT_PAUSE: &str = "registry.k8s.io/pause:3.10.2";
+
 /// An image of one platform, the host's or a handler's, with its documents in the store.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ImageInfo {
@@ -72,8 +76,9 @@ impl Cri {
     fn labels_of(&self, name: &str) -> Labels {
         let mut labels = Labels::from([(MANAGED.0.to_owned(), MANAGED.1.to_owned())]);
         let images = &self.config.images;
-        let pinned = images.pinned_images.values().chain([&images.sandbox_image]);
-        if pinned.into_iter().any(|pinned| name::is_pinned(pinned, name)) {
+        let pause = if images.sandbox_image.is_empty() { DEFAULT_PAUSE } else { &images.sandbox_image };
+        let mut pinned = images.pinned_images.values().map(String::as_str).chain([pause]);
+        if pinned.any(|pinned| name::is_pinned(pinned, name)) {
             labels.insert(PINNED.0.to_owned(), PINNED.1.to_owned());
         }
         labels

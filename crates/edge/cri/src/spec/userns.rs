@@ -74,6 +74,15 @@ impl UserNamespace {
         (text(self.uids), text(self.gids))
     }
 
+    /// The host's ids of a user and a group inside; none when one is not mapped.
+    pub fn to_host(self, uid: u32, gid: u32) -> Option<(u32, u32)> {
+        let host = |map: v1::IdMapping, id: u32| {
+            let offset = id.checked_sub(map.container_id).filter(|offset| *offset < map.length)?;
+            map.host_id.checked_add(offset)
+        };
+        Some((host(self.uids, uid)?, host(self.gids, gid)?))
+    }
+
     /// Labels of a snapshot that is to be seen from inside.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ::spec::{Error, Kind};
 use api::runtime::v1;
 use futures_util::future::join_all;
 use model::Result;
@@ -13,6 +14,9 @@ use crate::state::{Container, Phase};
 
 impl Cri {
     /// What one container uses.
+    ///
+    /// # Errors
+    /// `Unknown`, in containerd's words: it does not run, or its shim does not answer.
     pub(crate) async fn container_stats(
         self: &Arc<Self>,
         request: v1::ContainerStatsRequest,
@@ -20,8 +24,8 @@ impl Cri {
         let container = self.containers.get(&request.container_id)?;
         let runs = container.phase() == Phase::Running;
         let usage = self.usage_of(&Round::new(), &container.record.id, runs).await;
-        let stats = self.describe_use(&container, usage.as_ref());
-        Ok(v1::ContainerStatsResponse { stats: Some(stats) })
+        let usage = usage.ok_or_else(|| Error::new(Kind::Unknown, "unexpected metrics response: []"))?;
+        Ok(v1::ContainerStatsResponse { stats: Some(self.describe_use(&container, Some(&usage))) })
     }
 
     /// What the containers that pass the filter use; of those that have ended nothing is told.

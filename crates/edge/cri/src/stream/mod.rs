@@ -9,13 +9,15 @@
 //!                                                 port_forward ─► a socket in the pod's network
 //! ```
 //!
-//! Invariant: a token is good once and for a minute. A client that vanishes leaves no FIFO, socket or task behind.
+//! Invariant: a token is good once and for a minute; a client that shows none is disconnected soon, and keeps out nobody
+//! who has one. A client that vanishes leaves no FIFO, socket or task behind.
 
 mod attach;
 mod channel;
 mod copy;
 mod exec;
 pub(crate) mod fifo;
+mod newcomers;
 mod port_forward;
 mod resize;
 mod server;

@@ -1,4 +1,11 @@
 //! The HTTP server of streams.
+//!
+//! ```text
+//! accept ─► newcomer: TLS, one request, within TOKEN_TIMEOUT ─► token ─► session, for as long as it lasts
+//! ```
+//!
+//! Invariant: a connection without a token lives for [`TOKEN_TIMEOUT`] at most, and such connections never keep one with
+//! a token from being served.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -6,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use ::spec::Error;
-use http::{Method, Request, StatusCode};
+use http::{HeaderValue, Method, Request, StatusCode, header};
 use hyper::body::Incoming as Body;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -15,18 +22,19 @@ use model::{Ctx, Lane, Result};
 use net::netlink::{Connection, Protocol, address, link};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
+use super::newcomers::{MAX_NEWCOMERS, Newcomers, Number};
 use super::session::{self, Answer, Session, refuse};
 use super::tls;
 use crate::Cri;
 
-/// How many clients are served at once; more wait to be accepted.
-const MAX_CLIENTS: usize = 4096;
+/// How many sessions run at once; more clients wait to be accepted.
+const MAX_SESSIONS: usize = 4096;
 
-/// How long a client may take to say what it wants.
-const HEADERS: Duration = Duration::from_secs(30);
+/// How long a client may take to show a token, its TLS handshake included.
+const TOKEN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long to wait when no connection can be accepted.
 const RETRY: Duration = Duration::from_millis(50);
@@ -102,71 +110,110 @@ pub async fn addresses() -> Result<Vec<IpAddr>> {
     Ok(found.into_iter().map(|found| found.net.address).filter(reachable).collect())
 }
 
+/// Clients without a token; what ends one is its task.
+type Waiting = Arc<Mutex<Newcomers<AbortHandle>>>;
+
 /// Accepts clients until the daemon ends; every client's task ends with this one.
 async fn accept(cri: Weak<Cri>, listener: TcpListener, acceptor: Option<TlsAcceptor>) {
     let mut clients = JoinSet::new();
+    let waiting = Waiting::default();
     loop {
         while clients.try_join_next().is_some() {}
-        if clients.len() >= MAX_CLIENTS {
+        if clients.len() >= MAX_SESSIONS + MAX_NEWCOMERS {
             clients.join_next().await;
             continue;
         }
-        let (socket, acceptor, cri) = match listener.accept().await {
-            Ok((socket, _)) => (socket, acceptor.clone(), cri.clone()),
+        let (socket, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::error!(%error, "cannot accept a connection for streams");
                 tokio::time::sleep(RETRY).await;
                 continue;
             }
         };
-        clients.spawn(async move { client(cri, socket, acceptor).await });
+        // Its task asks for the lock before it becomes a session, so it is known here by then.
+        let evicted = waiting.lock().unwrap_or_else(PoisonError::into_inner).add(peer.ip(), |number| {
+            let door = Door { cri: cri.clone(), waiting: Arc::clone(&waiting), number };
+            clients.spawn(client(door, socket, acceptor.clone()))
+        });
+        if let Some(evicted) = evicted {
+            tracing::debug!("a client of streams that shows no token makes room for another");
+            evicted.abort();
+        }
     }
 }
 
-async fn client(cri: Weak<Cri>, socket: TcpStream, acceptor: Option<TlsAcceptor>) {
+/// What a client is let in by.
+struct Door {
+    cri: Weak<Cri>,
+    waiting: Waiting,
+    number: Number,
+}
+
+impl Door {
+    /// The client waits no longer; says whether it may go on.
+    fn pass(&self) -> bool {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(self.number)
+    }
+}
+
+/// Serves one client: its request, and when that shows a token the session to its end.
+async fn client(door: Door, socket: TcpStream, acceptor: Option<TlsAcceptor>) {
     // Small pieces of a terminal shall not wait for each other.
     let _slower = socket.set_nodelay(true);
-    match acceptor {
-        None => serve(cri, socket).await,
-        Some(acceptor) => match tokio::time::timeout(HEADERS, acceptor.accept(socket)).await {
-            Ok(Ok(socket)) => serve(cri, socket).await,
-            Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake for a stream failed"),
-            Err(_) => tracing::debug!("a TLS handshake for a stream took too long"),
-        },
+    let begun = async {
+        match acceptor {
+            None => serve(&door, socket).await,
+            Some(acceptor) => match acceptor.accept(socket).await {
+                Ok(socket) => serve(&door, socket).await,
+                Err(error) => {
+                    tracing::debug!(%error, "a TLS handshake for a stream failed");
+                    None
+                }
+            },
+        }
+    };
+    let begun = tokio::time::timeout(TOKEN_TIMEOUT, begun).await;
+    let _no_longer = door.pass();
+    match begun {
+        Ok(Some(session)) => session.await,
+        Ok(None) => {}
+        Err(_) => tracing::debug!("a client of streams showed no token in time"),
     }
 }
 
-/// Serves one client: requests, until one becomes a session, and then that to its end.
-async fn serve<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(cri: Weak<Cri>, socket: T) {
+/// Answers one request; what comes back is the session that it began.
+async fn serve<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    door: &Door,
+    socket: T,
+) -> Option<Session> {
     let begun: Arc<Mutex<Option<Session>>> = Arc::default();
     let service = service_fn(|request| {
-        let (answer, session) = answer(&cri, request);
+        let (mut answer, session) = answer(door, request);
         if session.is_some() {
             *begun.lock().unwrap_or_else(PoisonError::into_inner) = session;
+        } else {
+            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         std::future::ready(Ok::<Answer, Infallible>(answer))
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADERS)
+        .header_read_timeout(TOKEN_TIMEOUT)
         .serve_connection(TokioIo::new(socket), service)
         .with_upgrades()
         .await;
     if let Err(error) = served {
         tracing::debug!(%error, "a client of streams left");
     }
-    let session = begun.lock().unwrap_or_else(PoisonError::into_inner).take();
-    if let Some(session) = session {
-        session.await;
-    }
+    begun.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 /// Answers one request: `/exec/TOKEN`, `/attach/TOKEN`, `/portforward/TOKEN`.
-fn answer(cri: &Weak<Cri>, request: Request<Body>) -> (Answer, Option<Session>) {
+fn answer(door: &Door, request: Request<Body>) -> (Answer, Option<Session>) {
     let not_found = || (refuse(StatusCode::NOT_FOUND, "404 page not found"), None);
-    let Some(cri) = cri.upgrade() else {
-        return (refuse(StatusCode::SERVICE_UNAVAILABLE, "stopping"), None);
-    };
+    let stopping = || (refuse(StatusCode::SERVICE_UNAVAILABLE, "stopping"), None);
+    let Some(cri) = door.cri.upgrade() else { return stopping() };
     if !matches!(*request.method(), Method::GET | Method::POST) {
         return (refuse(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed"), None);
     }
@@ -176,7 +223,8 @@ fn answer(cri: &Weak<Cri>, request: Request<Body>) -> (Answer, Option<Session>) 
     };
     // A token that is tried at the wrong path is used up too.
     match cri.streaming.tokens.take(token) {
-        Some(agreed) if agreed.path() == kind => session::begin(&cri, agreed, request),
+        // One that was evicted in this very moment cannot be answered any more.
+        Some(agreed) if agreed.path() == kind && door.pass() => session::begin(&cri, agreed, request),
         _ => not_found(),
     }
 }

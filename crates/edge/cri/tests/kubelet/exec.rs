@@ -52,23 +52,27 @@ fn both_outputs_are_cut_at_their_bound_while_the_command_goes_on() {
 }
 
 #[test]
-fn who_holds_the_output_open_delays_the_answer_no_longer_than_the_time_limit() {
+fn held_output_delays_the_answer_by_the_drain_timeout_and_is_no_timeout_of_the_command() {
     needs!(root, overlayfs, built "containerd");
-    let kubelet = Kubelet::new();
+    let kubelet =
+        Kubelet::with("[plugins.'io.containerd.cri.v1.runtime']\ndrain_exec_sync_io_timeout = '3s'");
     let config = kubelet.pod("holds");
     let pod = kubelet.run_pod(&config).unwrap();
     let id = kubelet.start(&pod, &config, kubelet.container("one", "exec sleep 1000"));
-    // The command ends at once; what it leaves behind has its output.
+    // The command ends at once; what it leaves behind holds its output for longer than the command's own limit.
+    let done = kubelet.exec(&id, "(sleep 2; echo late) & exit 5", 1).unwrap();
+    assert_eq!((done.stdout.as_slice(), done.exit_code), (&b"late\n"[..], 5));
+    // The shim alone would wait ten seconds for the output's end.
     let answer = kubelet.run(async {
         let channel = grpc::channel::connect(&kubelet.daemon.socket()).await.unwrap();
         let mut client = crate::client::Runtime::new(channel);
         let asked = client.exec_sync(request(&id, &["sh", "-c", "sleep 7777 & exit 0"], 1));
-        // The shim alone would wait ten seconds for the output's end.
-        tokio::time::timeout(Duration::from_secs(8), asked).await
+        tokio::time::timeout(Duration::from_secs(9), asked).await
     });
     let error = answer.expect("an answer in time").unwrap_err();
-    assert_eq!(error.code(), Code::DeadlineExceeded, "{error}");
-    assert!(error.message().contains("io is still held by other processes"), "{error}");
+    assert_eq!(error.code(), Code::Unknown, "{error}");
+    assert!(error.message().contains("failed to drain exec process"), "{error}");
+    assert!(error.message().contains("io in 3s because io is still held by other processes"), "{error}");
     assert_eq!(kubelet.exec(&id, "echo again", 30).unwrap().stdout, b"again\n");
     kubelet.remove_pod(&pod);
     kubelet.check_clean();
@@ -81,8 +85,10 @@ fn a_time_limit_ends_the_whole_tree_and_nothing_else() {
     let config = kubelet.pod("tree");
     let pod = kubelet.run_pod(&config).unwrap();
     let id = kubelet.start(&pod, &config, kubelet.container("one", "sleep 9000 & exec sleep 9001"));
-    // Children, a session of its own, one whose parent has gone, and one that ignores what can be ignored.
+    // Children, a session of its own, one whose parent has exited, one with both that holds no output, and one that ignores
+    // what can be ignored.
     let script = "sleep 7001 & setsid sleep 7002 & (sleep 7003 & exit 0); \
+                  (setsid sleep 7007 >/dev/null 2>&1 & exit 0); (setsid sh -c 'setsid sleep 7008 & exit 0' & exit 0); \
                   sh -c 'trap \"\" TERM HUP INT; sleep 7004; sleep 7005' & exec sleep 7006";
     let error = kubelet.exec(&id, script, 2).unwrap_err();
     assert_eq!(error.code(), Code::DeadlineExceeded, "{error}");

@@ -58,6 +58,15 @@ fn a_busy_container_uses_the_cpu_and_an_idle_one_does_not() {
         .stats;
     assert_eq!(listed.len(), 1);
     assert_eq!(listed[0].attributes.as_ref().unwrap().id, busy);
+    // One that has ended, and one that never ran, use nothing that could be told.
+    let stop = v1::StopContainerRequest { container_id: busy.clone(), timeout: 0 };
+    call!(kubelet, stop_container, stop).unwrap();
+    let made = kubelet.create(&pod, &config, kubelet.container("made", "true")).unwrap();
+    for id in [&busy, &made] {
+        let error = call!(kubelet, container_stats, v1::ContainerStatsRequest { container_id: id.clone() });
+        let error = error.unwrap_err();
+        assert_eq!((error.code(), error.message()), (Code::Unknown, "unexpected metrics response: []"));
+    }
     kubelet.remove_pod(&pod);
     kubelet.check_clean();
 }

@@ -229,3 +229,23 @@ fn stops(kubelet: &Kubelet, fine: &Running) -> Vec<String> {
     });
     told
 }
+
+#[test]
+fn exec_sync_with_a_frozen_shim_ends_at_its_limit_and_the_late_command_is_killed() {
+    needs!(root, overlayfs, built "containerd");
+    let kubelet = Kubelet::new();
+    let running = run(&kubelet, "late");
+    let frozen = shim(&kubelet, &running.pod);
+    kill_process(frozen, Signal::STOP).unwrap();
+    let error = kubelet.exec(&running.container, "touch /begun; exec sleep 7010", 1).unwrap_err();
+    kill_process(frozen, Signal::CONT).unwrap();
+    assert_eq!(error.code(), tonic::Code::DeadlineExceeded, "{error}");
+    assert!(error.message().contains("timeout 1s exceeded"), "{error}");
+    testkit::wait::eventually(HANG, "the late command's end", || {
+        let list = kubelet.exec(&running.container, "ls /begun; ps -o args", 30).unwrap().stdout;
+        let list = String::from_utf8(list).unwrap();
+        (list.contains("/begun") && !list.contains("sleep 7010")).then_some(())
+    });
+    kubelet.remove_pod(&running.pod);
+    kubelet.check_clean();
+}

@@ -143,14 +143,16 @@ fn the_kubelet_never_removes_what_is_pinned() {
         call_images!(kubelet, pull_image, pull_of(name)).unwrap();
         assert_eq!(status_of(&kubelet, name).unwrap().pinned, pinned, "{name}");
     }
-    // What came another way is pinned alike.
+    // What comes another way is pinned alike, from the first moment that it is shown.
     kubelet.daemon.ctr("-n k8s.io image rm --sync").args([&tool]).ok();
     let archive = kubelet.daemon.dir().join("tool.tar");
-    std::fs::write(&archive, small("tool").archive(&tool)).unwrap();
+    std::fs::write(&archive, small("another tool").archive(&tool)).unwrap();
     kubelet.daemon.ctr("-n k8s.io image import").args([&archive]).ok();
-    wait::eventually(Duration::from_secs(10), "the image", || {
-        status_of(&kubelet, &tool).filter(|image| image.pinned).map(drop)
-    });
+    let shown = wait::eventually(Duration::from_secs(10), "the image", || status_of(&kubelet, &tool));
+    assert!(shown.pinned, "{shown:?}");
+    let list = kubelet.daemon.ctr("-n k8s.io image ls").ok();
+    let record = list.lines().find(|line| line.starts_with(&tool)).unwrap();
+    assert!(record.contains("io.cri-containerd.pinned=pinned"), "{record}");
 }
 
 #[test]

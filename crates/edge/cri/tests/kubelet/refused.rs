@@ -115,3 +115,19 @@ fn a_log_that_would_be_elsewhere_is_refused_and_what_is_there_stays_as_it_is() {
     kubelet.remove_pod(&pod);
     kubelet.check_clean();
 }
+
+#[test]
+fn spec_errors_have_the_words_that_clients_match_on() {
+    needs!(root, overlayfs, built "containerd");
+    let kubelet = Kubelet::new();
+    let config = kubelet.pod("words");
+    let pod = kubelet.run_pod(&config).unwrap();
+    let mut wanted = kubelet.container("one", "true");
+    let security = wanted.linux.get_or_insert_default().security_context.get_or_insert_default();
+    security.privileged = true;
+    let error = kubelet.create(&pod, &config, wanted).unwrap_err();
+    let words = "failed to generate spec opts: no privileged container allowed in sandbox";
+    assert!(error.message().contains(words), "{error}");
+    kubelet.remove_pod(&pod);
+    kubelet.check_clean();
+}

@@ -273,3 +273,51 @@ fn an_exec_over_every_protocol_of_websocket_has_its_streams_and_its_outcome() {
     kubelet.remove_pod(&pod);
     kubelet.check_clean();
 }
+
+#[test]
+fn idle_clients_without_a_token_keep_out_nobody_and_are_disconnected() {
+    needs!(root, overlayfs, built "containerd");
+    let kubelet = Kubelet::new();
+    let config = kubelet.pod("idle");
+    let pod = kubelet.run_pod(&config).unwrap();
+    let id = kubelet.start(&pod, &config, kubelet.container("one", "exec sleep 1000"));
+    let url = || {
+        let request = v1::ExecRequest {
+            container_id: id.clone(),
+            cmd: vec!["echo".into(), "here".into()],
+            stdout: true,
+            ..v1::ExecRequest::default()
+        };
+        call!(kubelet, exec, request).unwrap().url
+    };
+    let address = url().strip_prefix("http://").unwrap().split('/').next().unwrap().to_owned();
+    let before = kubelet.daemon.traces().descriptors;
+    // As many as sessions may run at once, half of them with the beginning of a request.
+    let mut idle = Vec::new();
+    for number in 0..4096 {
+        let mut socket = std::net::TcpStream::connect(&address).unwrap();
+        if number % 2 == 0 {
+            // It may be disconnected already.
+            let _gone = std::io::Write::write_all(&mut socket, b"GET /exec/");
+        }
+        idle.push(socket);
+    }
+    let messages = kubelet.run(talk(&url(), "v5.channel.k8s.io", Vec::new())).unwrap();
+    assert_eq!(channel(&messages, 1), b"here\n");
+    assert!(kubelet.daemon.traces().descriptors < before + 200, "idle clients are few");
+    // The daemon ends all of them, without a byte from us.
+    for mut socket in idle {
+        socket.set_read_timeout(Some(std::time::Duration::from_secs(60))).unwrap();
+        let end = std::io::Read::read(&mut socket, &mut [0; 256]);
+        let reset = end.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset);
+        assert!(reset || end.is_ok(), "{end:?}");
+    }
+    // A wrong token ends its connection too.
+    let mut wrong = std::net::TcpStream::connect(&address).unwrap();
+    std::io::Write::write_all(&mut wrong, b"GET /exec/AAAAAAAA HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    std::io::Read::read_to_string(&mut wrong, &mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+    kubelet.remove_pod(&pod);
+    kubelet.check_clean();
+}

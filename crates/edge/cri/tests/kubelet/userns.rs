@@ -206,3 +206,34 @@ fn a_pod_with_a_user_namespace_that_is_not_made_whole_leaves_nothing() {
     node.remove_pod(&taken_up);
     node.check_clean();
 }
+
+#[test]
+fn streams_of_a_pod_with_a_user_namespace_can_be_opened_again() {
+    needs!(root, overlayfs, built "containerd");
+    let kubelet = Kubelet::new();
+    let network = v1::NamespaceMode::Node;
+    let config = pod(&kubelet, "streams", network);
+    let pod = kubelet.run_pod(&config).unwrap();
+    let script = "echo out > /dev/stdout && echo err > /dev/stderr";
+    for (name, user) in [("root", 0), ("seven", 7)] {
+        let mut wanted = container(&kubelet, name, network);
+        wanted.command =
+            ["/bin/sh", "-c", &format!("{script} && exec sleep 1000")].map(str::to_owned).to_vec();
+        let security = wanted.linux.get_or_insert_default().security_context.get_or_insert_default();
+        security.run_as_user = Some(v1::Int64Value { value: user });
+        let id = kubelet.start(&pod, &config, wanted);
+        let log = kubelet.logs().join(format!("{name}.log"));
+        testkit::wait::eventually(std::time::Duration::from_secs(20), "the container's output", || {
+            let text = fs::read_to_string(&log).unwrap_or_default();
+            (text.contains("stdout F out") && text.contains("stderr F err")).then_some(())
+        });
+        let done = kubelet.exec(&id, script, 10).unwrap();
+        assert_eq!(
+            (done.stdout.as_slice(), done.stderr.as_slice()),
+            (&b"out\n"[..], &b"err\n"[..]),
+            "{name}"
+        );
+    }
+    kubelet.remove_pod(&pod);
+    kubelet.check_clean();
+}

@@ -151,6 +151,25 @@ impl Cgroup {
         })
     }
 
+    /// [`make`](Self::make) for a user whose cgroups may be the system's: hierarchies in which he may make none are left
+    /// out, and with them the limits that they would hold.
+    pub fn make_permitted(mut self) -> Result<Self, CgroupError> {
+        let mut refused = Vec::new();
+        for directory in self.directories() {
+            match file::make(directory) {
+                Err(error) if [file::EACCES, file::EPERM, file::EROFS].contains(&error.errno()) => {
+                    refused.push(directory.to_owned());
+                }
+                done => drop(done?),
+            }
+        }
+        self.paths.retain(|_, path| !refused.contains(path));
+        if !self.paths.is_empty() {
+            self.make()?;
+        }
+        Ok(self)
+    }
+
     /// [`plan`](Self::plan), then [`make`](Self::make).
     pub fn create(path: &str, id: &str) -> Result<Self, CgroupError> {
         let cgroup = Self::plan(path, id)?;
@@ -202,14 +221,19 @@ impl Cgroup {
         self.paths.get(key).map(PathBuf::as_path)
     }
 
-    /// Whether v2 is all there is.
+    /// Whether v2 is all there is; a user's container may have no cgroup at all.
     pub fn is_v2(&self) -> bool {
-        self.paths.keys().all(|key| key == UNIFIED)
+        !self.paths.is_empty() && self.paths.keys().all(|key| key == UNIFIED)
     }
 
     /// Whether its directories still exist.
     pub fn exists(&self) -> bool {
         self.directories().any(Path::exists)
+    }
+
+    /// Sets the limits of a new container of a user, who may not set rules for devices.
+    pub fn apply_permitted(&self, resources: &LinuxResources) -> Result<(), CgroupError> {
+        self.write(resources)
     }
 
     /// Sets every limit of a new container, device rules included.

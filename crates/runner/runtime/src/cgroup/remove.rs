@@ -20,21 +20,35 @@ impl Cgroup {
         complete(self.begin_destroy())
     }
 
+    /// Has systemd stop the scope, which is empty.
+    fn stop(&self) -> Result<(), CgroupError> {
+        let Some(unit) = self.unit() else { return Ok(()) };
+        match self.processes()?.is_empty() {
+            true => systemd::stop(unit),
+            false => {
+                let path = self.directories().next().unwrap_or(Path::new("")).to_owned();
+                Err(CgroupError::Timeout { path, what: "become empty" })
+            }
+        }
+    }
+
     /// Begins to remove its directories.
     pub fn begin_destroy(&self) -> Removal {
-        let stopped = self.unit().map_or(Ok(()), systemd::stop);
         let mut directories: Vec<PathBuf> = self.directories().map(Path::to_owned).collect();
         directories.reverse();
-        Removal { directories, tries: 0, next: Instant::now(), stopped, failure: None }
+        let scope = self.unit().map(|_| self.clone());
+        Removal { scope, directories, tries: 0, next: Instant::now(), stopped: Ok(()), failure: None }
     }
 }
 
 /// The removal of a cgroup, under way.
 #[derive(Debug)]
 pub struct Removal {
+    /// The cgroup of a scope that systemd is still to stop.
+    scope: Option<Cgroup>,
     /// Those that are left, the next one last.
     directories: Vec<PathBuf>,
-    /// How often the next one was busy.
+    /// How often the next one, or the scope, was busy.
     tries: usize,
     next: Instant,
     stopped: Result<(), CgroupError>,
@@ -49,6 +63,15 @@ impl Ongoing for Removal {
     }
 
     fn advance(&mut self) -> Option<Self::Output> {
+        if let Some(scope) = self.scope.take() {
+            // Systemd, whose answer is waited for, waits for the processes of a scope in its turn.
+            if scope.processes().is_ok_and(|pids| !pids.is_empty()) && self.pause() {
+                self.scope = Some(scope);
+                return None;
+            }
+            self.stopped = scope.stop();
+            self.tries = 0;
+        }
         while let Some(directory) = self.directories.last() {
             match remove(directory) {
                 Ok(true) => {}
@@ -56,11 +79,7 @@ impl Ongoing for Removal {
                     self.next = Instant::now();
                     return None;
                 }
-                Err(error) if error.is(file::EBUSY) && self.tries < PAUSES_MS.len() => {
-                    self.next = Instant::now() + Duration::from_millis(PAUSES_MS[self.tries]);
-                    self.tries += 1;
-                    return None;
-                }
+                Err(error) if error.is(file::EBUSY) && self.pause() => return None,
                 Err(error) => drop(self.failure.get_or_insert(error)),
             }
             self.directories.pop();
@@ -72,6 +91,16 @@ impl Ongoing for Removal {
             None => Ok(()),
             Some(error) => Err(stopped.err().unwrap_or_else(|| error.into())),
         })
+    }
+}
+
+impl Removal {
+    /// Arranges for another try later; `false` when there have been enough.
+    fn pause(&mut self) -> bool {
+        let Some(pause) = PAUSES_MS.get(self.tries) else { return false };
+        self.next = Instant::now() + Duration::from_millis(*pause);
+        self.tries += 1;
+        true
     }
 }
 

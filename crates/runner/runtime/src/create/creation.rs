@@ -6,20 +6,21 @@
 //!    +--------failure---------+--> Ending --> Killing --> Removing --> (the error)
 //! ```
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use spec::runtime::{Hook, State};
 use sys::namespace::Kind;
 
-use super::{CreateError, Created, Site, hand_over, limit, parent, settle, write_pid_file};
+use super::{CreateError, Created, Site, hand_over, idmap, limit, parent, settle, write_pid_file};
 use crate::cgroup::systemd::Placeholder;
 use crate::cgroup::{Cgroup, Killing, Removal};
 use crate::child::{Child, KILL_TIMEOUT};
 use crate::container::Container;
 use crate::conversation::{Conversation, Event, Failure};
 use crate::hooks::{self, Point, Surroundings};
+use crate::init;
 use crate::ongoing::{Ongoing, Wait, after};
 use crate::state::Record;
 use crate::talk::{Script, Talk, Word};
@@ -82,11 +83,14 @@ impl Creation {
         let hooks = &site.plan.hooks;
         let mut script = Script::readiness()
             .with_hooks(!hooks.prestart.is_empty() || !hooks.create_runtime.is_empty())
-            .with_terminal(site.plan.process.terminal);
-        if child.is_stage() {
-            script = script.with_stage(new_user);
+            .with_terminal(site.plan.process.terminal)
+            .with_process(site.plan.namespaces.joined.iter().any(|(kind, _)| *kind == Kind::Pid));
+        let staged = init::needs_stage(&site.plan.namespaces);
+        if staged {
+            script = script.with_stage(new_user).with_offsets(!site.plan.namespaces.time_offsets.is_empty());
         }
-        let maps_first = new_user && !child.is_stage();
+        script = script.with_trees(idmap::late(&site.plan));
+        let maps_first = new_user && !staged;
         let within = message_timeout(&hooks.create_container);
         let talking = Conversation::new(child, talk, script, "set up the container", within);
         let mut creation = Self { site, known, placeholder: None, console: None, phase: Phase::Over };
@@ -106,6 +110,15 @@ impl Creation {
         Self { placeholder: Some((placeholder, narrow)), ..self }
     }
 
+    /// Init as far as it is known: the stage until that has named it.
+    pub fn pid(&self) -> Option<i32> {
+        match &self.phase {
+            Phase::Talking(talking) | Phase::Hooks(talking, ..) => Some(talking.child.pid()),
+            Phase::Ending(child, ..) => Some(child.pid()),
+            Phase::Killing(..) | Phase::Removing(..) | Phase::Over => None,
+        }
+    }
+
     /// Takes the messages that have come.
     fn talk(&mut self, mut talking: Conversation) -> Turn {
         let done = match talking.next() {
@@ -113,7 +126,9 @@ impl Creation {
             Ok(Some(Event::End)) => Err(CreateError::Died),
             Ok(Some(Event::Word(word))) => match word {
                 Word::Maps => self.write_maps(&talking).and_then(|()| go(&talking)),
-                Word::Sibling(_) => self.admit(&talking),
+                Word::Offsets => self.write_offsets(&talking).and_then(|()| go(&talking)),
+                Word::Sibling(_) | Word::Process(_) => self.admit(&talking),
+                Word::Tree(index) => self.give_tree(&talking, index),
                 Word::Hooks => match self.hooks(&talking, Point::Prestart) {
                     Ok(run) => return Turn::Next(Phase::Hooks(talking, run, Point::Prestart)),
                     Err(error) => Err(error),
@@ -140,6 +155,17 @@ impl Creation {
         let namespaces = &self.site.plan.namespaces;
         parent::write_maps(talking.child.pid(), &namespaces.uid_map, &namespaces.gid_map)
             .map_err(CreateError::at("write the maps of the user namespace"))
+    }
+
+    /// From outside, because the root of a new user namespace may not write the files of a process of the host's root.
+    fn write_offsets(&self, talking: &Conversation) -> Result<(), CreateError> {
+        let offsets = &self.site.plan.namespaces.time_offsets;
+        parent::write_offsets(talking.child.pid(), offsets).map_err(CreateError::at("set time offsets"))
+    }
+
+    fn give_tree(&self, talking: &Conversation, index: u32) -> Result<(), CreateError> {
+        let tree = idmap::late_tree(&self.site.plan, index, talking.child.pidfd())?;
+        talking.go_with(tree.as_fd()).map_err(CreateError::at("let init go on"))
     }
 
     /// Sets what init may not set itself, and lets it go on.

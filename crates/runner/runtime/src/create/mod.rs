@@ -20,6 +20,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use spec::runtime::{LinuxResources, MAX_CONFIG_BYTES, Spec, State, Status, VERSION};
+use sys::namespace;
 use sys::process::{self, Fork};
 
 use crate::cgroup::Cgroup;
@@ -33,7 +34,7 @@ use crate::talk::Talk;
 
 pub use creation::Creation;
 pub use error::CreateError;
-pub(crate) use parent::{limit, parked_in_pid_namespace, settle};
+pub(crate) use parent::{limit, nr_open, settle};
 use plan::Plan;
 
 /// The standard streams of a new process; `None` inherits the caller's.
@@ -72,6 +73,8 @@ pub struct Create<'a> {
     pub systemd_cgroup: bool,
     /// How many descriptors after the standard three the process keeps.
     pub preserve_fds: u32,
+    /// Leave line ends on the process's terminal as its program writes them.
+    pub keep_line_ends: bool,
 }
 
 /// What [`Create::run`] made.
@@ -102,6 +105,7 @@ impl<'a> Create<'a> {
             no_new_keyring: false,
             systemd_cgroup: false,
             preserve_fds: 0,
+            keep_line_ends: false,
         }
     }
 
@@ -118,7 +122,9 @@ impl<'a> Create<'a> {
             Some(spec) => spec,
             None => read_spec(&bundle)?,
         };
-        let plan = plan::plan(&spec, &bundle)?;
+        let mut plan = plan::plan(&spec, &bundle)?;
+        plan.process.keep_line_ends = self.keep_line_ends;
+        plan.process.check_descriptors(parent::nr_open())?;
         let scope = match self.systemd_cgroup {
             true => Some(Scope::plan(&plan.cgroups_path, self.id, &spec.annotations)?),
             false => None,
@@ -138,7 +144,10 @@ impl<'a> Create<'a> {
         let Some(scope) = scope else {
             let cgroup = Cgroup::plan(&site.plan.cgroups_path, self.id)?;
             self.record_plan(&site, &cgroup)?;
-            cgroup.make()?;
+            let cgroup = match is_users(&site.plan) {
+                true => cgroup.make_permitted()?,
+                false => cgroup.make().map(|()| cgroup)?,
+            };
             let limits = site.plan.resources.clone();
             let begun = self.make_in(site, cgroup.clone(), &limits);
             return begun.inspect_err(|_| undo_cgroup(&cgroup));
@@ -165,7 +174,10 @@ impl<'a> Create<'a> {
 
     /// Everything up to the clone. An error means that there is no process yet.
     fn make_in(&self, site: Site, cgroup: Cgroup, limits: &LinuxResources) -> Result<Creation, CreateError> {
-        cgroup.apply(limits)?;
+        match is_users(&site.plan) {
+            true => cgroup.apply_permitted(limits)?,
+            false => cgroup.apply(limits)?,
+        }
         let gate = make_gate(&site.dir)?;
         let console_socket = self.console_socket.map(sys::socket::connect).transpose();
         let console_socket = console_socket.map_err(CreateError::at("connect to the console socket"))?;
@@ -200,10 +212,23 @@ impl<'a> Create<'a> {
         let trees = idmap::trees(plan)?;
         let (ours, theirs) = Talk::pair().map_err(CreateError::at("make the talk"))?;
         let staged = init::needs_stage(&plan.namespaces);
-        let new_user = plan.namespaces.is_new(sys::namespace::Kind::User);
+        let shared = plan.namespaces.joined.iter().find(|(kind, _)| *kind == namespace::Kind::Pid);
+        let shared = shared.map(|(kind, path)| namespace::open(path, *kind)).transpose();
+        let shared = shared.map_err(CreateError::at("open the pid namespace"))?;
+        let stages = u8::from(staged) + u8::from(shared.is_some());
+        let new_user = plan.namespaces.is_new(namespace::Kind::User);
         match parent::clone(&plan.namespaces, &joiner, staged)? {
-            Fork::Parent { pid, pidfd } => Ok((Child::new(pid, pidfd, staged), ours)),
+            Fork::Parent { pid, pidfd } => Ok((Child::new(pid, pidfd, stages), ours)),
             Fork::Child => {
+                let mut trees = trees;
+                if let Some(pids) = &shared {
+                    let made =
+                        init::join_cgroup(&joiner).and_then(|()| init::shared_procfs(plan, pids.as_fd()));
+                    match made {
+                        Ok(made) => trees.extend(made),
+                        Err(error) => init::fail(&theirs, &error),
+                    }
+                }
                 if staged {
                     init::stage(&plan.namespaces, &joiner, &theirs);
                 }
@@ -216,9 +241,10 @@ impl<'a> Create<'a> {
                     cgroup,
                     state,
                     trees: &trees,
+                    pids: shared.as_ref().map(AsFd::as_fd),
                     wait_first: staged || new_user,
                     join_namespaces: !staged,
-                    privileged: !plan.namespaces.has(sys::namespace::Kind::User),
+                    privileged: !plan.namespaces.has(namespace::Kind::User),
                     no_pivot: self.no_pivot,
                     no_new_keyring: self.no_new_keyring,
                     preserve_fds: self.preserve_fds,
@@ -235,6 +261,13 @@ struct Site {
     plan: Plan,
     bundle: PathBuf,
     dir: PathBuf,
+}
+
+/// Whether a user without rights over the host's cgroups makes the container, who has not chosen a cgroup: what he may
+/// not limit stays without limits, as runc leaves it.
+fn is_users(plan: &Plan) -> bool {
+    let is_root = || sys::identity::uid() == 0 && namespace::is_initial_user().unwrap_or(true);
+    plan.cgroups_path.is_empty() && !is_root()
 }
 
 /// Removes a cgroup that no process has entered. Best effort: the error that matters is the one that led here.

@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::io::{PipeReader, Read};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
@@ -75,11 +75,6 @@ impl Run {
             self.prepared.push_back(file.map_err(failed)?);
         }
         Ok(())
-    }
-
-    /// The descriptors that [`Run::prepare`] made.
-    pub(crate) fn descriptors(&self) -> impl Iterator<Item = i32> {
-        self.prepared.iter().map(AsRawFd::as_raw_fd)
     }
 
     /// Sets what the hooks find around them.

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // a test that cannot go on says where
 
 mod bundle;
+mod command_line;
 mod escape;
 mod failure;
 mod hooks;
@@ -10,5 +11,9 @@ mod joining;
 mod life;
 mod mounts;
 mod old_kernel;
+mod profile;
+mod program;
+mod racing;
+mod rootless;
 mod systemd;
 mod terminal;
