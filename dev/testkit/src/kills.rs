@@ -123,12 +123,12 @@ fn cut(daemon: &mut Daemon, image: &str, id: &str, round: Round) {
 
 /// Removes what the verb was to leave, as its user would; each of it may be gone.
 fn remove(daemon: &Daemon, id: &str) {
-    for line in [format!("task rm -f {id}"), format!("container rm {id}"), format!("snapshot rm {id}")] {
+    for line in [format!("task rm -f {id}"), format!("container rm {id}"), format!("snapshots rm {id}")] {
         let _ = daemon.ctr(&line).run();
     }
     // A client that lost its daemon has left its lease, which would hold what it made for a day.
-    for lease in daemon.ctr("lease ls -q").ok().split_whitespace() {
-        let _ = daemon.ctr(&format!("lease rm --sync {lease}")).run();
+    for lease in daemon.ctr("leases ls -q").ok().split_whitespace() {
+        let _ = daemon.ctr(&format!("leases rm --sync {lease}")).run();
     }
 }
 

@@ -137,6 +137,14 @@ async fn a_shim_that_fails_to_start_says_why_and_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shim_that_is_killed_while_it_starts_is_deleted() {
+    let stage = Stage::new("kill -9 $$");
+    let error = stage.create().await.unwrap_err();
+    assert!(error.to_string().contains("signal: 9"), "{error}");
+    assert_eq!(stage.calls(), "start\ndelete\n", "it may have left a socket or a process");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shim_that_serves_nowhere_is_deleted_again() {
     let stage = Stage::new("printf unix:///nowhere/x.sock");
     let error = stage.create().await.unwrap_err();

@@ -108,7 +108,7 @@ fn head(path: &str, text: &str) -> Option<Finding> {
 }
 
 fn is_test(path: &str) -> bool {
-    path.contains("/tests/") || path.ends_with("/tests.rs")
+    path.contains("/tests/") || path.ends_with("/tests.rs") || path.ends_with("_tests.rs")
 }
 
 fn line_of(code: &str, text: &str) -> Option<usize> {

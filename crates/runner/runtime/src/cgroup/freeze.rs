@@ -83,7 +83,7 @@ impl Ongoing for Freezing {
             Ok(None) => return Some(Ok(())),
             Ok(Some(pause)) if Instant::now() < self.deadline => {
                 self.round = self.round.saturating_add(1);
-                self.next = Instant::now() + pause;
+                self.next = spec::time::deadline(pause);
                 return None;
             }
             Ok(Some(_)) => self.timeout(),

@@ -53,14 +53,13 @@ pub fn start(args: &Args, input: &mut dyn Read) -> Result<Started, Error> {
     let path = socket::path_of(&address);
     let mut writes_logs = true;
     let mut here = None;
-    let socket = socket::listen(path)?;
-    let noted = write(&bundle.join("address"), &address);
-    if let Socket::New(listener) = socket {
-        here = noted.and_then(|()| serve(&params, listener, &bundle)).inspect_err(|_| {
+    // Before the socket is made: whoever cleans up after a start that was killed finds it by this.
+    write(&bundle.join("address"), &address)?;
+    if let Socket::New(listener) = socket::listen(path)? {
+        here = serve(&params, listener, &bundle).inspect_err(|_| {
             let _ = fs::remove_file(path);
         })?;
     } else {
-        noted?;
         // It may be of an older program than this one.
         writes_logs = params.reply == Reply::Binary && probe(path, &params.namespace);
     }

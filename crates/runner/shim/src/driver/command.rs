@@ -91,7 +91,7 @@ impl Command {
         Ok(Running {
             child,
             binary: self.binary.clone(),
-            deadline: Instant::now() + limit,
+            deadline: spec::time::deadline(limit),
             limit,
             killed: None,
             log,
