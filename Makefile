@@ -13,6 +13,7 @@ DESTDIR ?=
 CNIBIN ?= /opt/cni/bin
 SECONDS_EACH ?= 60
 CYCLES ?= 200
+RACES ?= 10000
 KUBELET ?=
 
 PROGRAMS := containerd ctr containerd-shim-runc-v2 containerd-pause runc berth-cni
@@ -71,6 +72,7 @@ bench: setup release
 
 soak: setup programs
 	$(CARGO) xtask soak --cycles $(CYCLES)
+	BERTH_RACES=$(RACES) $(CARGO) nextest run --profile soak -p runtime -E 'test(racing::)'
 
 fuzz:
 	for target in $(FUZZ_TARGETS); do \

@@ -36,6 +36,9 @@ pub struct Trouble {
     pub message: String,
 }
 
+/// Looks for a [`Trouble`]; may read the disk.
+pub type FindTrouble = Arc<dyn Fn(&Cx<'_>) -> Option<Trouble> + Send + Sync>;
+
 /// The engine, by the traits of `model`.
 #[derive(Clone)]
 pub struct Engine {
@@ -71,7 +74,7 @@ pub struct Engine {
     /// The version that the daemon reports.
     pub version: &'static str,
     /// What keeps the daemon from running pods right now; `None` when nothing does. May read the disk.
-    pub trouble: Arc<dyn Fn(&Cx<'_>) -> Option<Trouble> + Send + Sync>,
+    pub trouble: FindTrouble,
     /// Whether records are missing, so that what has none may be in use.
     pub lacks_records: bool,
 }

@@ -1,7 +1,8 @@
 //! Takes up what an earlier daemon left.
 //!
 //! ```text
-//! records of sandboxes ─► pods, at once ─► their tasks, each with a deadline ─┐
+//! records of sandboxes,
+//! and in directories   ─► pods, at once ─► their tasks, each with a deadline ─┐
 //! records of containers ─► containers ─► their tasks, each with a deadline ───┴─► what belongs to nobody goes
 //! ```
 //!
@@ -23,7 +24,7 @@ use model::{Filters, Lane, Result};
 use crate::Cri;
 use crate::container::names;
 use crate::pod::{self, record};
-use crate::state::{Pod, PodPhase, PodState};
+use crate::state::{Pod, PodPhase, PodRecord, PodState};
 
 pub(crate) use patience::Patience;
 
@@ -38,7 +39,11 @@ impl Cri {
         let recorded: BTreeSet<String> = stored.iter().map(|stored| stored.id.clone()).collect();
         let (sandboxes, others): (Vec<Stored>, Vec<Stored>) =
             stored.into_iter().partition(record::is_sandbox);
-        let pods: Vec<Arc<Pod>> = sandboxes.into_iter().filter_map(|stored| self.know_pod(&stored)).collect();
+        let mut pods: Vec<Arc<Pod>> =
+            sandboxes.into_iter().filter_map(|stored| self.know_stored_pod(&stored)).collect();
+        let left = self.unrecorded("sandboxes", recorded.clone()).await?;
+        let (unfinished, left) = self.unfinished_pods(left).await?;
+        pods.extend(unfinished.into_iter().map(|record| self.know_pod(record, record::Told::default())));
         let containers = others.into_iter().filter(crate::container::is_container);
         let patience = Patience::new();
         // Together: a pod whose shim does not answer takes no time from anybody else.
@@ -55,8 +60,7 @@ impl Cri {
         }
         // Found now, while everything that is not recorded is an earlier daemon's.
         let containers = self.unrecorded("containers", recorded.clone()).await?;
-        let pods = self.unrecorded("sandboxes", recorded.clone()).await?;
-        self.in_background(sweep(Arc::downgrade(self), containers, pods));
+        self.in_background(sweep(Arc::downgrade(self), containers, left));
         for task in self.engine.tasks.list(&self.namespace) {
             // Removed while its shim did not answer: there is no record of it any more.
             if !recorded.contains(task.id()) && is_our_id(task.id()) {
@@ -66,26 +70,46 @@ impl Cri {
         Ok(())
     }
 
-    /// Takes a pod into the registry, not ready until its shim says more.
-    fn know_pod(self: &Arc<Self>, stored: &Stored) -> Option<Arc<Pod>> {
-        let known = match record::read(stored) {
-            Ok(known) => known,
+    fn know_stored_pod(self: &Arc<Self>, stored: &Stored) -> Option<Arc<Pod>> {
+        match record::read(stored) {
+            Ok(known) => Some(self.know_pod(known, record::read_told(stored))),
             Err(error) => {
                 tracing::error!(id = %stored.id, %error, "a pod cannot be known again");
-                return None;
+                None
             }
+        }
+    }
+
+    /// Of the directories `left`, those with the record of a pod that was not made whole, or not taken back whole, and
+    /// the others.
+    async fn unfinished_pods(&self, left: BTreeSet<String>) -> Result<(Vec<PodRecord>, BTreeSet<String>)> {
+        let left: Vec<_> = left.into_iter().map(|id| (self.pod_files(&id), id)).collect();
+        let read = move |_: &model::Cx<'_>| {
+            let (mut unfinished, mut others) = (Vec::new(), BTreeSet::new());
+            for (files, id) in left {
+                match pod::draft::read(&files, &id).filter(|_| is_our_id(&id)) {
+                    Some(record) => unfinished.push(record),
+                    None => drop(others.insert(id)),
+                }
+            }
+            Ok((unfinished, others))
         };
+        self.ctx().blocking(Lane::Disk, read).await
+    }
+
+    /// Takes a pod into the registry, not ready until its shim says more.
+    fn know_pod(self: &Arc<Self>, known: PodRecord, told: record::Told) -> Arc<Pod> {
         match self.pod_names.reserve(&known.name, &known.id) {
             Ok(reserved) => reserved.keep(),
             Err(error) => tracing::error!(id = %known.id, %error, "two pods have one name"),
         }
-        let record::Told { resources, overhead } = record::read_told(stored);
+        let record::Told { resources, overhead } = told;
         let mut state = PodState { phase: PodPhase::NotReady, resources, overhead, ..PodState::default() };
         let (files, preference) = (self.pod_files(&known.id), self.config.runtime.cni.ip_pref);
         pod::restore_network(&files, &known, &mut state, preference);
         let pod = Arc::new(Pod::new(known, state));
         self.pods.add(Arc::clone(&pod));
-        Some(pod)
+        pod
     }
 
     async fn ask_pod(self: &Arc<Self>, pod: Arc<Pod>, patience: &Patience) {
@@ -153,7 +177,7 @@ impl Cri {
             .await
     }
 
-    /// Removes what is left of a pod that was never recorded.
+    /// Removes what is left of a pod of which only directories were made, or of which the store has lost the records.
     async fn sweep_pod(&self, id: &str) -> Result<()> {
         self.release_orphan(id).await?;
         // It may have had its lease already. Its directories go last, since it is found by them.

@@ -24,6 +24,7 @@ use crate::lock::Lock;
 use crate::losses::{Losses, Opened};
 use crate::metrics;
 use crate::notify::notify;
+use crate::orphans;
 use crate::plugin::{Loading, Plugins, Proxied};
 use crate::server::{self, unix};
 use crate::stream::Streams;
@@ -79,6 +80,7 @@ pub async fn run(settings: Settings) -> Result<()> {
         tokio::spawn(metrics::serve(Arc::clone(&engine), listener, daemon_only))
     });
     engine.tasks.reload().await?;
+    let orphans = tokio::spawn(orphans::report(Arc::clone(&engine)));
     tracing::info!(address = %settings.ttrpc_address.display(), "serving...");
     tracing::info!(address = %settings.address.display(), "serving...");
     let limits = server::grpc::Limits { receive: settings.receive_bytes, send: settings.send_bytes };
@@ -111,6 +113,7 @@ pub async fn run(settings: Settings) -> Result<()> {
         serving.abort();
     }
     settling.abort();
+    orphans.abort();
     events.abort();
     if let Some(metrics) = metrics {
         metrics.abort();
@@ -240,14 +243,10 @@ pub(crate) fn open(settings: &Settings, program: PathBuf) -> Result<Engine> {
         let why = "metrics are served at no address: skip plugin";
         loading.fail("io.containerd.server.v1.metrics", Error::new(spec::Kind::Unknown, why));
     }
-    let mut plugins = Plugins::new(&loading, &exports, &capabilities, &settings.proxies);
     let losses = Losses::new(Arc::clone(&store), opened);
-    for (id, notice) in losses.notices() {
-        if id.starts_with("io.berth.lost.") {
-            tracing::error!("{notice}");
-        }
-        plugins = plugins.with_warning(&id, notice);
-    }
+    let plugins = Plugins::new(&loading, &exports, &capabilities, &settings.proxies);
+    let plugins =
+        losses.notices().into_iter().fold(plugins, |plugins, (id, notice)| plugins.with_warning(&id, notice));
     Ok(Engine {
         store,
         losses: Arc::new(losses),
@@ -385,7 +384,7 @@ fn task_config(settings: &Settings, program: PathBuf) -> task::Config {
     task::Config {
         root: settings.root.clone(),
         state: settings.state.clone(),
-        socket_dir: settings.socket_dir.clone().unwrap_or_else(|| settings.state.join("s")),
+        socket_dir: settings.socket_dir.clone(),
         grpc_address: settings.address.display().to_string(),
         ttrpc_address: settings.ttrpc_address.display().to_string(),
         program,

@@ -23,6 +23,7 @@ mod memory;
 mod metrics;
 mod mirrors;
 mod notify;
+mod orphans;
 mod plugin;
 mod publish;
 mod recover;

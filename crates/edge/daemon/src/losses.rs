@@ -33,9 +33,13 @@ impl Losses {
     /// What `store` and `drivers` have lost.
     pub fn new(store: Arc<Store>, drivers: BTreeMap<String, Opened>) -> Self {
         let losses = Self { store, drivers, has_lost: AtomicBool::new(true) };
-        let any = Ctx::background()
-            .on_this_thread(|cx| losses.drivers.keys().any(|name| losses.lost(cx, name, "").is_some()));
-        losses.has_lost.store(any, Ordering::Relaxed);
+        let lost: Vec<String> = Ctx::background().on_this_thread(|cx| {
+            losses.drivers.keys().filter_map(|name| losses.lost(cx, name, "")).collect()
+        });
+        for notice in &lost {
+            tracing::error!("{notice}");
+        }
+        losses.has_lost.store(!lost.is_empty(), Ordering::Relaxed);
         losses
     }
 

@@ -53,6 +53,20 @@ impl Undo {
     }
 }
 
+impl Undo {
+    /// Takes back steps, newest first, until one resists: the older ones are what that one stands on, and what whoever
+    /// tries again needs.
+    ///
+    /// # Errors
+    /// What resisted. It and everything older is still there.
+    pub async fn unwind(mut self) -> Result<(), Error> {
+        while let Some((what, step)) = self.steps.pop() {
+            step().await.map_err(|error| error.context(what))?;
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::{Arc, Mutex};
@@ -78,6 +92,23 @@ mod tests {
         assert_eq!(*seen.lock().unwrap(), ["third", "second", "first"]);
         assert_eq!(error.kind(), spec::Kind::InvalidArgument);
         assert!(error.text().contains("undoing failed: second"), "{}", error.text());
+    }
+
+    #[test]
+    fn unwind_keeps_what_a_step_that_resists_stands_on() {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let mut undo = Undo::default();
+        for (what, fails) in [("first", false), ("second", true), ("third", false)] {
+            let seen = Arc::clone(&seen);
+            undo.push(what, move || async move {
+                seen.lock().unwrap().push(what);
+                if fails { Err(Error::unavailable("stuck")) } else { Ok(()) }
+            });
+        }
+        let error = finish(undo.unwind()).unwrap_err();
+        assert_eq!(*seen.lock().unwrap(), ["third", "second"]);
+        assert_eq!((error.kind(), error.text()), (spec::Kind::Unavailable, "second: stuck"));
+        assert!(finish(Undo::default().unwind()).is_ok());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Where a process must not look anything up, allocate or open any more (a filter forbids it, or a container already
 //! sees the process), [`Calls`] holds what is left to do. It runs either in this memory ([`Calls::run`]) or in a memory
-//! image of its own that holds these calls and nothing else ([`Calls::to_image`]).
+//! image of its own that holds these calls and nothing else ([`Calls::write_image`]).
 //!
 //! Invariant: a call's pointers lead into the list's own data, which the list owns until the process ends.
 
@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::mount::Attributes;
 use crate::process::schedule::Policy;
 use crate::seccomp::{Instruction, MAX_INSTRUCTIONS};
-pub use image::Image;
+pub use image::{Image, ImageFile};
 
 /// First byte of the message that reports a failed call; the errno (4 bytes) and the text follow.
 pub const FAILED: u8 = b'f';
@@ -150,6 +150,11 @@ impl Calls {
     /// `prctl(PR_SET_DUMPABLE, 0)`: nobody without privileges reads this process's memory.
     pub fn undumpable(&mut self) {
         self.prctl("stay undumpable", libc::PR_SET_DUMPABLE, "PR_SET_DUMPABLE", 0);
+    }
+
+    /// `prctl(PR_SET_CHILD_SUBREAPER)`: orphaned descendants become children of this process.
+    pub fn subreaper(&mut self) {
+        self.prctl("take in orphans", libc::PR_SET_CHILD_SUBREAPER, "PR_SET_CHILD_SUBREAPER", 1);
     }
 
     /// `prctl(PR_SET_KEEPCAPS)`.

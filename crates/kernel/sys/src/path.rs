@@ -184,8 +184,15 @@ impl Root {
         }
     }
 
+    /// Opens `path`, which must be relative and lead nowhere above the root, not even by a link: `EXDEV` else.
+    pub fn open_beneath(&self, path: &Path, access: Access) -> Result<OwnedFd> {
+        self.resolve(path, access.flags(), Mode::empty(), ResolveFlags::BENEATH)
+    }
+
     fn resolve(&self, path: &Path, flags: OFlags, mode: Mode, more: ResolveFlags) -> Result<OwnedFd> {
-        let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | more;
+        // The kernel takes one of the two.
+        let within = if more.contains(ResolveFlags::BENEATH) { more } else { ResolveFlags::IN_ROOT | more };
+        let how = within | ResolveFlags::NO_MAGICLINKS;
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         let mut tries = 0;
         loop {

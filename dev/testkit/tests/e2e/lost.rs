@@ -55,3 +55,36 @@ fn an_image_with_damaged_blobs_is_repaired_by_a_pull() {
     assert!(!check(&daemon).contains("incomplete"), "{}", check(&daemon));
     assert!(largest.exists());
 }
+
+/// The state directory of an earlier engine, and a root that knows nothing of it.
+#[test]
+fn task_of_an_earlier_engine_is_named_and_can_be_ended() {
+    needs!(root, overlayfs, program "busybox", built "containerd", built "ctr");
+    let mut daemon = Daemon::start();
+    let image_name = "docker.io/library/busybox:e2e";
+    daemon.import(image_name, &image::busybox());
+    daemon.ctr(&format!("run -d {image_name} one sleep 1000")).ok();
+    daemon.stop();
+    let config = daemon.dir().join("config.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    let root = format!("root = '{}'", daemon.root().display());
+    assert!(text.contains(&root));
+    let other = format!("root = '{}'", daemon.dir().join("other").display());
+    fs::write(&config, text.replace(&root, &other)).unwrap();
+    daemon.restart();
+
+    let words = format!("ctr -n {} task rm -f one", daemon.namespace());
+    testkit::wait::eventually(std::time::Duration::from_secs(20), "the task is logged", || {
+        daemon.log().contains(&words).then_some(())
+    });
+    assert!(daemon.ctr("info").ok().contains(&words));
+    daemon.import(image_name, &image::busybox());
+    let refused = daemon.ctr(&format!("run -d {image_name} one true")).fails();
+    assert!(refused.contains("already exists") && refused.contains("task rm -f one"), "{refused}");
+    assert_eq!(daemon.ctr("container ls -q").ok(), "");
+    daemon.ctr("task kill one").ok();
+    daemon.ctr("task rm -f one").ok();
+    assert_eq!(daemon.ctr("task ls -q").ok(), "");
+    assert_eq!(daemon.traces().processes, Vec::<String>::new());
+    assert!(!daemon.ctr("info").ok().contains(&words));
+}

@@ -51,6 +51,10 @@ pub struct Process {
     /// CPU affinity of exec processes.
     #[serde(rename = "execCPUAffinity", skip_serializing_if = "Option::is_none")]
     pub exec_cpu_affinity: Option<CpuAffinity>,
+    /// Whether the process takes in its orphaned descendants, so that they can be found by their descent for as long as it
+    /// runs. Not a word of the specification: other runtimes pass over it.
+    #[serde(rename = "berth.childSubreaper", skip_serializing_if = "std::ops::Not::not")]
+    pub child_subreaper: bool,
 }
 
 /// Size of a terminal in characters.

@@ -75,7 +75,7 @@ impl Cri {
 
     /// Takes back what was made of the container `id`; what resists is tried again when its pod goes.
     async fn unmake(&self, pod: &Pod, id: String, undo: Undo, error: Error) -> Error {
-        let Err(left) = undo.take_back().await else { return error };
+        let Err(left) = undo.unwind().await else { return error };
         let snapshotter = self.snapshotter_of(&pod.record.handler);
         pod.remains.lock().unwrap_or_else(PoisonError::into_inner).push(Remains { id, snapshotter });
         Error::new(error.kind(), format!("{} (and undoing failed: {})", error.text(), left.text()))
@@ -98,7 +98,7 @@ impl Cri {
         let driver = self.engine.snapshotter(&draft.record.snapshotter)?;
         let accounts = self.make_snapshot(pod, &draft, driver, undo).await?;
         let record = &mut draft.record;
-        self.mount_images(pod, &record.id, &record.snapshotter, &mut record.config.mounts, undo).await?;
+        self.mount_images(pod, &record.snapshotter, &mut record.config.mounts).await?;
         fault::after("container snapshot")?;
         // Profiles, devices and mounts' sources are read.
         let (cri, of) = (Arc::clone(self), Arc::clone(pod));

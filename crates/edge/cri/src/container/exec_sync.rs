@@ -26,6 +26,7 @@ use tokio::task::JoinHandle;
 
 use super::capture::{self, Capture};
 use super::kill;
+use super::process::process_json;
 use super::signal::SIGKILL;
 use crate::Cri;
 
@@ -94,7 +95,10 @@ impl Cri {
             .get(&request.container_id)
             .map_err(|error| error.context("failed to find container in store"))?;
         let task = self.running_task(&container)?;
-        let process = self.exec_process(&container, request.cmd, false).await?;
+        let mut process = self.exec_process(&container, request.cmd, false).await?;
+        // When the limit passes everything that descends from the command is found, also daemons whose parent has exited.
+        process.child_subreaper = stop.limit.is_some();
+        let process = process_json(&process)?;
         let mut command = Command {
             task,
             exec_id: super::new_id()?,

@@ -1,25 +1,27 @@
-//! Images as volumes: the kubelet mounts an image's files into a container, read-only.
+//! Images as volumes: the kubelet mounts an image's files into a pod's containers, read-only.
 //!
 //! ```text
-//! <state>/containers/<id>/images/<n>    a view of the image, mounted; its snapshot is <id>-image-<n>
+//! <state>/image-volumes/<pod id>/<digest of what the image's name leads to>    mounted; its snapshot has this path as key
 //! ```
 //!
-//! Invariant: nobody writes to such a mount, and a path in the image never leads out of it.
+//! The containers of a pod share one mount of an image; it goes when the pod is stopped.
+//!
+//! Invariant: no container writes to such a mount, and a path in the image never leads out of it.
 //! Invariant: what is mounted is found by its directory, which is made first and goes last.
 
 use std::os::fd::AsFd as _;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ::spec::{Error, LeaseId};
+use ::spec::{Error, Kind, Labels, LeaseId};
 use api::runtime::v1;
 use model::snapshot::{Mount, Snapshotter};
-use model::undo::Undo;
 use model::{Cx, Lane, Result};
 use sys::path::{Access, Root};
 
 use super::remove::gone;
 use super::{failed, io_failed};
+use crate::image::ImageInfo;
 use crate::state::Pod;
 use crate::{Cri, fault};
 
@@ -29,6 +31,11 @@ const FAILED: &str = "ImageVolumeMountFailed";
 /// The most of them that a container may have.
 const MAX: usize = 64;
 
+/// Numbers of errors, as `asm-generic/errno*.h` has them.
+const ENOENT: i32 = 2;
+const EXDEV: i32 = 18;
+const ENOTDIR: i32 = 20;
+
 /// An image that a mount asks for.
 struct Wanted {
     place: usize,
@@ -37,75 +44,116 @@ struct Wanted {
 }
 
 impl Cri {
-    /// Mounts the images that `mounts` ask for, and says there where.
+    /// Mounts the images that `mounts` ask for, unless the pod has them already, and says there where.
     pub(super) async fn mount_images(
         self: &Arc<Self>,
         pod: &Pod,
-        id: &str,
         snapshotter: &str,
         mounts: &mut [v1::Mount],
-        undo: &mut Undo,
     ) -> Result<()> {
-        let wanted = wanted(mounts)?;
-        if wanted.is_empty() {
-            return Ok(());
-        }
-        let (cri, of, with) = (Arc::clone(self), id.to_owned(), snapshotter.to_owned());
-        undo.push("unmount the container's image volumes", move || async move {
-            let dir = cri.container_state(&of);
-            let driver = cri.engine.snapshotter(&with)?;
-            cri.on_disk(&cri.ctx(), move |_, cx| release(cx, &dir, &of, Some(&*driver))).await
-        });
-        let labels = self.mapping(&pod.record.config, snapshotter)?;
-        let lease: LeaseId = pod.record.id.parse()?;
-        for one in wanted {
+        for one in wanted(mounts)? {
             let named = |error: Error| error.context(format_args!("{FAILED}: image {:?}", one.image));
             let image = self.image(&one.image).await.map_err(named)?;
             self.ensure_unpacked(&image, snapshotter).await.map_err(named)?;
-            let (driver, labels) = (self.engine.snapshotter(snapshotter)?, labels.clone());
-            let (key, at) = place(&self.container_state(id), id, &one.place.to_string());
-            let (chain_id, inside) = (image.chain_id.clone(), one.inside);
-            let path = self
-                .ctx()
-                .with_lease(lease.clone())
-                .blocking(Lane::Disk, move |cx| {
-                    make_dir(&at)?;
-                    let view = driver.view(cx, &key, &chain_id, &labels)?;
-                    fault::after("container image view")?;
-                    mount(&view, &at)?;
-                    below(&at, &inside)
-                })
-                .await
-                .map_err(|error| error.context(FAILED))?;
+            let path = self.mount_image(pod, snapshotter, &image, one.inside).await;
             let mount = &mut mounts[one.place];
-            mount.host_path = path;
-            // The view's own layers are shifted already.
+            mount.host_path = path.map_err(|error| error.context(FAILED))?;
+            // The snapshot's own layers are shifted already.
             mount.uid_mappings.clear();
             mount.gid_mappings.clear();
         }
         Ok(())
     }
+
+    /// Mounts an image, unless the pod has it already; answers the path of the directory `inside` it on the host.
+    async fn mount_image(
+        self: &Arc<Self>,
+        pod: &Pod,
+        snapshotter: &str,
+        image: &ImageInfo,
+        inside: PathBuf,
+    ) -> Result<String> {
+        let (driver, labels) =
+            (self.engine.snapshotter(snapshotter)?, self.mapping(&pod.record.config, snapshotter)?);
+        let at = self.image_volumes(&pod.record.id).join(image.target.digest.hex());
+        let chain_id = image.chain_id.clone();
+        let lease: LeaseId = pod.record.id.parse()?;
+        // Two containers of a pod that are made at once share the mount as well.
+        let _turn = pod.volumes.lock().await;
+        self.ctx()
+            .with_lease(lease)
+            .blocking(Lane::Disk, move |cx| {
+                if !is_mounted(&at)? {
+                    make_dir(&at)?;
+                    let mounts = prepare(cx, &*driver, &at, &chain_id, &labels)?;
+                    fault::after("container image volume")?;
+                    mount(&mounts, &at)?;
+                }
+                below(&at, &inside)
+            })
+            .await
+    }
+
+    /// Takes away the mounts and snapshots of a pod's image volumes. May be repeated.
+    ///
+    /// # Errors
+    /// Something resists.
+    pub(crate) async fn release_image_volumes(&self, pod: &Pod) -> Result<()> {
+        let dir = self.image_volumes(&pod.record.id);
+        let driver = self.engine.snapshotter(&self.snapshotter_of(&pod.record.handler));
+        self.ctx()
+            .blocking(Lane::Disk, move |cx| {
+                for name in super::recover::names(&dir)? {
+                    let at = dir.join(name);
+                    sys::mount::unmount_all(&at)
+                        .map_err(|error| failed(format_args!("cannot unmount {}", at.display()), &error))?;
+                    match &driver {
+                        Ok(driver) => gone(driver.remove(cx, &key(&at)))?,
+                        // One that is no longer configured keeps what it has.
+                        Err(error) => tracing::warn!(%error, "an image volume's snapshot stays behind"),
+                    }
+                }
+                super::remove_dir(&dir)
+            })
+            .await
+    }
+
+    /// Where the image volumes of the pod `id` are mounted.
+    fn image_volumes(&self, id: &str) -> PathBuf {
+        self.state_dir().join("image-volumes").join(id)
+    }
 }
 
-/// Takes away the mounts and snapshots of a container's image volumes, by its directory `state`. May be repeated.
-///
-/// # Errors
-/// Something resists.
-pub(super) fn release(cx: &Cx<'_>, state: &Path, id: &str, driver: Option<&dyn Snapshotter>) -> Result<()> {
-    for name in super::recover::names(&state.join("images"))? {
-        let (key, at) = place(state, id, &name);
-        sys::mount::unmount_all(&at)
-            .map_err(|error| failed(format_args!("cannot unmount {}", at.display()), &error))?;
-        if let Some(driver) = driver {
-            gone(driver.remove(cx, &key))?;
+/// The key of the snapshot that is mounted at a path.
+fn key(at: &Path) -> String {
+    at.display().to_string()
+}
+
+/// The mounts of a snapshot of its own on top of `chain_id`; one that was made before is used.
+fn prepare(
+    cx: &Cx<'_>,
+    driver: &dyn Snapshotter,
+    at: &Path,
+    chain_id: &str,
+    labels: &Labels,
+) -> Result<Vec<Mount>> {
+    let mut mounts = match driver.prepare(cx, &key(at), chain_id, labels) {
+        Err(error) if error.kind() == Kind::AlreadyExists => driver.mounts(cx, &key(at))?,
+        made => made?,
+    };
+    for mount in mounts.iter_mut().filter(|mount| mount.kind == "overlay") {
+        // Nothing is written that would have to reach the disk when it is unmounted.
+        if !mount.options.iter().any(|option| option == "volatile") {
+            mount.options.push("volatile".into());
         }
     }
-    Ok(())
+    Ok(mounts)
 }
 
-/// The snapshot and the directory of an image volume.
-fn place(state: &Path, id: &str, name: &str) -> (String, PathBuf) {
-    (format!("{id}-image-{name}"), state.join("images").join(name))
+fn is_mounted(at: &Path) -> Result<bool> {
+    let Ok(real) = at.canonicalize() else { return Ok(false) };
+    let table = sys::mount::table::read().map_err(|error| failed("cannot read the mount table", &error))?;
+    Ok(table.iter().any(|entry| entry.target == real))
 }
 
 /// The mounts that ask for images.
@@ -130,9 +178,8 @@ fn wanted(mounts: &[v1::Mount]) -> Result<Vec<Wanted>> {
             return wrong("image not specified");
         }
         let inside = PathBuf::from(&mount.image_sub_path);
-        let plain = inside.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
-        if !plain || mount.image_sub_path.contains('\0') {
-            return wrong("image subpath must stay in the image");
+        if mount.image_sub_path.contains('\0') {
+            return wrong("image subpath holds a zero byte");
         }
         all.push(Wanted { place, image: image.image.clone(), inside });
     }
@@ -156,17 +203,28 @@ fn mount(view: &[Mount], at: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The path on the host of the directory `inside` of what is mounted at `at`. Links are followed inside it only.
+/// The path on the host of the directory `inside` of what is mounted at `at`: in the words of Go's `os.Root`, on which
+/// clients match.
 fn below(at: &Path, inside: &Path) -> Result<String> {
-    let opened = Root::open_dir(at).and_then(|root| {
-        let inside = if inside.as_os_str().is_empty() { Path::new(".") } else { inside };
-        root.open(inside, Access::Directory)
-    });
-    let dir = opened.map_err(|error| {
-        let kind = ::spec::Kind::from_errno(error.errno());
-        Error::new(kind, format!("failed to ensure image subpath {inside:?}: {error}"))
+    let refused = |why: &str| {
+        Error::invalid(format_args!("failed to ensure image subpath {inside:?} in {:?}: {why}", at.display()))
+    };
+    let root = Root::open_dir(at).map_err(|error| failed("cannot open an image volume", &error))?;
+    let relative = if inside.as_os_str().is_empty() { Path::new(".") } else { inside };
+    let found = root.open_beneath(relative, Access::Handle).map_err(|error| {
+        let text = error.to_string();
+        refused(match error.errno() {
+            ENOENT => "no such file or directory",
+            EXDEV => "path escapes from parent",
+            ENOTDIR => "not a directory",
+            _ => &text,
+        })
     })?;
-    let real = std::fs::read_link(sys::path::of_fd(dir.as_fd()))
+    let stat = sys::path::at::stat_fd(found.as_fd());
+    if !stat.map_err(|error| failed("cannot stat an image's directory", &error))?.is_dir() {
+        return Err(refused(&format!("only directory subpath is supported, subpath: {inside:?}")));
+    }
+    let real = std::fs::read_link(sys::path::of_fd(found.as_fd()))
         .map_err(|error| io_failed("cannot resolve an image's directory", &error))?;
     let text = real.to_str().map(str::to_owned);
     text.ok_or_else(|| Error::invalid(format_args!("path {real:?} is not UTF-8")))
@@ -192,8 +250,7 @@ mod tests {
             mount(|one| one.readonly = false),
             mount(|one| one.host_path = "/a".into()),
             mount(|one| one.image = Some(v1::ImageSpec::default())),
-            mount(|one| one.image_sub_path = "../a".into()),
-            mount(|one| one.image_sub_path = "/etc".into()),
+            mount(|one| one.image_sub_path = "a\0b".into()),
             v1::Mount { image_sub_path: "a".into(), ..plain },
         ] {
             assert!(wanted(std::slice::from_ref(&wrong)).is_err(), "{wrong:?}");
@@ -202,17 +259,32 @@ mod tests {
     }
 
     #[test]
-    fn a_path_in_an_image_never_leads_out_of_it() {
+    fn subpath_stays_in_the_image_and_is_a_directory() {
         let dir = tempfile::tempdir().unwrap();
         let at = dir.path().canonicalize().unwrap();
         std::fs::create_dir_all(at.join("etc/deep")).unwrap();
         std::fs::write(at.join("file"), "x").unwrap();
-        std::os::unix::fs::symlink("/etc/deep", at.join("link")).unwrap();
-        std::os::unix::fs::symlink("../../../etc", at.join("up")).unwrap();
-        let find = |inside: &str| below(&at, Path::new(inside)).ok().map(PathBuf::from);
-        assert_eq!(find(""), Some(at.clone()));
-        assert_eq!(find("link"), Some(at.join("etc/deep")));
-        assert_eq!(find("up"), Some(at.join("etc")));
-        assert_eq!((find("file"), find("missing")), (None, None));
+        for (name, target) in
+            [("link", "etc/deep"), ("out", "/etc"), ("up", "../../../etc"), ("loop", "loop")]
+        {
+            std::os::unix::fs::symlink(target, at.join(name)).unwrap();
+        }
+        for (inside, path) in [("", ""), (".", ""), ("etc/../etc/deep", "etc/deep"), ("link", "etc/deep")] {
+            let found = below(&at, Path::new(inside)).unwrap();
+            assert_eq!(found, at.join(path).display().to_string().trim_end_matches('/'), "{inside}");
+        }
+        for (inside, words) in [
+            ("missing", "no such file or directory"),
+            ("file", "only directory subpath is supported"),
+            ("file/x", "not a directory"),
+            ("/etc", "path escapes from parent"),
+            ("etc/../../..", "path escapes from parent"),
+            ("out", "path escapes from parent"),
+            ("up", "path escapes from parent"),
+            ("loop", "too many levels of symbolic links"),
+        ] {
+            let error = below(&at, Path::new(inside)).unwrap_err();
+            assert!(error.text().contains(words), "{inside}: {error}");
+        }
     }
 }

@@ -1,8 +1,10 @@
 //! Ends processes by our own hand, when their shim does not.
 //!
-//! Invariant: only processes of the container's own cgroup are signalled: a cgroup whose path has the container's id in
-//! it, checked again for each process behind its pidfd, so a number that the kernel gave to another hits nobody.
+//! Invariant: only processes of the container's own cgroup are signalled, and its init as the runtime has recorded it: a
+//! cgroup whose path has the container's id in it, or the recorded start time, checked again for each process behind its
+//! pidfd, so a number that the kernel gave to another hits nobody.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Component, Path, PathBuf};
@@ -22,6 +24,12 @@ const ROUNDS: usize = 20;
 const MAX_GROUPS: usize = 1024;
 /// How long one process may take to go.
 const DEATH: Duration = Duration::from_secs(2);
+/// Stops a process, which cannot refuse.
+const SIGSTOP: i32 = 19;
+/// Where shims keep the records of their runtime, by namespace and container.
+const RUNTIME_ROOT: &str = "/run/containerd/runc";
+/// The most bytes of such a record that are read.
+const MAX_RECORD: u64 = 16 << 20;
 /// Where cgroups are mounted.
 const CGROUPS: &str = "/sys/fs/cgroup";
 
@@ -67,31 +75,51 @@ pub(super) fn open_init(pid: u32, id: &str) -> Option<OwnedFd> {
     own_process(&Procfs::of_host().ok()?, pid, id)
 }
 
-/// Kills, among `pids`, the session that `leader` leads and everything that descends from it, until nothing of it is
-/// left; `pids` are the processes of the container `id`.
+/// Kills the session that `leader` leads and everything that descends from it; `pids` are the processes of the container
+/// `id` as its shim tells them, and those of the leader's cgroup are looked at besides.
+///
+/// All of it is stopped before any of it is killed: what is stopped forks no further, and leaves no orphan whose descent
+/// cannot be seen any more.
 pub(super) fn session(leader: u32, id: &str, pids: &[u32]) -> Result<()> {
     let proc = Procfs::of_host().map_err(|error| failed("cannot kill the command's processes", &error))?;
-    for pid in belonging(leader, &facts(&proc, pids)) {
-        if let Some(process) = own_process(&proc, pid, id) {
-            let _gone = sys::process::signal(process.as_fd(), SIGKILL.cast_signed());
+    let groups = groups(&proc, leader, id);
+    let mut held: BTreeMap<u32, OwnedFd> = BTreeMap::new();
+    for _ in 0..ROUNDS {
+        let listed = groups.iter().flat_map(|group| members(group)).chain(pids.iter().copied());
+        let all: BTreeSet<u32> = listed.collect();
+        let found = belonging(leader, &facts(&proc, all));
+        let before = held.len();
+        for pid in found {
+            if let Entry::Vacant(place) = held.entry(pid)
+                && let Some(process) = own_process(&proc, pid, id)
+            {
+                let _gone = sys::process::signal(process.as_fd(), SIGSTOP);
+                place.insert(process);
+            }
         }
+        if held.len() == before {
+            break;
+        }
+    }
+    for process in held.values() {
+        let _gone = sys::process::signal(process.as_fd(), SIGKILL.cast_signed());
     }
     Ok(())
 }
 
 /// The parent and the session of each process.
-fn facts(proc: &Procfs, pids: &[u32]) -> BTreeMap<u32, (u32, u32)> {
-    let one = |&pid: &u32| {
+fn facts(proc: &Procfs, pids: impl IntoIterator<Item = u32>) -> BTreeMap<u32, (u32, u32)> {
+    let one = |pid: u32| {
         let text = proc.read(&format!("{pid}/stat"), MAX_FILE).ok()?;
         Some((pid, parent_and_session(&String::from_utf8_lossy(&text))?))
     };
-    pids.iter().filter_map(one).collect()
+    pids.into_iter().filter_map(one).collect()
 }
 
 /// The parent of a process, also of one that has ended and that its parent has not waited for; 0 when there is none.
 pub(crate) fn parent(pid: u32) -> u32 {
     let Ok(proc) = Procfs::of_host() else { return 0 };
-    facts(&proc, &[pid]).get(&pid).map_or(0, |(parent, _)| *parent)
+    facts(&proc, [pid]).get(&pid).map_or(0, |(parent, _)| *parent)
 }
 
 /// Of the line of `/proc/PID/stat`: what the process calls itself may have spaces and brackets in it.
@@ -120,7 +148,7 @@ fn belonging(leader: u32, facts: &BTreeMap<u32, (u32, u32)>) -> BTreeSet<u32> {
     }
 }
 
-/// The process `pid`, if it is in a cgroup of the container `id`.
+/// The process `pid`, if it is in a cgroup of the container `id`, or is its init.
 fn own_process(proc: &Procfs, pid: u32, id: &str) -> Option<OwnedFd> {
     if pid == 0 || id.is_empty() {
         return None;
@@ -128,8 +156,38 @@ fn own_process(proc: &Procfs, pid: u32, id: &str) -> Option<OwnedFd> {
     let process = sys::process::pidfd(pid.try_into().ok()?).ok()?;
     // Read behind the pidfd: what is in the file now is of this process, or the pidfd hits nobody.
     let text = proc.read(&format!("{pid}/cgroup"), MAX_FILE).ok()?;
-    let ours = !paths(&String::from_utf8_lossy(&text), id).is_empty();
+    let ours = !paths(&String::from_utf8_lossy(&text), id).is_empty() || is_recorded_init(proc, pid, id);
     ours.then_some(process)
+}
+
+/// Whether the runtime has recorded the process `pid` as the init of `id`: its cgroup can have been removed, or it was
+/// moved to another, and it runs on all the same.
+fn is_recorded_init(proc: &Procfs, pid: u32, id: &str) -> bool {
+    let Ok(stat) = proc.read(&format!("{pid}/stat"), MAX_FILE) else { return false };
+    let Some(start) = start_time(&String::from_utf8_lossy(&stat)) else { return false };
+    std::fs::read_dir(RUNTIME_ROOT).into_iter().flatten().flatten().any(|namespace| {
+        let file = std::fs::File::open(namespace.path().join(id).join("state.json"));
+        let Ok(file) = file else { return false };
+        let mut text = Vec::new();
+        let read = std::io::Read::read_to_end(&mut std::io::Read::take(file, MAX_RECORD), &mut text);
+        read.is_ok() && recorded(&text) == Some((pid, start))
+    })
+}
+
+/// The start time of a process, field 22 of `/proc/PID/stat`.
+fn start_time(line: &str) -> Option<u64> {
+    line.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
+/// The init of a runtime's record, in the form that runc writes: its number and its start time.
+fn recorded(text: &[u8]) -> Option<(u32, u64)> {
+    #[derive(serde::Deserialize)]
+    struct Init {
+        init_process_pid: u32,
+        init_process_start: u64,
+    }
+    let init: Init = serde_json::from_slice(text).ok()?;
+    Some((init.init_process_pid, init.init_process_start))
 }
 
 /// The directories of the container's cgroup, in every hierarchy that has one.
@@ -213,6 +271,17 @@ mod tests {
             (20, (1, 20)),
         ]);
         assert_eq!(belonging(10, &facts), BTreeSet::from([10, 11, 12, 13]));
+    }
+
+    #[test]
+    fn init_is_known_by_the_start_time_in_its_record() {
+        let line = "7 (a) Z 1) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20 21";
+        assert_eq!(start_time(line), Some(4711));
+        let record =
+            br#"{"id": "x", "init_process_pid": 7, "init_process_start": 4711, "config": {"rootfs": "/"}}"#;
+        assert_eq!(recorded(record), Some((7, 4711)));
+        assert_eq!(recorded(b"{"), None);
+        assert!(!is_recorded_init(&Procfs::of_host().unwrap(), std::process::id(), "no-such-container"));
     }
 
     #[test]

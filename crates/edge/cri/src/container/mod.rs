@@ -41,6 +41,7 @@ use std::path::PathBuf;
 use ::spec::{Error, Kind};
 use model::Result;
 
+pub(crate) use process::process_json;
 pub(crate) use recover::names;
 pub(crate) use remove::remove_dir;
 

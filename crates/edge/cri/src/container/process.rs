@@ -29,7 +29,7 @@ impl Cri {
         }
     }
 
-    /// A further process of `container`, as JSON for its shim: as its init, but for `command` and the terminal.
+    /// A further process of `container`: as its init, but for `command` and the terminal.
     ///
     /// # Errors
     /// The container's record is gone; the command is too long.
@@ -38,7 +38,7 @@ impl Cri {
         container: &Container,
         command: Vec<String>,
         terminal: bool,
-    ) -> Result<Vec<u8>> {
+    ) -> Result<Process> {
         if command.is_empty() || command[0].is_empty() {
             return Err(Error::invalid("command must not be empty"));
         }
@@ -53,8 +53,7 @@ impl Cri {
             process.env.retain(|line| !line.starts_with("TERM="));
             process.env.push("TERM=xterm".into());
         }
-        serde_json::to_vec(&process)
-            .map_err(|error| Error::internal(format!("cannot write a process: {error}")))
+        Ok(process)
     }
 
     /// What the init of `container` runs as; read from its record the first time.
@@ -73,6 +72,11 @@ impl Cri {
         let record = self.on_disk(&self.ctx(), move |engine, cx| engine.containers.get(cx, &id)).await?;
         super::record::spec(&record)
     }
+}
+
+/// A process as JSON, for a shim.
+pub(crate) fn process_json(process: &Process) -> Result<Vec<u8>> {
+    serde_json::to_vec(process).map_err(|error| Error::internal(format!("cannot write a process: {error}")))
 }
 
 /// Where a container stands, as the CRI has it.

@@ -141,10 +141,7 @@ impl Cri {
             let swept = left.iter().map(|id| {
                 // Which driver it was is not known without its record; an id of ours is nobody else's key.
                 let mut drivers = engine.snapshotters.values().filter(|_| crate::recover::is_our_id(id));
-                drivers.try_for_each(|driver| {
-                    super::image_volume::release(cx, &parents[1].join(id), id, Some(&**driver))?;
-                    super::remove::gone(driver.remove(cx, id))
-                })?;
+                drivers.try_for_each(|driver| super::remove::gone(driver.remove(cx, id)))?;
                 parents.iter().try_for_each(|parent| super::remove::remove_dir(&parent.join(id)))
             });
             swept.fold(Ok(()), Result::and)

@@ -9,7 +9,7 @@ use api::runtime::v1;
 use model::Result;
 use sys::path::Root;
 
-use super::{failed, image_volume};
+use super::failed;
 use crate::Cri;
 use crate::state::{Container, Phase};
 
@@ -60,15 +60,9 @@ impl Cri {
         let (id, driver) = (id.to_owned(), self.engine.snapshotter(snapshotter));
         self.on_disk(&self.ctx(), move |engine, cx| {
             match driver {
-                Ok(driver) => {
-                    image_volume::release(cx, &dirs[0], &id, Some(&*driver))?;
-                    gone(driver.remove(cx, &id))?;
-                }
-                Err(error) => {
-                    image_volume::release(cx, &dirs[0], &id, None)?;
-                    // A driver that is no longer configured keeps what it has.
-                    tracing::warn!(%id, %error, "the container's snapshot stays behind");
-                }
+                Ok(driver) => gone(driver.remove(cx, &id))?,
+                // A driver that is no longer configured keeps what it has.
+                Err(error) => tracing::warn!(%id, %error, "the container's snapshot stays behind"),
             }
             dirs.iter().try_for_each(|dir| remove_dir(dir))?;
             gone(engine.containers.delete(cx, &id))

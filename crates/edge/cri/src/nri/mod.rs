@@ -95,7 +95,8 @@ impl Nri {
         plugins.iter().filter(|plugin| !plugin.is_closed()).cloned().collect()
     }
 
-    fn is_idle(&self) -> bool {
+    /// Whether no plugin listens.
+    pub fn is_idle(&self) -> bool {
         self.plugins.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 

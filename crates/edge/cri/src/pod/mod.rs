@@ -2,6 +2,7 @@
 
 mod bandwidth;
 mod check;
+pub(crate) mod draft;
 mod files;
 mod handler;
 mod list;

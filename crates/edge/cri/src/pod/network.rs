@@ -1,11 +1,12 @@
 //! A pod's network: its namespace, and what CNI puts into it.
 //!
 //! ```text
-//! <root>/io.containerd.grpc.v1.cri/sandboxes/<id>/netns         where the namespace is, written before it is made
 //! <root>/io.containerd.grpc.v1.cri/sandboxes/<id>/network.json  what CNI answered
 //! ```
 //!
-//! Invariant: no namespace is made whose path is not on disk before, so that the next daemon finds what a dead one left.
+//! Invariant: no namespace is made whose path is not on disk before, in the pod's record, so that the next daemon finds
+//! what a dead one left.
+//! Invariant: a namespace goes only once the plugins have detached the pod from it: they need it to find what they made.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,8 +23,8 @@ use net::cni::{self, Network, Settings, Setup, watch::Watch};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::bandwidth;
 use super::files::Files;
+use super::{bandwidth, draft};
 use crate::config::{self, IpPreference};
 use crate::spec::UserNamespace;
 use crate::state::{Pod, PodRecord, PodState};
@@ -129,10 +130,6 @@ pub fn note(state: &mut PodState, setup: Option<Setup>, preference: IpPreference
     state.network = Some(setup.to_json());
 }
 
-fn netns_file(files: &Files) -> PathBuf {
-    files.root.join("netns")
-}
-
 fn setup_file(files: &Files) -> PathBuf {
     files.root.join("network.json")
 }
@@ -167,7 +164,6 @@ impl Cri {
                     let failed = |error| Error::internal(format!("cannot write {}: {error}", path.display()));
                     fs::write(path, bytes).map_err(failed)
                 };
-                write(&netns_file(&files), path.as_os_str().as_encoded_bytes())?;
                 fault::after("pod netns path")?;
                 match userns {
                     None => net::netns::create_at(&path),
@@ -196,7 +192,10 @@ impl Cri {
             })
     }
 
-    /// Detaches the pod from its networks and removes its namespace. May be repeated.
+    /// Detaches the pod from its networks and then removes its namespace. May be repeated.
+    ///
+    /// # Errors
+    /// A plugin failed: the namespace is still there, for the next time.
     pub(super) async fn leave_network(self: &Arc<Self>, pod: &Arc<Pod>) -> Result<()> {
         let Some(netns) = pod.record.netns.clone() else { return Ok(()) };
         if pod.state.borrow().network_released {
@@ -204,7 +203,9 @@ impl Cri {
         }
         // What was refused when the pod was made is in no network.
         let plan = plan(&pod.record).unwrap_or_else(|_| bare_plan(&pod.record));
-        self.release(self.networks_of(&pod.record.runtime_handler), plan, netns).await?;
+        // Plugins whose work was cut off may stumble once over what they left half made.
+        let tries = if pod.state.borrow().network.is_some() { 1 } else { 2 };
+        self.release(self.networks_of(&pod.record.runtime_handler), plan, netns, tries).await?;
         pod.state.send_modify(|state| state.network_released = true);
         Ok(())
     }
@@ -215,40 +216,49 @@ impl Cri {
         own.unwrap_or(&self.networks).clone()
     }
 
-    async fn release(&self, network: Networks, mut plan: cni::Pod, netns: PathBuf) -> Result<()> {
+    async fn release(
+        &self,
+        network: Networks,
+        mut plan: cni::Pod,
+        netns: PathBuf,
+        tries: usize,
+    ) -> Result<()> {
         self.ctx()
             .blocking(Lane::Network, move |_| {
                 // Without it the plugins still give back what they keep elsewhere.
                 plan.netns = plan.netns.filter(|path| net::netns::exists(path));
-                let detached =
-                    match network.0.teardown(&plan, Instant::now() + fault::limit("pod network", LIMIT)) {
+                let deadline = Instant::now() + fault::limit("pod network", LIMIT);
+                let mut left = tries;
+                loop {
+                    left = left.saturating_sub(1);
+                    match network.0.teardown(&plan, deadline) {
+                        Ok(()) => break,
                         // Nothing is remembered and no network is configured: there is nothing to detach from.
                         Err(error @ cni::NetworkError::NotLoaded(_)) => {
                             tracing::debug!(%error, "no network to detach from");
-                            Ok(())
+                            break;
                         }
-                        outcome => outcome.map_err(failed),
-                    };
-                let removed = net::netns::remove(&netns).map_err(Error::from);
-                detached.and(removed)
+                        Err(error) => match failed(error) {
+                            error if left > 0 && Instant::now() < deadline => {
+                                tracing::warn!(id = plan.id, %error, "CNI DEL of a pod that was not attached whole");
+                            }
+                            error => return Err(error),
+                        },
+                    }
+                }
+                net::netns::remove(&netns).map_err(Error::from)
             })
             .await
     }
 
-    /// Gives back the network of a pod that was never recorded, by what its directory says.
+    /// Gives back the network of a pod that was made and has no record in the store any more.
     pub(crate) async fn release_orphan(&self, id: &str) -> Result<()> {
-        use std::os::unix::ffi::OsStringExt as _;
-        let file = netns_file(&self.pod_files(id));
-        let read = move |_: &model::Cx<'_>| Ok(fs::read(&file).ok());
-        let Some(bytes) = self.ctx().blocking(Lane::Disk, read).await? else { return Ok(()) };
-        let netns = PathBuf::from(std::ffi::OsString::from_vec(bytes));
-        let ours = netns.file_name().is_some_and(|name| name.to_string_lossy().starts_with("cni-"));
-        if !ours || !netns.is_absolute() {
-            return Ok(());
-        }
-        let plan = cni::Pod { id: id.to_owned(), netns: Some(netns.clone()), ..cni::Pod::default() };
-        // What the pod was attached to is remembered, whichever networks it was.
-        self.release(self.networks.clone(), plan, netns).await
+        let (files, of) = (self.pod_files(id), id.to_owned());
+        let read = move |_: &model::Cx<'_>| Ok(draft::read_made(&files, &of));
+        let Some(record) = self.ctx().blocking(Lane::Disk, read).await? else { return Ok(()) };
+        let Some(netns) = record.netns.clone() else { return Ok(()) };
+        let plan = plan(&record).unwrap_or_else(|_| bare_plan(&record));
+        self.release(self.networks_of(&record.runtime_handler), plan, netns, 1).await
     }
 
     /// Gives back attachments whose containers are gone, where the networks can: the node's and then the handlers', so that

@@ -4,8 +4,9 @@
 //! name ─► files ─► root ─► network ─► records, lease ─► task (created, started) ─► ready ─► events, exit watch
 //! ```
 //!
-//! Invariant: every step registers its own undo; a pod that could not be made whole leaves nothing, and one whose undo
-//! fails stays as not ready, so that the kubelet's removal tries again.
+//! Invariant: every step registers its own undo; a pod that could not be made whole leaves nothing. An undo that fails
+//! ends the undoing, so that nothing goes that the failed one needs when it is tried again; the pod stays as not ready, in
+//! the next daemon too, until the kubelet removes it.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -19,7 +20,7 @@ use model::undo::Undo;
 use model::{Ctx, Lane, Result};
 
 use super::record::{self, Rootfs};
-use super::{files, network, request as wanted};
+use super::{draft, files, network, request as wanted};
 use crate::spec::pod::{self as builder, PodInput};
 use crate::spec::user::Accounts;
 use crate::spec::{Labels as Labelled, PodFiles, UserNamespace, selinux};
@@ -78,6 +79,11 @@ impl Cri {
             Ok(task) => {
                 undo.commit();
                 reserved.keep();
+                let files = self.pod_files(&pod.record.id);
+                if let Err(error) = self.ctx().blocking(Lane::Disk, move |_| draft::finish(&files)).await {
+                    // Only if the store loses it is it listed by this file, which is what it is for.
+                    tracing::warn!(id = %pod.record.id, %error, "cannot note that a pod is made");
+                }
                 let created = v1::ContainerEventType::ContainerCreatedEvent;
                 self.tell(created, &pod.record.id, &pod.record.id);
                 self.tell(v1::ContainerEventType::ContainerStartedEvent, &pod.record.id, &pod.record.id);
@@ -86,7 +92,7 @@ impl Cri {
             }
             Err(error) => {
                 self.pods.remove(&pod.record.id);
-                let undone = tokio::time::timeout(self.config.cleanup_timeout, undo.take_back()).await;
+                let undone = tokio::time::timeout(self.config.cleanup_timeout, undo.unwind()).await;
                 let late = |_| Err(Error::internal("it took too long"));
                 let Err(left) = undone.unwrap_or_else(late) else { return Err(error) };
                 // The kubelet sees it, and its removal tries again.
@@ -228,8 +234,12 @@ impl Cri {
         undo.push("remove the pod's files", move || async move {
             Ctx::background().blocking(Lane::Disk, move |_| removing.remove()).await
         });
-        let config = pod.record.config.clone();
-        self.ctx().blocking(Lane::Disk, move |_| files.make(&config)).await
+        let record = pod.record.clone();
+        let make = move |_: &model::Cx<'_>| {
+            files.make(&record.config)?;
+            draft::write(&files, &record)
+        };
+        self.ctx().blocking(Lane::Disk, make).await
     }
 
     /// The SELinux labels of a new pod.

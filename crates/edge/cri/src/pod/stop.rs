@@ -1,6 +1,11 @@
 //! Ends every process of a pod and gives its network back.
 //!
-//! Invariant: one step that fails keeps no other from being tried, and every step can be repeated.
+//! ```text
+//! containers ─► sandbox ─► NRI ─► network ─► image volumes, mounted files
+//! ```
+//!
+//! Invariant: a step begins when those before it have succeeded, and every step can be repeated: what is still used, or
+//! needed by the next try, stays.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -38,27 +43,43 @@ impl Cri {
 
     /// Stops `pod`, whose turn the caller holds.
     pub(super) async fn stop_pod(self: &Arc<Self>, pod: &Arc<Pod>) -> Result<()> {
-        let mut failures = Vec::new();
-        let mut note = |what: &str, outcome: Result<()>| {
-            if let Err(error) = outcome {
-                failures.push(error.context(what));
-            }
-        };
-        note("failed to stop containers", self.stop_pod_containers(pod).await);
-        // Nothing of the pod's is left that would use its network, so neither waits for the other.
-        let (ended, left) = join(self.end_sandbox(pod), self.leave_network(pod)).await;
-        note("failed to stop sandbox container", ended);
-        note("failed to destroy network for sandbox", left);
+        let stopped = self.stop_pod_containers(pod).await;
+        stopped.map_err(|error| not_missing(error).context("failed to stop containers"))?;
+        if self.nri.is_idle() {
+            // Nothing is left that would use the network, and no plugin is to see it after the sandbox's end.
+            let (ended, left) = join(self.stop_sandbox(pod), self.destroy_network(pod)).await;
+            all_of([ended, left].into_iter().filter_map(Result::err).collect())?;
+            self.notify_stopped(pod).await;
+        } else {
+            self.stop_sandbox(pod).await?;
+            self.notify_stopped(pod).await;
+            self.destroy_network(pod).await?;
+        }
+        let released = self.release_image_volumes(pod).await;
+        released.map_err(|error| not_missing(error).context("failed to cleanup image mounts"))?;
         let files = self.pod_files(&pod.record.id);
-        note(
-            "failed to unmount sandbox files",
-            self.ctx().blocking(Lane::Disk, move |_| files.unmount()).await,
-        );
-        // No plugin keeps a pod from being stopped.
+        let unmounted = self.ctx().blocking(Lane::Disk, move |_| files.unmount()).await;
+        unmounted.map_err(|error| not_missing(error).context("failed to unmount sandbox files"))
+    }
+
+    async fn stop_sandbox(self: &Arc<Self>, pod: &Arc<Pod>) -> Result<()> {
+        let ended = self.end_sandbox(pod).await;
+        ended.map_err(|error| not_missing(error).context("failed to stop sandbox container"))
+    }
+
+    /// Notifies plugins, once; none keeps a pod from being stopped.
+    async fn notify_stopped(&self, pod: &Pod) {
         if let Err(error) = self.nri.stop_pod(pod).await {
             tracing::error!(id = %pod.record.id, %error, "NRI failed to stop sandbox");
         }
-        all_of(failures)
+    }
+
+    async fn destroy_network(self: &Arc<Self>, pod: &Arc<Pod>) -> Result<()> {
+        let left = self.leave_network(pod).await;
+        left.map_err(|error| {
+            not_missing(error)
+                .context(format_args!("failed to destroy network for sandbox {:?}", pod.record.id))
+        })
     }
 
     async fn end_sandbox(self: &Arc<Self>, pod: &Arc<Pod>) -> Result<()> {
@@ -98,13 +119,16 @@ impl Cri {
 }
 
 /// Success when nothing failed; else the first kind with every text.
-pub(super) fn all_of(failures: Vec<Error>) -> Result<()> {
+fn all_of(failures: Vec<Error>) -> Result<()> {
     let Some(first) = failures.first() else { return Ok(()) };
-    let kind = match first.kind() {
-        // The kubelet takes this for success.
-        Kind::NotFound => Kind::Internal,
-        kind => kind,
-    };
     let texts: Vec<&str> = failures.iter().map(Error::text).collect();
-    Err(Error::new(kind, texts.join("; ")))
+    Err(Error::new(first.kind(), texts.join("; ")))
+}
+
+/// An error of a stop or a removal: the kubelet takes NotFound for success.
+pub(super) fn not_missing(error: Error) -> Error {
+    match error.kind() {
+        Kind::NotFound => Error::internal(error.text()),
+        _ => error,
+    }
 }

@@ -92,6 +92,8 @@ pub struct Pod {
     pub turn: Mutex<()>,
     /// What is left of containers that failed; it goes with the pod.
     pub remains: std::sync::Mutex<Vec<Remains>>,
+    /// Held while an image is mounted for its containers.
+    pub volumes: Mutex<()>,
 }
 
 impl Pod {
@@ -102,6 +104,7 @@ impl Pod {
             state: watch::Sender::new(state),
             turn: Mutex::default(),
             remains: std::sync::Mutex::default(),
+            volumes: Mutex::default(),
         }
     }
 

@@ -15,6 +15,7 @@ use super::resize::Sizes;
 use super::status::Outcome;
 use super::{Agreed, copy};
 use crate::Cri;
+use crate::container::process_json;
 
 impl Cri {
     /// Answers a URL at which a command can be run with its streams.
@@ -70,7 +71,7 @@ async fn steps(
 ) -> Result<u32> {
     let container = cri.containers.get(id)?;
     let task = cri.running_task(&container)?;
-    let process = cri.exec_process(&container, command, wanted.tty).await?;
+    let process = process_json(&cri.exec_process(&container, command, wanted.tty).await?)?;
     let exec_id = crate::container::new_id()?;
     let dir = cri.state_dir().join("containers").join(&container.record.id).join("io").join(&exec_id);
     let streams =

@@ -23,7 +23,7 @@ fn info(kubelet: &Kubelet, pod: &str) -> serde_json::Value {
 
 /// Where a pod's network namespace is.
 fn netns(kubelet: &Kubelet, pod: &str) -> String {
-    info(kubelet, pod)["sandboxMetadata"]["netns"].as_str().unwrap().to_owned()
+    info(kubelet, pod)["sandboxMetadata"]["Metadata"]["NetNSPath"].as_str().unwrap().to_owned()
 }
 
 #[test]

@@ -85,8 +85,10 @@ fn a_time_limit_ends_the_whole_tree_and_nothing_else() {
     let config = kubelet.pod("tree");
     let pod = kubelet.run_pod(&config).unwrap();
     let id = kubelet.start(&pod, &config, kubelet.container("one", "sleep 9000 & exec sleep 9001"));
-    // Children, a session of its own, one whose parent has gone, and one that ignores what can be ignored.
+    // Children, a session of its own, one whose parent has exited, one with both that holds no output, and one that ignores
+    // what can be ignored.
     let script = "sleep 7001 & setsid sleep 7002 & (sleep 7003 & exit 0); \
+                  (setsid sleep 7007 >/dev/null 2>&1 & exit 0); (setsid sh -c 'setsid sleep 7008 & exit 0' & exit 0); \
                   sh -c 'trap \"\" TERM HUP INT; sleep 7004; sleep 7005' & exec sleep 7006";
     let error = kubelet.exec(&id, script, 2).unwrap_err();
     assert_eq!(error.code(), Code::DeadlineExceeded, "{error}");

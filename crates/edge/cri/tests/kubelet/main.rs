@@ -30,5 +30,6 @@ mod spdy;
 mod stall;
 mod streams;
 mod survive;
+mod teardown;
 mod userns;
 mod vanish;

@@ -50,6 +50,11 @@ impl Left {
         self == *other
     }
 
+    /// Whether as much is attached to the node's networks as in `other`.
+    pub fn attached_as(&self, other: &Self) -> bool {
+        (&self.links, &self.addresses, &self.cached) == (&other.links, &other.addresses, &other.cached)
+    }
+
     /// Whether nothing is attached to the node's networks.
     pub fn unattached(&self) -> bool {
         self.links.is_empty() && self.addresses.is_empty() && self.cached.is_empty()
@@ -212,6 +217,7 @@ impl Node {
                 "state/io.containerd.grpc.v1.cri/sandboxes",
                 "root/io.containerd.grpc.v1.cri/containers",
                 "state/io.containerd.grpc.v1.cri/containers",
+                "state/io.containerd.grpc.v1.cri/image-volumes",
                 "state/netns",
             ]),
             snapshots: lines("snapshots ls"),

@@ -184,7 +184,7 @@ fn what_a_pod_is_told_of_its_resources_outlives_the_daemon_and_what_is_not_told_
         let info = call!(kubelet, pod_sandbox_status, request).unwrap().info;
         let info: Value = serde_json::from_str(&info["info"]).unwrap();
         assert_eq!(info["runtimeOptions"]["NoNewKeyring"], true, "{info}");
-        let shares = |part: &str| info[part]["cpu_shares"].as_i64();
+        let shares = |part: &str| info[part]["linux"]["cpu_shares"].as_i64();
         (shares("overhead"), shares("resources"))
     };
     assert_eq!(told(&kubelet), (None, None));

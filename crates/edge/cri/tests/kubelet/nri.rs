@@ -179,7 +179,7 @@ fn a_pods_new_resources_are_refused_before_they_hold_and_not_after() {
         let request = v1::PodSandboxStatusRequest { pod_sandbox_id: pod.clone(), verbose: true };
         let info = call!(kubelet, pod_sandbox_status, request).unwrap().info;
         let info: serde_json::Value = serde_json::from_str(&info["info"]).unwrap();
-        info["resources"]["cpu_shares"].as_i64()
+        info["resources"]["linux"]["cpu_shares"].as_i64()
     };
     let before = Plugin::connect(&kubelet, "10", "before", refusing("UpdatePodSandbox"));
     let error = call!(kubelet, update_pod_sandbox_resources, request.clone()).unwrap_err();

@@ -292,12 +292,12 @@ fn cdi_devices_are_injected_or_the_container_is_refused() {
 }
 
 #[test]
-fn an_image_is_a_read_only_volume_and_goes_with_its_container() {
+fn image_volume_is_read_only_shared_in_its_pod_and_goes_with_it() {
     needs!(root, overlayfs, built "containerd");
     let case = Case::new("image", "", |_| ());
     let files = |name: &str, text: &[u8]| {
         let tar = Archive::new().dir("data", 0o755).dir("data/deep", 0o755).file(name, 0o644, text);
-        Layer::plain(tar.symlink("data/out", "/data/deep").finish())
+        Layer::plain(tar.symlink("data/in", "deep").symlink("data/out", "/data/deep").finish())
     };
     let image = Build::new().layer(files("data/a", b"first")).layer(files("data/deep/b", b"second")).build();
     let reference = "docker.io/library/data:v1";
@@ -312,65 +312,93 @@ fn an_image_is_a_read_only_volume_and_goes_with_its_container() {
         ..v1::Mount::default()
     };
     let mut wanted = case.container("one", |_| ());
-    wanted.mounts = vec![volume("/whole", ""), volume("/part", "data/deep"), volume("/link", "data/out")];
+    wanted.mounts = vec![volume("/whole", ""), volume("/part", "data/deep"), volume("/link", "data/in")];
     let id = case.start(wanted.clone());
     assert_eq!(case.say(&id, "cat /whole/data/a /part/b /link/b"), "firstsecondsecond");
     assert_ne!(case.ask(&id, "touch /whole/x").0, 0);
     assert!(case.kubelet.status(&id).mounts[0].image.is_some());
+    // Where containerd has it: one mount below the pod, whose snapshot has the same name.
+    let volumes = case.kubelet.daemon.state().join("io.containerd.grpc.v1.cri/image-volumes").join(&case.pod);
+    let only = || {
+        let mut names = fs::read_dir(&volumes).unwrap().map(|entry| entry.unwrap().path());
+        let only = names.next().unwrap();
+        assert_eq!(names.next(), None);
+        only
+    };
+    let at = only();
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let lines: Vec<_> = table.lines().filter(|line| line.contains(at.to_str().unwrap())).collect();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains("volatile"), "{lines:?}");
+    assert!(case.kubelet.daemon.ctr("-n k8s.io snapshots ls").ok().contains(at.to_str().unwrap()));
     // The image may go; what is mounted of it stays.
     let image = v1::ImageSpec { image: reference.into(), ..v1::ImageSpec::default() };
     case.kubelet.daemon.ctr("-n k8s.io image rm --sync").args([&image.image]).ok();
     assert_eq!(case.say(&id, "cat /whole/data/a"), "first");
-    let mut again = wanted.clone();
-    again.metadata = Some(v1::ContainerMetadata { name: "gone".into(), attempt: 0 });
-    let error = case.kubelet.create(&case.pod, &case.config, again).unwrap_err();
-    assert!(error.message().contains("ImageVolumeMountFailed"), "{error}");
+    let refused = |name: &str, inside: &str| {
+        let mut one = case.container(name, |_| ());
+        one.mounts = vec![volume("/whole", ""), volume("/part", inside)];
+        let error = case.kubelet.create(&case.pod, &case.config, one).unwrap_err();
+        assert!(error.message().contains("ImageVolumeMountFailed"), "{error}");
+        error.message().to_owned()
+    };
+    refused("gone", "data");
     case.kubelet.daemon.ctr("-n k8s.io image import").args([&archive]).ok();
-    let mut missing = case.container("missing", |_| ());
-    missing.mounts = vec![volume("/whole", ""), volume("/part", "data/none")];
-    let error = case.kubelet.create(&case.pod, &case.config, missing).unwrap_err();
-    assert!(error.message().contains("ImageVolumeMountFailed"), "{error}");
-    let remove = v1::RemoveContainerRequest { container_id: id };
-    call!(case.kubelet, remove_container, remove).unwrap();
+    for (inside, words) in [
+        ("data/none", "no such file or directory"),
+        ("data/a", "only directory subpath is supported"),
+        ("data/out", "path escapes from parent"),
+        ("/data", "path escapes from parent"),
+        ("data/../..", "path escapes from parent"),
+    ] {
+        let text = refused("refused", inside);
+        assert!(text.contains(words), "{inside}: {text}");
+    }
+    // A second container shares it, and keeps it when the first is gone.
+    let mut second = wanted;
+    second.metadata = Some(v1::ContainerMetadata { name: "two".into(), attempt: 0 });
+    let second = case.start(second);
+    call!(case.kubelet, remove_container, v1::RemoveContainerRequest { container_id: id }).unwrap();
+    assert_eq!(case.say(&second, "cat /whole/data/a"), "first");
+    assert_eq!(only(), at);
+    let (pod, kubelet) = (case.pod.clone(), &case.kubelet);
+    call!(kubelet, stop_pod_sandbox, v1::StopPodSandboxRequest { pod_sandbox_id: pod }).unwrap();
+    assert!(!volumes.exists());
     let snapshots = case.kubelet.daemon.ctr("-n k8s.io snapshots ls").ok();
-    assert!(!snapshots.contains("-image-"), "{snapshots}");
+    assert!(!snapshots.contains("image-volumes"), "{snapshots}");
     case.end();
 }
 
 #[test]
-fn an_image_volume_that_is_not_made_whole_leaves_nothing() {
+fn image_volume_that_is_not_made_whole_goes_with_its_pod() {
     needs!(root, overlayfs, built "containerd", built "berth-cni");
     let mut node = Node::new("");
     let config = node.networked("torn");
+    let image = v1::ImageSpec { image: crate::client::IMAGE.into(), ..v1::ImageSpec::default() };
+    let mut wanted = node.container("one", "exec sleep 1000");
+    wanted.linux = None;
+    let volume =
+        v1::Mount { container_path: "/v".into(), image: Some(image), readonly: true, ..v1::Mount::default() };
+    wanted.mounts = vec![v1::Mount { container_path: "/w".into(), ..volume.clone() }, volume];
+    // Once through, so that the image is unpacked.
     let pod = node.run_pod(&config).unwrap();
-    let wanted = |name: &str| {
-        let image = v1::ImageSpec { image: crate::client::IMAGE.into(), ..v1::ImageSpec::default() };
-        let mut one = node.container(name, "exec sleep 1000");
-        one.linux = None;
-        let volume = v1::Mount {
-            container_path: "/v".into(),
-            image: Some(image),
-            readonly: true,
-            ..v1::Mount::default()
-        };
-        one.mounts = vec![v1::Mount { container_path: "/w".into(), ..volume.clone() }, volume];
-        one
-    };
-    let (first, second) = (wanted("first"), wanted("second"));
-    let id = node.create(&pod, &config, first).unwrap();
-    call!(node, remove_container, v1::RemoveContainerRequest { container_id: id }).unwrap();
-    let before = node.left();
-    for step in ["container image view", "container adjusted"] {
-        node.fault("fail", step);
-        let error = node.create(&pod, &config, second.clone()).unwrap_err();
-        assert!(error.message().contains(step), "{error}");
-        node.settles_at(&before, step);
-        node.fault("die", step);
-        node.create(&pod, &config, second.clone()).unwrap_err();
-        node.no_fault();
-        node.daemon.restart();
-        node.settles_at(&before, step);
-    }
+    node.create(&pod, &config, wanted.clone()).unwrap();
     node.remove_pod(&pod);
+    let before = node.left();
+    for step in ["container image volume", "container adjusted"] {
+        for how in ["fail", "die"] {
+            let pod = node.run_pod(&config).unwrap();
+            node.fault(how, step);
+            node.create(&pod, &config, wanted.clone()).unwrap_err();
+            node.no_fault();
+            if how == "die" {
+                node.daemon.restart();
+            }
+            // The next try has what the first left.
+            node.start(&pod, &config, wanted.clone());
+            node.remove_pod(&pod);
+            node.settles_at(&before, step);
+        }
+    }
     node.check_clean();
 }

@@ -46,8 +46,8 @@ pub struct Settings {
     pub overlay: Overlay,
     /// Directory of the native driver, when not the usual.
     pub native_root: Option<PathBuf>,
-    /// Where shims make their sockets, when not the usual.
-    pub socket_dir: Option<PathBuf>,
+    /// Directory of shims' sockets, at most [`MAX_SOCKET_DIR`] bytes long.
+    pub socket_dir: PathBuf,
     /// Environment added for shims.
     pub shim_env: Vec<String>,
     /// Where `hosts.toml` files are.
@@ -186,7 +186,7 @@ impl Settings {
             gc: gc(values)?,
             overlay: overlay(values),
             native_root: Table(values, "plugins/io.containerd.snapshotter.v1.native").path("root_path"),
-            socket_dir: shim.path("socket_dir"),
+            socket_dir: shim.path("socket_dir").unwrap_or_else(|| SOCKET_DIR.into()),
             shim_env: shim.texts("env"),
             hosts_dir: transfer.text("config_path"),
             downloads: transfer.count("max_concurrent_downloads")?,
@@ -218,6 +218,13 @@ impl Settings {
                 return Err(wrong(key, "must be an absolute path"));
             }
         }
+        let key = "plugins.\"io.containerd.shim.v1.manager\".socket_dir";
+        if !self.socket_dir.is_absolute() {
+            return Err(wrong(key, "must be an absolute path"));
+        }
+        if self.socket_dir.as_os_str().len() > MAX_SOCKET_DIR {
+            return Err(wrong(key, &format!("must be at most {MAX_SOCKET_DIR} characters long")));
+        }
         if self.root == self.state {
             return Err(wrong("state", "root and state cannot be the same path"));
         }
@@ -232,6 +239,12 @@ impl Settings {
         self.address = address;
     }
 }
+
+/// Directory of shims' sockets unless it is set, as containerd has it: short whatever `state` is.
+const SOCKET_DIR: &str = "/run/containerd/s";
+
+/// Longest directory of shims' sockets, in bytes: an address holds 107, and a name is a hash of 64 hexadecimal digits.
+const MAX_SOCKET_DIR: usize = 107 - 64 - 1;
 
 /// The ttrpc socket of a gRPC socket.
 fn beside(address: &std::path::Path) -> PathBuf {
@@ -308,6 +321,21 @@ pub fn duration(text: &str) -> Option<Duration> {
 mod tests {
     use super::super::load::defaults;
     use super::*;
+
+    #[test]
+    fn sockets_of_shims_have_a_short_directory() {
+        let mut settings = Settings::new(&defaults()).unwrap();
+        assert_eq!(settings.socket_dir, PathBuf::from("/run/containerd/s"));
+        settings.state = format!("/{}", "long/".repeat(50)).into();
+        settings.check().unwrap();
+        settings.socket_dir = format!("/{}", "x".repeat(41)).into();
+        settings.check().unwrap();
+        settings.socket_dir = format!("/{}", "x".repeat(42)).into();
+        let error = settings.check().unwrap_err().to_string();
+        assert!(error.contains("socket_dir") && error.contains("at most 42 characters"), "{error}");
+        settings.socket_dir = "s".into();
+        assert!(settings.check().is_err());
+    }
 
     #[test]
     fn durations_are_gos() {

@@ -230,7 +230,7 @@ impl Keyring {
         let life =
             answer.expires_in.map_or(DEFAULT_LIFE, Duration::from_secs).min(Duration::from_secs(86_400));
         // A little early, so that a request under way does not meet the end.
-        Ok(Token { value, until: Instant::now() + life.mul_f32(0.9) })
+        Ok(Token { value, until: spec::time::deadline(life / 10 * 9) })
     }
 
     fn denied(&self, what: &str) -> RequestError {

@@ -72,8 +72,8 @@ impl HasKind for SnapshotError {
             Self::Raced(_) => Kind::Aborted,
             Self::Open { source, .. } => Kind::from_errno(source.raw_os_error().unwrap_or(libc::EIO)),
             Self::Records { source, .. } => match source.as_ref() {
+                error if is_damage(error) => Kind::DataLoss,
                 redb::Error::Io(error) => Kind::from_errno(error.raw_os_error().unwrap_or(libc::EIO)),
-                redb::Error::Corrupted(_) | redb::Error::UpgradeRequired(_) => Kind::DataLoss,
                 redb::Error::DatabaseAlreadyOpen => Kind::FailedPrecondition,
                 _ => Kind::Internal,
             },
@@ -90,5 +90,18 @@ impl HasKind for SnapshotError {
             },
             Self::Stopped(error) => error.kind(),
         }
+    }
+}
+
+/// Whether the file of a database is at fault: it is not what was written, or cannot be read.
+pub(super) fn is_damage(error: &redb::Error) -> bool {
+    match error {
+        // Also what a flipped bit makes of the version.
+        redb::Error::Corrupted(_) | redb::Error::UpgradeRequired(_) => true,
+        redb::Error::Io(error) => {
+            error.raw_os_error() == Some(libc::EIO)
+                || matches!(error.kind(), std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof)
+        }
+        _ => false,
     }
 }

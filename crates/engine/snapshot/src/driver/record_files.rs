@@ -155,7 +155,7 @@ impl RecordFiles {
 }
 
 /// Whether the disk cannot read what it has.
-pub(super) fn is_unreadable(error: &io::Error) -> bool {
+fn is_unreadable(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EIO)
 }
 

@@ -10,7 +10,7 @@
 //!
 //! Invariant: every verb is one transaction, durable when it returns.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -22,6 +22,8 @@ use spec::Labels;
 
 use super::SnapshotError;
 use super::record_files::{Keyed, RecordFiles};
+
+mod refill;
 
 const SNAPSHOTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("snapshots");
 const CHILDREN: TableDefinition<'_, (u64, u64), ()> = TableDefinition::new("children");
@@ -106,50 +108,6 @@ impl Records {
 
     pub(super) fn files(&self) -> &RecordFiles {
         &self.files
-    }
-
-    /// Every record by its id.
-    pub(super) fn keyed(&self) -> Result<BTreeMap<u64, Keyed>, SnapshotError> {
-        self.read(|tables| {
-            let mut all = BTreeMap::new();
-            for entry in tables.snapshots.iter().map_err(failed(&self.path))? {
-                let (key, stored) = entry.map_err(failed(&self.path))?;
-                let (key, record) = (key.value(), decode(&self.path, key.value(), stored.value())?);
-                all.insert(record.id, Keyed { key: key.to_owned(), record });
-            }
-            Ok(all)
-        })
-    }
-
-    /// Makes a new database of `all`; directories up to the id `kept` that have no record are older than it.
-    pub(super) fn fill(&self, all: &BTreeMap<u64, Keyed>, kept: Option<u64>) -> Result<(), SnapshotError> {
-        let ids = ids_of_committed(all.values());
-        self.write(|tables| {
-            for keyed in all.values() {
-                tables.insert(keyed, &ids)?;
-            }
-            if let Some(first) = kept.map(|kept| kept.saturating_add(1)) {
-                tables.state.insert(KEPT, first).map_err(failed(tables.path))?;
-                tables.skip_to(first)?;
-            }
-            Ok(())
-        })
-    }
-
-    /// Takes a record as its file has it, in place of the one under the key `old`; `all` has every snapshot below.
-    pub(super) fn replace(
-        &self,
-        old: Option<&str>,
-        keyed: &Keyed,
-        all: &BTreeMap<u64, Keyed>,
-    ) -> Result<(), SnapshotError> {
-        let ids = ids_of_committed(all.values());
-        self.write(|tables| {
-            if let Some(old) = old {
-                tables.snapshots.remove(old).map_err(failed(tables.path))?;
-            }
-            tables.insert(keyed, &ids)
-        })
     }
 
     /// Keeps directories up to the id `highest` if no id was ever given out, since they are older than the records; the
@@ -448,24 +406,6 @@ impl<'tx> Writing<'tx> {
         self.put_row(key, record)
     }
 
-    /// Writes a record that has its file, with its row among its parent's children.
-    fn insert(&mut self, keyed: &Keyed, ids: &BTreeMap<&str, u64>) -> Result<(), SnapshotError> {
-        self.put_row(&keyed.key, &keyed.record)?;
-        if let Some(parent) = ids.get(keyed.record.parent.as_str()) {
-            self.children.insert((*parent, keyed.record.id), ()).map_err(failed(self.path))?;
-        }
-        self.skip_to(keyed.record.id.saturating_add(1))
-    }
-
-    /// Gives out no id below `first` any more.
-    fn skip_to(&mut self, first: u64) -> Result<(), SnapshotError> {
-        let next = self.state.get(NEXT).map_err(failed(self.path))?.map_or(1, |next| next.value());
-        if first > next {
-            self.state.insert(NEXT, first).map_err(failed(self.path))?;
-        }
-        Ok(())
-    }
-
     fn put_row(&mut self, key: &str, record: &Record) -> Result<(), SnapshotError> {
         let mut bytes = vec![VERSION];
         serde_json::to_writer(&mut bytes, record).map_err(|error| self.damaged(key, error))?;
@@ -491,13 +431,6 @@ fn decode(path: &Path, key: &str, bytes: &[u8]) -> Result<Record, SnapshotError>
         Some((version, _)) => Err(damaged(format!("version {version} is not known here"))),
         None => Err(damaged("it is empty".to_owned())),
     }
-}
-
-/// The ids of committed snapshots, by key.
-fn ids_of_committed<'k>(all: impl Iterator<Item = &'k Keyed>) -> BTreeMap<&'k str, u64> {
-    all.filter(|keyed| keyed.record.is_committed())
-        .map(|keyed| (keyed.key.as_str(), keyed.record.id))
-        .collect()
 }
 
 impl Record {

@@ -17,10 +17,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use redb::Database;
+use spec::{HasKind, Kind};
 
 use super::SnapshotError;
 use super::distrust::Distrusted;
-use super::record_files::{Keyed, RecordFiles, is_unreadable};
+use super::record_files::{Keyed, RecordFiles};
 use super::records::{Records, failed};
 
 /// How a driver's database came to be.
@@ -78,7 +79,9 @@ pub(super) fn open(path: &Path, directories: &BTreeSet<u64>) -> Result<(Records,
                 }
                 return Ok((records, Origin::Opened));
             }
-            Err(error) if is_damage(&error) && !files.read_all()?.is_empty() => (text(&error), true),
+            Err(error) if error.kind() == Kind::DataLoss && !files.read_all()?.is_empty() => {
+                (text(&error), true)
+            }
             Err(error) => return Err(error),
         },
     };
@@ -194,22 +197,5 @@ fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
-    }
-}
-
-/// Whether the file itself is at fault.
-fn is_damage(error: &SnapshotError) -> bool {
-    match error {
-        SnapshotError::Damaged { .. } => true,
-        SnapshotError::Records { source, .. } => match source.as_ref() {
-            // Also what a flipped bit makes of the version.
-            redb::Error::Corrupted(_) | redb::Error::UpgradeRequired(_) => true,
-            redb::Error::Io(error) => {
-                is_unreadable(error)
-                    || matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
-            }
-            _ => false,
-        },
-        _ => false,
     }
 }

@@ -88,6 +88,11 @@ impl Entry {
         }
     }
 
+    /// Whether every plugin of the network had attached it when it was remembered.
+    pub fn is_whole(&self) -> bool {
+        self.result.is_some()
+    }
+
     /// What `ADD` gave.
     pub fn result(&self, version: Version) -> Option<CniResult> {
         CniResult::from_json(self.result.clone()?, version).ok()

@@ -96,11 +96,26 @@ impl Chain<'_> {
         Ok(previous.unwrap_or_default())
     }
 
-    /// Detaches, last plugin first, through every failure.
-    pub fn del(&self, runtime: &Runtime, previous: Option<&CniResult>) -> Vec<ChainError> {
+    /// Detaches, last plugin first, until one fails: the first gives the address back, which the rules of a later one
+    /// still lead to.
+    pub fn del(&self, runtime: &Runtime, previous: Option<&CniResult>) -> Result<(), ChainError> {
+        self.dels(runtime, previous).find(Result::is_err).unwrap_or(Ok(()))
+    }
+
+    /// Detaches, last plugin first, through every failure: for what was not attached whole, since a plugin that cannot
+    /// attach may not be able to detach either.
+    pub fn del_unfinished(&self, runtime: &Runtime) -> Vec<ChainError> {
+        self.dels(runtime, None).filter_map(Result::err).collect()
+    }
+
+    fn dels(
+        &self,
+        runtime: &Runtime,
+        previous: Option<&CniResult>,
+    ) -> impl Iterator<Item = Result<(), ChainError>> {
         let previous = previous.filter(|_| self.list.version.has_check());
         let entries = self.list.plugins.iter().rev();
-        entries.filter_map(|entry| self.call(Command::Del, entry, runtime, previous).err()).collect()
+        entries.map(move |entry| self.call(Command::Del, entry, runtime, previous).map(drop))
     }
 
     /// Whether the attachment is as `previous` says.
@@ -161,7 +176,7 @@ impl Chain<'_> {
             args: runtime.args.clone(),
             path: self.plugins.bin_dirs.clone(),
             config,
-            deadline: self.deadline.min(Instant::now() + self.each),
+            deadline: self.deadline.min(spec::time::deadline(self.each)),
         };
         let verb = match command {
             Command::Add => "add",

@@ -250,7 +250,7 @@ impl Network {
             Ok(setup) => Ok(setup),
             Err(error) => {
                 // What is left of the time may be nothing; undoing gets its own.
-                let limit = Instant::now() + self.settings.plugin_timeout;
+                let limit = spec::time::deadline(self.settings.plugin_timeout);
                 Err(match self.teardown(pod, limit) {
                     Ok(()) => error,
                     Err(undo) => {
@@ -307,7 +307,7 @@ impl Network {
         for network in loaded.iter().flat_map(|networks| networks.iter()) {
             if !known.contains(&(&network.list.name, &network.ifname)) {
                 let chain = self.chain(&network.list, deadline);
-                failures.extend(chain.del(&runtime(pod, &network.ifname), None));
+                failures.extend(chain.del_unfinished(&runtime(pod, &network.ifname)));
             }
         }
         several(failures)
@@ -336,7 +336,11 @@ impl Network {
             return;
         };
         let result: Option<CniResult> = entry.result(list.version);
-        let failed = self.chain(list, deadline).del(&entry.runtime(netns), result.as_ref());
+        let (chain, runtime) = (self.chain(list, deadline), entry.runtime(netns));
+        let failed = match entry.is_whole() {
+            true => chain.del(&runtime, result.as_ref()).err().into_iter().collect(),
+            false => chain.del_unfinished(&runtime),
+        };
         if failed.is_empty() {
             self.forget(entry);
         }

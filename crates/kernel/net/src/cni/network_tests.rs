@@ -147,6 +147,26 @@ fn a_plugin_that_fails_is_named_and_nothing_is_left() {
 }
 
 #[test]
+fn teardown_that_fails_keeps_the_address_until_the_rules_that_lead_to_it_are_gone() {
+    needs!(root);
+    let list = LIST.replace("{\"portMappings\": true}}", "{\"portMappings\": true}}, {\"type\": \"rules\"}");
+    let place = Place::new(&[("10-net.conflist", &list)]);
+    let result = r#"{"cniVersion":"1.1.0","interfaces":[{"name":"eth0","sandbox":"x"}],
+        "ips":[{"address":"10.6.0.2/24","interface":0}]}"#;
+    place.plugin("rules", &format!("[ $CNI_COMMAND = DEL ] || echo '{result}'"));
+    let pod = place.pod("pod");
+    place.run(|network, deadline| network.setup(&pod, deadline)).unwrap();
+    let attached = place.left();
+    place.plugin("rules", "exit 7");
+    let error = place.run(|network, deadline| network.teardown(&pod, deadline)).unwrap_err();
+    assert!(Failure::from(error).to_string().contains("failed (delete)"));
+    assert_eq!(place.left(), attached, "address and memory stay");
+    place.plugin("rules", "exit 0");
+    place.run(|network, deadline| network.teardown(&pod, deadline)).unwrap();
+    assert_eq!(place.left(), [""; 0]);
+}
+
+#[test]
 fn a_plugin_that_hangs_ends_with_the_pods_deadline() {
     needs!(root);
     let list = r#"{"cniVersion": "1.0.0", "name": "net", "plugins": [{"type": "hangs"}]}"#;

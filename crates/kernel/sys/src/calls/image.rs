@@ -27,6 +27,13 @@ const HEADER_BYTES: usize = 64 + 3 * 56;
 /// The name that `/proc/PID/maps` shows.
 const FILE_NAME: &std::ffi::CStr = c"init";
 
+/// The file that a list's program is written to. Made ahead, because it is reached through the host's `/proc`.
+#[derive(Debug)]
+pub struct ImageFile {
+    writer: OwnedFd,
+    handle: OwnedFd,
+}
+
 /// A program that makes the calls of a list.
 #[derive(Debug)]
 pub struct Image {
@@ -34,14 +41,15 @@ pub struct Image {
 }
 
 impl Calls {
-    /// The list as a program of its own, in memory; it ends with `execve(2)` or an exit, which the list must hold.
+    /// Writes the list into `file` as a program of its own; it ends with `execve(2)` or an exit, which the list holds.
     ///
     /// # Errors
-    /// `ENOSYS` on a processor for which there is no such program, and what `memfd_create(2)` says.
-    pub fn to_image(&self) -> Result<Image> {
-        let code = code()?;
-        let file = self.file(code);
-        create(&file).map(|file| Image { file })
+    /// `ENOSYS` on a processor for which there is no such program, and what `write(2)` says.
+    pub fn write_image(&self, file: ImageFile) -> Result<Image> {
+        crate::fd::write_all(file.writer.as_fd(), &self.file(code()?))?;
+        // A file that is open for writing is not executed (ETXTBSY): only the handle stays.
+        drop(file.writer);
+        Ok(Image { file: file.handle })
     }
 
     fn file(&self, code: &[u8]) -> Vec<u8> {
@@ -79,27 +87,37 @@ impl AsFd for Image {
     }
 }
 
-/// An executable file in memory that holds `bytes`.
-fn create(bytes: &[u8]) -> Result<OwnedFd> {
-    use std::os::fd::FromRawFd as _;
-    /// Linux 6.3; before it every such file could be executed, and the flag is refused.
-    const MFD_EXEC: libc::c_uint = 0x10;
-    let make = |flags: libc::c_uint| {
-        // SAFETY: the name is a C string, and the call makes a new descriptor.
-        let fd = unsafe { libc::memfd_create(FILE_NAME.as_ptr(), libc::MFD_CLOEXEC | flags) };
-        check(fd.into(), || format!("memfd_create(\"init\", {flags:#x})"))
-    };
-    let fd = match make(MFD_EXEC) {
-        Err(error) if error.is(libc::EINVAL) => make(0)?,
-        done => done?,
-    };
-    // SAFETY: the kernel has just made this descriptor for us; nobody else owns it.
-    let file = unsafe { OwnedFd::from_raw_fd(fd as i32) };
-    crate::fd::write_all(file.as_fd(), bytes)?;
-    // A file that is open for writing is not executed (ETXTBSY): only this handle of it is left.
-    let path = crate::path::of_fd(file.as_fd());
-    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
-    rustix::fs::open(&path, flags, rustix::fs::Mode::empty()).map_err(crate::error::call!("open", path))
+impl ImageFile {
+    /// An empty executable file in memory.
+    ///
+    /// # Errors
+    /// What `memfd_create(2)` says, or `open(2)` where `/proc` is not this process's.
+    pub fn create() -> Result<Self> {
+        use std::os::fd::FromRawFd as _;
+        /// Linux 6.3; before it every such file could be executed, and the flag is refused.
+        const MFD_EXEC: libc::c_uint = 0x10;
+        let make = |flags: libc::c_uint| {
+            // SAFETY: the name is a C string, and the call makes a new descriptor.
+            let fd = unsafe { libc::memfd_create(FILE_NAME.as_ptr(), libc::MFD_CLOEXEC | flags) };
+            check(fd.into(), || format!("memfd_create(\"init\", {flags:#x})"))
+        };
+        let fd = match make(MFD_EXEC) {
+            Err(error) if error.is(libc::EINVAL) => make(0)?,
+            done => done?,
+        };
+        // SAFETY: the kernel has just made this descriptor for us; nobody else owns it.
+        let writer = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+        let path = crate::path::of_fd(writer.as_fd());
+        let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
+        let handle = rustix::fs::open(&path, flags, rustix::fs::Mode::empty())
+            .map_err(crate::error::call!("open", path))?;
+        Ok(Self { writer, handle })
+    }
+
+    /// Its descriptors, for a caller that closes all others.
+    pub fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
+        [self.writer.as_fd(), self.handle.as_fd()]
+    }
 }
 
 fn words(call: &Call, data: u64) -> [u64; 12] {

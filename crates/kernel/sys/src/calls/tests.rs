@@ -13,7 +13,7 @@ fn as_image(make: impl FnOnce(&mut Calls)) -> (String, Vec<Vec<u8>>) {
     let (ours, theirs) = socket::message_pair().unwrap();
     let mut calls = Calls::new(theirs.as_fd());
     make(&mut calls);
-    let image = calls.to_image().unwrap();
+    let image = calls.write_image(ImageFile::create().unwrap()).unwrap();
     let mut command = Command::new(crate::path::of_fd(image.as_fd()));
     let number = theirs.as_raw_fd();
     process::pass(&mut command, theirs, number);

@@ -16,7 +16,7 @@ use std::convert::Infallible;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
 
-use sys::calls::Calls;
+use sys::calls::{Calls, ImageFile};
 use sys::path::Root;
 use sys::process::{self, CommandLine, schedule};
 use sys::procfs::Procfs;
@@ -76,7 +76,7 @@ fn steps(joining: &Joining<'_>) -> Result<Infallible, InitError> {
     if let Some(id) = joining.keyring {
         own_keyring(id)?;
     }
-    let command_line = host_part(joining)?;
+    let (command_line, file) = host_part(joining)?;
     // Two steps: with the caller's privileges into everything, and only then into the user namespace that lacks them.
     // The pid namespace is the next child's; this process stays where it is.
     namespace::join_process(joining.init, joining.namespaces).step(|| "join namespaces".into())?;
@@ -92,17 +92,20 @@ fn steps(joining: &Joining<'_>) -> Result<Infallible, InitError> {
     let program = finish::prepare(process, &root, false)?;
     drop(root);
     let calls = last_calls(joining, &program)?;
-    last_steps(joining, calls, &command_line)
+    last_steps(joining, calls, &command_line, file)
 }
 
 /// What is done through the host's procfs, whose handle is closed again before the container is joined.
-fn host_part(joining: &Joining<'_>) -> Result<CommandLine, InitError> {
+///
+/// No file for the image is no error: where it can't be made (vm.memfd_noexec) the process does without.
+fn host_part(joining: &Joining<'_>) -> Result<(CommandLine, Option<ImageFile>), InitError> {
     let host = Procfs::of_host().step(|| "open procfs".into())?;
     if !joining.user_namespace {
         finish::host_settings(joining.process, &host)?;
     }
     finish::labels(joining.process, &host)?;
-    CommandLine::find(&host).step(|| "find the command line".into())
+    let file = if joining.process.is_labelled() { None } else { ImageFile::create().ok() };
+    Ok((CommandLine::find(&host).step(|| "find the command line".into())?, file))
 }
 
 /// The calls of the image, and behind the split those of the process.
@@ -115,6 +118,9 @@ fn last_calls(joining: &Joining<'_>, program: &finish::Program) -> Result<Calls,
     calls.close_on_exec(joining.talk.as_fd());
     let split = calls.split(PROCESS);
     calls.session();
+    if process.child_subreaper {
+        calls.subreaper();
+    }
     if process.terminal {
         calls.terminal();
     }
@@ -130,12 +136,13 @@ fn last_steps(
     joining: &Joining<'_>,
     calls: Calls,
     command_line: &CommandLine,
+    file: Option<ImageFile>,
 ) -> Result<Infallible, InitError> {
     let process = joining.process;
-    super::keep_only(&[joining.talk.as_fd()], joining.preserve_fds)?;
+    let needed = file.iter().flat_map(ImageFile::descriptors).chain([joining.talk.as_fd()]);
+    super::keep_only(needed, joining.preserve_fds)?;
     process::set_umask(process.umask);
-    // Nothing else than executing programs is forbidden where no image can be made (vm.memfd_noexec).
-    let image = if process.is_labelled() { None } else { calls.to_image().ok() };
+    let image = file.and_then(|file| calls.write_image(file).ok());
     if !joining.user_namespace {
         // As late as privileges allow: this process needs more descriptors than its program may be allowed.
         finish::set_limits(0, process).step(|| "set resource limits".into())?;

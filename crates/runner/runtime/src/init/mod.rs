@@ -27,9 +27,9 @@ use std::convert::Infallible;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use spec::runtime::{State, Status};
-use sys::calls::Calls;
+use sys::calls::{Calls, ImageFile};
 use sys::path::Root;
-use sys::process::{self, CommandLine};
+use sys::process;
 use sys::procfs::Procfs;
 
 use crate::cgroup::{Cgroup, Joiner};
@@ -105,7 +105,7 @@ fn steps(init: &Init<'_>) -> Result<Infallible, InitError> {
     begin(init)?;
     namespace::enter(init)?;
     let host = Procfs::of_host().step(|| "open procfs".into())?;
-    let command_line = CommandLine::find(&host).step(|| "find the command line".into())?;
+    let stage = init.pids.map(|pids| shared::Stage::begin(init, pids, &host)).transpose()?;
     if init.privileged {
         finish::host_settings(&plan.process, &host)?;
     }
@@ -125,8 +125,8 @@ fn steps(init: &Init<'_>) -> Result<Infallible, InitError> {
     drop((host, mounted));
     let program = finish::prepare(&plan.process, &root, true)?;
     drop(root);
-    match init.pids {
-        Some(pids) => shared::last_steps(init, &program, pids, &command_line),
+    match stage {
+        Some(stage) => shared::last_steps(init, &program, stage),
         None => {
             console::control(&plan.process)?;
             last_steps(init, &program)
@@ -137,7 +137,7 @@ fn steps(init: &Init<'_>) -> Result<Infallible, InitError> {
 /// What is left when nothing has to be opened any more: behind the filter there are only calls that runc makes too.
 fn last_steps(init: &Init<'_>, program: &finish::Program) -> Result<Infallible, InitError> {
     let process = &init.plan.process;
-    forget_descriptors(init)?;
+    forget_descriptors(init, None)?;
     process::set_umask(process.umask);
     if init.privileged {
         // As late as privileges allow: this process needs more descriptors than its program may be allowed.
@@ -216,16 +216,20 @@ pub(crate) fn begin_process(
     sys::fd::close_all_but(&keep).step(|| "close descriptors".into())
 }
 
-/// Closes what is left of the host but the talk, the gate and what the program shall keep. Nothing that owns one of
+/// Closes what is left of the host but the talk, the gate, `file` and what the program shall keep. Nothing that owns one of
 /// the closed descriptors is dropped after this: the process only executes or ends.
-fn forget_descriptors(init: &Init<'_>) -> Result<(), InitError> {
-    keep_only(&[init.talk.as_fd(), init.gate], init.preserve_fds)
+fn forget_descriptors(init: &Init<'_>, file: Option<&ImageFile>) -> Result<(), InitError> {
+    let file = file.into_iter().flat_map(ImageFile::descriptors);
+    keep_only(file.chain([init.talk.as_fd(), init.gate]), init.preserve_fds)
 }
 
 /// Closes every descriptor but the standard streams, `needed` and the first `preserved` after the standard ones; what
 /// is needed is closed by the execution of the program, what is preserved is not.
-pub(crate) fn keep_only(needed: &[BorrowedFd<'_>], preserved: u32) -> Result<(), InitError> {
-    let mut keep: Vec<i32> = needed.iter().map(AsRawFd::as_raw_fd).collect();
+pub(crate) fn keep_only<'a>(
+    needed: impl IntoIterator<Item = BorrowedFd<'a>>,
+    preserved: u32,
+) -> Result<(), InitError> {
+    let mut keep: Vec<i32> = needed.into_iter().map(|fd| fd.as_raw_fd()).collect();
     keep.extend((3..3 + preserved).filter_map(|number| i32::try_from(number).ok()));
     sys::fd::close_all_but(&keep).step(|| "close descriptors".into())
 }

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use sys::calls::Calls;
+use sys::calls::{Calls, ImageFile};
 use sys::mount::{self, Attributes, Context, Propagation};
 use sys::namespace::{self, Kind};
 use sys::process::{self, Clone3, CommandLine, Fork};
@@ -66,11 +66,12 @@ fn make(plan: &Plan, wanted: &Mount, pids: BorrowedFd<'_>, talk: &Talk) -> Resul
     let command_line = Procfs::of_host()
         .and_then(|host| CommandLine::find(&host))
         .step(|| "find the command line".into())?;
+    let file = ImageFile::create().ok();
     if namespace::is_initial_user().step(|| "read the map of users".into())? {
         leave_host(plan)?;
     }
     namespace::join(pids, Kind::Pid).step(|| "join the pid namespace".into())?;
-    keep_only(&[talk.as_fd()], 0)?;
+    keep_only(file.iter().flat_map(ImageFile::descriptors).chain([talk.as_fd()]), 0)?;
     let mut calls = Calls::new(talk.as_fd());
     calls.undumpable();
     calls.name(NAME);
@@ -79,7 +80,7 @@ fn make(plan: &Plan, wanted: &Mount, pids: BorrowedFd<'_>, talk: &Talk) -> Resul
     calls.send_file_system(MADE, c"proc", &options(wanted)?, wanted.options.set);
     calls.exit(0);
     calls.end_after_child(&split);
-    if let Ok(image) = calls.to_image() {
+    if let Some(image) = file.and_then(|file| calls.write_image(file).ok()) {
         fd::keep_on_exec(talk.as_fd()).step(|| "keep the socket".into())?;
         // Where it cannot be executed, this copy of the caller makes the calls.
         let _ = image.execute(NAME);
@@ -130,22 +131,41 @@ fn options(wanted: &Mount) -> Result<Vec<(CString, Option<CString>)>, InitError>
     Ok(options)
 }
 
-/// The last steps of the stage: the process that waits at the gate is born in the namespace `pids`.
+/// What a stage has of the host until its last steps.
+#[derive(Debug)]
+pub(super) struct Stage<'a> {
+    pids: BorrowedFd<'a>,
+    command_line: CommandLine,
+    /// None where the process that waits at the gate has to be a copy of the stage.
+    file: Option<ImageFile>,
+}
+
+impl<'a> Stage<'a> {
+    /// Prepares for a birth in the namespace `pids`.
+    pub(super) fn begin(init: &Init<'_>, pids: BorrowedFd<'a>, host: &Procfs) -> Result<Self, InitError> {
+        let command_line = CommandLine::find(host).step(|| "find the command line".into())?;
+        // Hooks of the container are run by its first process, and a label would be taken on by an image.
+        let file = match init.plan.process.is_labelled() || !init.plan.hooks.start_container.is_empty() {
+            true => None,
+            false => ImageFile::create().ok(),
+        };
+        Ok(Self { pids, command_line, file })
+    }
+}
+
+/// The last steps of the stage: the process that waits at the gate is born in the namespace.
 pub(super) fn last_steps(
     init: &Init<'_>,
     program: &finish::Program,
-    pids: BorrowedFd<'_>,
-    command_line: &CommandLine,
+    stage: Stage<'_>,
 ) -> Result<Infallible, InitError> {
+    let Stage { pids, command_line, file } = stage;
     let process = &init.plan.process;
     namespace::join(pids, Kind::Pid).step(|| "join the pid namespace".into())?;
-    super::forget_descriptors(init)?;
+    super::forget_descriptors(init, file.as_ref())?;
     process::set_umask(process.umask);
-    // Hooks of the container are run by its first process, and a label would be taken on by an image.
-    let image = match process.is_labelled() || !init.plan.hooks.start_container.is_empty() {
-        true => None,
-        false => last_calls(init, program)?.to_image().ok(),
-    };
+    let calls = last_calls(init, program)?;
+    let image = file.and_then(|file| calls.write_image(file).ok());
     if init.privileged {
         finish::set_limits(0, process).step(|| "set resource limits".into())?;
     }

@@ -59,7 +59,9 @@ static void look(int pid, const char *marker, const char *directory, const char 
     search(pid, "maps", "runc");
     snprintf(path, sizeof path, "/proc/%d/exe", pid);
     ssize_t length = readlink(path, link, sizeof link - 1);
-    if (length > 0 && (link[length] = 0, strstr(link, "runc"))) found("FOUND exe %s", link);
+    /* Either the program of the container or the image that makes the last calls; the runtime's own has no path here. */
+    if (length > 0 && (link[length] = 0, strncmp(link, "/bin/", 5) && strncmp(link, "/memfd:init", 11)))
+        found("FOUND exe %s", link);
     struct stat stat_of;
     const char *ways[] = {"root", "cwd/../../../../../../../.."};
     for (int way = 0; way < 2; way++) {

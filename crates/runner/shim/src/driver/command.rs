@@ -71,7 +71,7 @@ impl Command {
 
     /// Starts `command`; whatever it prints is kept for the error or the result.
     fn spawn(&self, mut command: std::process::Command, expect: Expect) -> Result<Running, DriverError> {
-        let program = |source| DriverError::Program { binary: self.binary.clone(), source };
+        let program = |reason| DriverError::Program { binary: self.binary.clone(), reason };
         let log = self.bundle.join("log.json");
         let log_start = fs::metadata(&log).map_or(0, |found| found.len());
         let output = match &expect {
@@ -417,7 +417,7 @@ fn last_error(log: &Path, start: u64) -> Option<String> {
 /// # Errors
 /// It has no such command, or cannot be run.
 pub fn features(binary: &str) -> Result<Vec<u8>, DriverError> {
-    let program = |source| DriverError::Program { binary: binary.into(), source };
+    let program = |reason| DriverError::Program { binary: binary.into(), reason };
     let file = output_file().map_err(program)?;
     let mut command = std::process::Command::new(binary);
     command.arg("features").stdin(Stdio::null()).stderr(Stdio::null()).process_group(0);
@@ -459,6 +459,6 @@ mod tests {
         let options = Options { binary_name: "/no/such/runtime".into(), ..Options::default() };
         let mut driver = Command::new(&options, dir.path().join("state"), "a", dir.path());
         let Begun::Done(Err(error)) = driver.begin(Call::Start) else { panic!("it cannot have started") };
-        assert_eq!(error.to_string(), "/no/such/runtime: No such file or directory (os error 2)");
+        assert_eq!(error.to_string(), r#"exec: "/no/such/runtime": no such file or directory"#);
     }
 }

@@ -105,12 +105,12 @@ pub enum DriverError {
         kind: Kind,
     },
     /// The program cannot be run at all.
-    #[error("exec: {binary:?}: {}", why_not_run(binary, source))]
+    #[error("exec: {binary:?}: {}", why_not_run(binary, reason))]
     Program {
         /// Its name.
         binary: String,
-        /// What execve(2) or the search for it said.
-        source: std::io::Error,
+        /// What execve(2) or the search for it said; part of the text.
+        reason: std::io::Error,
     },
     /// The program did not end in time and was killed.
     #[error("{binary} did not end within {}s", limit.as_secs())]
@@ -205,8 +205,8 @@ mod tests {
     #[test]
     fn missing_runtime_is_named_in_the_words_of_gos_exec() {
         let text = |binary: &str, errno: i32| {
-            let source = std::io::Error::from_raw_os_error(errno);
-            DriverError::Program { binary: binary.into(), source }.to_string()
+            let reason = std::io::Error::from_raw_os_error(errno);
+            DriverError::Program { binary: binary.into(), reason }.to_string()
         };
         assert_eq!(text("no-runc", 2), r#"exec: "no-runc": executable file not found in $PATH"#);
         assert_eq!(text("/opt/no-runc", 2), r#"exec: "/opt/no-runc": no such file or directory"#);

@@ -125,8 +125,7 @@ impl Shim {
             self.by_itself(container, Method::Kill, kill.encode_to_vec());
         }
         if exec.is_empty() {
-            // What is not yet in the container's pid namespace does not end with it.
-            self.starting(container).iter().for_each(|exec| self.cancel_start(container, exec));
+            self.cancel_verbs(container);
         }
         let is_last = self.starting(container).is_empty();
         let Some(known) = self.containers.get_mut(container) else { return };

@@ -277,6 +277,17 @@ impl Shim {
         }
     }
 
+    /// Gives up the execs of `container` that the library is starting: what is not yet in the container's pid namespace
+    /// does not end with it. A program finds out by itself.
+    pub(super) fn cancel_verbs(&mut self, container: &str) {
+        for exec in self.starting(container) {
+            let starts = |job: &Job| matches!(job.work, Work::Verb(_)) && job.starts(container, &exec);
+            if self.jobs.values().any(starts) {
+                self.cancel_start(container, &exec);
+            }
+        }
+    }
+
     /// Gives up the start of an exec: its process is killed, and its start fails.
     pub(crate) fn cancel_start(&mut self, container: &str, exec: &str) {
         let starting = self.jobs.iter().find(|(_, job)| job.starts(container, exec)).map(|(id, _)| *id);

@@ -21,7 +21,8 @@ impl Shim {
         if container.execs.contains_key(&request.exec_id) {
             return Err(Error::already_exists(format_args!("id {}", request.exec_id)));
         }
-        if container.init.exit().is_some() || container.held_exit.is_some() {
+        // One whose end is still held counts as running, as in Go's shim; the start is refused.
+        if container.init.exit().is_some() {
             return Err(Error::failed_precondition("cannot exec in a stopped state"));
         }
         if container.freeze != Freeze::Thawed {

@@ -2,7 +2,8 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use api::containerd::task::v3::{CreateTaskResponse, ExecProcessRequest, StartRequest};
+use api::containerd::task::v3::{CreateTaskResponse, ExecProcessRequest, KillRequest, StartRequest};
+use api::containerd::v1::types::Status;
 
 use crate::bundle::Place;
 use crate::events::Events;
@@ -57,7 +58,7 @@ fn a_missing_program_is_named() {
     shim.options.binary_name = "/no/such/runtime".into();
     let request = shim.create_request("a");
     let (_, text) = refusal(shim.call::<_, CreateTaskResponse>("Create", &request));
-    assert!(text.contains("/no/such/runtime: No such file or directory"), "{text}");
+    assert!(text.ends_with(r#"exec: "/no/such/runtime": no such file or directory"#), "{text}");
     shim.shutdown();
 }
 
@@ -91,13 +92,55 @@ fn a_program_that_starts_an_exec_holds_up_nothing_of_the_container() {
     shim.exec(exec("quick"), &["/bin/sh", "-c", "exit 7"]).unwrap();
     assert_eq!(shim.wait("a", "quick").exit_status, 7);
     shim.delete("a", "quick");
-    // Nobody ever opens the gate: whatever waited for the exec would wait for its deadline.
+    // Nobody has opened the gate: whatever waited for the exec would wait for its deadline. The end of init is told when
+    // no exec is left, so that a client that waits for either sees them in order.
+    shim.kill("a", "", 9);
+    let kept = shim.state("a", "slow");
+    assert_eq!((kept.status(), kept.pid), (Status::Created, 0));
+    drop(std::fs::File::options().write(true).open(&gate).unwrap());
+    let response = patient.receive(starting, soon()).unwrap();
+    shim::ttrpc::message::reply(response).unwrap_err();
+    assert_eq!(shim.wait("a", "").exit_status, 137);
+    // What never ran is as it was.
+    assert_eq!(shim.state("a", "slow").status(), Status::Created);
+    assert_eq!(shim.state("a", "").status(), Status::Stopped);
+    shim.delete("a", "");
+    shim.shutdown();
+}
+
+#[test]
+fn a_program_that_starts_an_exec_is_killed_with_its_exec() {
+    testkit::needs!(root, program "busybox", program "runc");
+    let place = Place::new();
+    place.bundle("a", "sleep 1000");
+    let gate = place.fifo("gate");
+    let stuck = place.path().join("stuck-runc");
+    let script = format!(
+        "#!/bin/sh\ncase \"$*\" in *\" exec \"*) read line < {} ;; esac\nexec /usr/sbin/runc \"$@\"\n",
+        gate.display()
+    );
+    std::fs::write(&stuck, script).unwrap();
+    std::fs::set_permissions(&stuck, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut shim = Shim::start(place, "a");
+    shim.options.binary_name = stuck.display().to_string();
+    shim.create(&shim.create_request("a"));
+    shim.start_process("a", "");
+    let exec = ExecProcessRequest { id: "a".into(), exec_id: "e".into(), ..ExecProcessRequest::default() };
+    let () = shim.call("Exec", &Shim::described(exec, &["/bin/true"])).unwrap();
+    let mut patient = connect(&shim.place, &shim.address);
+    let start = StartRequest { id: "a".into(), exec_id: "e".into() };
+    let starting = patient.send(shim.service, "Start", &start).unwrap();
+    // The two connections are not served in a fixed order: before its start there is nothing to kill.
+    testkit::wait::eventually(std::time::Duration::from_secs(60), "the exec to be killed", || {
+        let request = KillRequest { id: "a".into(), exec_id: "e".into(), signal: 9, all: false };
+        shim.call::<_, ()>("Kill", &request).ok()
+    });
+    let error = shim::ttrpc::message::reply(patient.receive(starting, soon()).unwrap()).unwrap_err();
+    assert!(error.text().contains("killed before it ran its program"), "{}", error.text());
+    shim.delete("a", "e");
     shim.kill("a", "", 9);
     assert_eq!(shim.wait("a", "").exit_status, 137);
     shim.delete("a", "");
-    let response = patient.receive(starting, soon()).unwrap();
-    let error = shim::ttrpc::message::reply(response).unwrap_err();
-    assert!(error.text().contains("killed"), "{}", error.text());
     shim.shutdown();
 }
 

@@ -101,6 +101,8 @@ pub struct Process {
     pub personality: Option<u64>,
     /// Where its memory comes to lie.
     pub memory_policy: Option<MemoryPolicy>,
+    /// Whether a joining process takes in its orphaned descendants.
+    pub child_subreaper: bool,
 }
 
 impl Process {
@@ -156,6 +158,7 @@ pub(super) fn plan(wanted: &spec::runtime::Process) -> Result<Process, PlanError
         apparmor_profile: text("process.apparmorProfile", &wanted.apparmor_profile)?,
         selinux_label: text("process.selinuxLabel", &wanted.selinux_label)?,
         oom_score_adj: wanted.oom_score_adj,
+        child_subreaper: wanted.child_subreaper,
         ..Process::default()
     };
     // The kernel's "no change" value would leave the caller's root in place.
