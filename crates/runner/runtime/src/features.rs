@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use spec::runtime::features::{Cgroup, Enabled, Features, Linux, MountExtensions, Seccomp};
+use spec::runtime::features::{Cgroup, Enabled, Features, Linux, MemoryPolicy, MountExtensions, Seccomp};
 use spec::runtime::{Arch, NamespaceKind, SeccompAction, SeccompOperator, VERSION};
 use sys::seccomp::{FLAG_LOG, FLAG_SPEC_ALLOW, FLAG_TSYNC, FLAG_WAIT_KILLABLE_RECV};
 
+use crate::create::plan::memory_policy::{FLAGS as POLICY_FLAGS, MODES};
 use crate::hooks::Point;
 use crate::seccomp::Table;
 
@@ -142,7 +143,7 @@ pub fn features() -> Features {
             apparmor: Enabled::new(true),
             selinux: Enabled::new(true),
             intel_rdt: None,
-            memory_policy: None,
+            memory_policy: Some(memory_policy()),
             mount_extensions: Some(MountExtensions { idmap: Enabled::new(true) }),
             net_devices: Enabled::new(false),
         }),
@@ -153,6 +154,12 @@ pub fn features() -> Features {
         ]),
         potentially_unsafe_config_annotations: vec!["bundle".into()],
     }
+}
+
+fn memory_policy() -> MemoryPolicy {
+    let mut modes: Vec<String> = MODES.iter().map(|&mode| mode.to_owned()).collect();
+    modes.sort();
+    MemoryPolicy { modes, flags: POLICY_FLAGS.iter().map(|(flag, _)| (*flag).to_owned()).collect() }
 }
 
 fn seccomp() -> Seccomp {

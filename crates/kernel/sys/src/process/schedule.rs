@@ -70,6 +70,24 @@ pub fn reset_cpus() -> Result<()> {
     check(done, || "sched_setaffinity(all)".to_owned()).map(|_| ())
 }
 
+/// How many NUMA nodes a policy can name; no kernel has more.
+pub const MAX_NODES: usize = 1024;
+
+/// Sets where memory of this process and its children comes to lie: `mode` with its flags, and the numbers of the nodes
+/// it is about. `set_mempolicy(2)`.
+pub fn set_memory_policy(mode: u32, nodes: &[usize]) -> Result<()> {
+    let mut mask = [0u8; MAX_NODES / 8];
+    for &node in nodes.iter().filter(|&&node| node < MAX_NODES) {
+        mask[node / 8] |= 1 << (node % 8);
+    }
+    // The kernel takes one bit less than it is told.
+    let (mask, bits) = if nodes.is_empty() { (std::ptr::null(), 0) } else { (mask.as_ptr(), MAX_NODES + 1) };
+    // SAFETY: the kernel reads MAX_NODES bits, which is what the mask has, or nothing of a null mask; bytes are little
+    // endian words on the architectures supported here.
+    let done = unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, bits) };
+    check(done, || format!("set_mempolicy({mode:#x}, {nodes:?})")).map(|_| ())
+}
+
 /// Binds this process to the CPUs numbered in `cpus`. `sched_setaffinity(2)`.
 pub fn set_cpus(cpus: &[usize]) -> Result<()> {
     const MOST: usize = 8192;

@@ -227,7 +227,7 @@ fn text(tail: &[u8]) -> String {
 fn describe(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit status {code}"),
-        (None, Some(signal)) => format!("signal: {signal}"),
+        (None, Some(signal)) => format!("signal: {}", sys::signal::words(signal)),
         (None, None) => status.to_string(),
     }
 }

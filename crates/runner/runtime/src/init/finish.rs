@@ -109,6 +109,9 @@ fn scheduling(process: &Process, first: bool) -> Result<(), InitError> {
     if let Some((class, priority)) = process.io_priority {
         schedule::set_io_priority(class, priority).step(|| "set ioPriority".into())?;
     }
+    if let Some(policy) = &process.memory_policy {
+        schedule::set_memory_policy(policy.mode, &policy.nodes).step(|| "set memory policy".into())?;
+    }
     if let Some(persona) = process.personality {
         schedule::set_personality(persona).step(|| "set personality".into())?;
     }

@@ -136,3 +136,19 @@ fn a_container_without_a_mount_namespace_of_its_own_sees_its_root_alone() {
     sys::mount::unmount(&bundle.rootfs()).unwrap();
     bundle.assert_gone();
 }
+
+#[test]
+fn memory_lies_where_the_policy_says_in_execs_too() {
+    let script = "head -n 1 /proc/self/numa_maps; exec sleep 100";
+    let Some(mut bundle) = bundle("memory_policy", script) else { return };
+    if !std::path::Path::new("/proc/self/numa_maps").exists() {
+        println!("SKIP memory_lies_where_the_policy_says_in_execs_too: the kernel knows no nodes");
+        return;
+    }
+    let policy = serde_json::json!({ "mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"] });
+    bundle.spec.linux_mut().memory_policy = Some(serde_json::from_value(policy).unwrap());
+    bundle.start();
+    let done = bundle.exec(&["head", "-n", "1", "/proc/self/numa_maps"]);
+    let words: Vec<&str> = done.out.split(' ').collect();
+    assert!(words.get(1).is_some_and(|word| word.starts_with("bind") && word.ends_with(":0")), "{done:?}");
+}

@@ -6,6 +6,7 @@
 //! Invariant: a namespaced thing (sysctl, host name, mask) is planned only when its namespace is the container's own.
 
 mod device;
+pub mod memory_policy;
 mod mount;
 mod process;
 mod sysctl;
@@ -144,6 +145,7 @@ pub fn plan(spec: &Spec, bundle: &Path) -> Result<Plan, PlanError> {
         linux.seccomp.as_ref().map(crate::seccomp::compile).transpose().map_err(PlanError::Seccomp)?;
     process.personality = process::personality(linux.personality.as_ref())?;
     process.limited_cpus = limits_cpus(spec);
+    process.memory_policy = linux.memory_policy.as_ref().map(memory_policy::plan).transpose()?;
     let rootfs = bundle.join(&root.path);
     let context = mount::Context { bundle, rootfs: &rootfs, namespaces: &namespaces };
     let mounts = mount::plan(&spec.mounts, &context)?;
@@ -176,6 +178,7 @@ pub fn plan_exec(spec: &Spec, wanted: &spec::runtime::Process) -> Result<Process
         process.seccomp =
             linux.seccomp.as_ref().map(crate::seccomp::compile).transpose().map_err(PlanError::Seccomp)?;
         process.personality = process::personality(linux.personality.as_ref())?;
+        process.memory_policy = linux.memory_policy.as_ref().map(memory_policy::plan).transpose()?;
     }
     process.limited_cpus = limits_cpus(spec);
     Ok(process)
@@ -189,11 +192,8 @@ fn limits_cpus(spec: &Spec) -> bool {
 
 /// What this runtime does not do is refused, never silently left out.
 fn check_supported(linux: &spec::runtime::Linux) -> Result<(), PlanError> {
-    let asked = [
-        ("linux.netDevices", !linux.net_devices.is_empty()),
-        ("linux.intelRdt", linux.intel_rdt.is_some()),
-        ("linux.memoryPolicy", linux.memory_policy.is_some()),
-    ];
+    let asked =
+        [("linux.netDevices", !linux.net_devices.is_empty()), ("linux.intelRdt", linux.intel_rdt.is_some())];
     match asked.into_iter().find(|(_, asked)| *asked) {
         Some((field, _)) => Err(PlanError::field(field, "is not supported")),
         None => Ok(()),

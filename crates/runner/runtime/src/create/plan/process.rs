@@ -9,6 +9,7 @@ use sys::process::schedule::Policy;
 use sys::rlimit::{self, Resource};
 
 use super::PlanError;
+use super::memory_policy::MemoryPolicy;
 use crate::seccomp::Program;
 
 /// The most arguments and environment bytes that a plan holds; the kernel's own bound on one `execve(2)` is lower.
@@ -98,6 +99,8 @@ pub struct Process {
     pub seccomp: Option<Program>,
     /// Execution domain.
     pub personality: Option<u64>,
+    /// Where its memory comes to lie.
+    pub memory_policy: Option<MemoryPolicy>,
     /// Whether a joining process takes in its orphaned descendants.
     pub child_subreaper: bool,
 }
@@ -327,19 +330,26 @@ pub(super) fn personality(wanted: Option<&Personality>) -> Result<Option<u64>, P
 
 /// A list of CPUs such as `0-3,7`.
 fn cpus(text: &str) -> Result<Vec<usize>, PlanError> {
-    const MOST: usize = 8192;
+    const MAX_CPUS: usize = 8192;
     let refuse = || PlanError::field("process.execCPUAffinity", format!("{text:?} is not a list of CPUs"));
+    numbers(text, MAX_CPUS).ok_or_else(refuse)
+}
+
+/// A list such as `0-3,7` of numbers below `limit`.
+pub(super) fn numbers(text: &str, limit: usize) -> Option<Vec<usize>> {
     let mut out = Vec::new();
     for part in text.split(',').filter(|part| !part.is_empty()) {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let number = |text: &str| text.trim().parse::<usize>().ok().filter(|number| *number < MOST);
-        let (Some(first), Some(last)) = (number(first), number(last)) else { return Err(refuse()) };
+        let number = |text: &str| text.trim().parse::<usize>().ok().filter(|number| *number < limit);
+        let (first, last) = (number(first)?, number(last)?);
         if first > last {
-            return Err(refuse());
+            return None;
         }
         out.extend(first..=last);
     }
-    Ok(out)
+    out.sort_unstable();
+    out.dedup();
+    Some(out)
 }
 
 #[cfg(test)]
