@@ -6,6 +6,7 @@
 pub mod digest;
 pub mod error;
 pub mod image;
+pub mod json;
 pub mod label;
 pub mod name;
 pub mod platform;
