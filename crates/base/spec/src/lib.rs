@@ -11,6 +11,7 @@ pub mod label;
 pub mod name;
 pub mod platform;
 pub mod reference;
+pub mod regexp;
 pub mod runtime;
 
 pub use digest::{Algorithm, Digest};
