@@ -6,10 +6,12 @@
 pub mod digest;
 pub mod error;
 pub mod image;
+pub mod json;
 pub mod label;
 pub mod name;
 pub mod platform;
 pub mod reference;
+pub mod regexp;
 pub mod runtime;
 pub mod time;
 

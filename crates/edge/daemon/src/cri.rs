@@ -11,7 +11,7 @@ use image::names::Names;
 use image::registry::{self, Ask, Credential, Credentials};
 use image::{Services, Unpack, pull};
 use model::diff::Apply;
-use model::pull::{Login, LoginFor, Pull, Puller};
+use model::pull::{Login, LoginFor, LoginHost, Pull, Puller};
 use model::snapshot::Snapshotter;
 use model::{Ctx, Error, Result};
 use spec::{Descriptor, Kind, Platform, Reference};
@@ -153,7 +153,9 @@ pub(crate) struct Known(pub(crate) LoginFor);
 #[async_trait]
 impl Credentials for Known {
     async fn get(&self, ask: &Ask) -> Result<Credential> {
-        Ok(match (self.0)(&ask.host)? {
+        let host =
+            if ask.redirected { LoginHost::Redirected(&ask.host) } else { LoginHost::Endpoint(&ask.host) };
+        Ok(match (self.0)(host)? {
             None => Credential::None,
             Some(Login::Password { user, secret }) => Credential::Password { user, secret },
             Some(Login::Token(token)) => Credential::Refresh(token),

@@ -278,8 +278,7 @@ impl Record {
     /// Reads the record in the container's directory `dir`.
     pub fn load(dir: &Path) -> Result<Self, RecordError> {
         let (path, text) = (dir.join(FILE), Self::text(dir)?);
-        // Go writes null for an empty list, everywhere.
-        spec::runtime::from_slice(&text).map_err(|source| RecordError::Json { path, source })
+        spec::json::from_slice(&text).map_err(|source| RecordError::Json { path, source })
     }
 
     /// Reads what a creation in `dir` was about to make.

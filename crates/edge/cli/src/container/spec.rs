@@ -261,7 +261,7 @@ fn security(spec: &mut Spec, flags: &ContainerFlags) -> Result {
         (true, Some(file)) => {
             let text = fs::read(file).or_fail(format!("cannot load seccomp profile {}", file.display()))?;
             let profile =
-                serde_json::from_slice(&text).or_fail(format!("{} is no seccomp profile", file.display()))?;
+                spec::json::from_slice(&text).or_fail(format!("{} is no seccomp profile", file.display()))?;
             spec.linux_mut().seccomp = Some(profile);
         }
         (true, None) => {

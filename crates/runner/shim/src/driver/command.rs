@@ -354,10 +354,10 @@ impl Running {
     fn pids(&mut self) -> Result<Vec<u32>, DriverError> {
         let text = self.printed();
         // runc 1.1 prints null for a container without processes.
-        let list: Option<Vec<u32>> = serde_json::from_str(text.trim()).map_err(|error| {
-            DriverError::Reply { what: "cannot read the process list", source: error.into() }
-        })?;
-        Ok(list.unwrap_or_default())
+        spec::json::from_str(text.trim()).map_err(|error| DriverError::Reply {
+            what: "cannot read the process list",
+            source: error.into(),
+        })
     }
 
     /// The program's words for its failure: its log's last error, or what it printed, or its status.
@@ -407,7 +407,7 @@ fn last_error(log: &Path, start: u64) -> Option<String> {
     file.take(MAX_OUTPUT).read_to_end(&mut text).ok()?;
     let lines = text.split(|byte| *byte == b'\n');
     lines
-        .filter_map(|line| serde_json::from_slice::<LogLine>(line).ok())
+        .filter_map(|line| spec::json::from_slice::<LogLine>(line).ok())
         .rfind(|line| line.level == "error")
         .map(|line| line.msg.trim().to_owned())
 }

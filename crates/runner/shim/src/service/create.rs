@@ -53,7 +53,7 @@ fn shares_pid(bundle: &Path) -> Result<bool, Error> {
         .map_err(|error| {
             Error::new(Kind::Unknown, format!("open {}/config.json: {error}", bundle.display()))
         })?;
-    let document: Namespaced = serde_json::from_slice(&json)
+    let document: Namespaced = spec::json::first_from_slice(&json)
         .map_err(|error| Error::new(Kind::InvalidArgument, format!("parse config.json: {error}")))?;
     let namespaces = document.linux.unwrap_or_default().namespaces.unwrap_or_default();
     let own = namespaces.iter().any(|ns| ns.r#type == "pid" && ns.path.as_deref().is_none_or(str::is_empty));
