@@ -285,7 +285,7 @@ impl Record {
     pub(crate) fn load_planned(dir: &Path) -> Result<Self, RecordError> {
         let path = dir.join(CREATION_FILE);
         let text = read(&path)?;
-        spec::runtime::from_slice(&text).map_err(|source| RecordError::Json { path, source })
+        spec::json::from_slice(&text).map_err(|source| RecordError::Json { path, source })
     }
 
     /// The bytes of the record in the container's directory `dir`, whatever they are.
