@@ -98,7 +98,7 @@ impl Removal {
     /// Arranges for another try later; `false` when there have been enough.
     fn pause(&mut self) -> bool {
         let Some(pause) = PAUSES_MS.get(self.tries) else { return false };
-        self.next = Instant::now() + Duration::from_millis(*pause);
+        self.next = spec::time::deadline(Duration::from_millis(*pause));
         self.tries += 1;
         true
     }
