@@ -1,3 +1,5 @@
+//! Go's rules by example, and any input against the strict reader.
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;

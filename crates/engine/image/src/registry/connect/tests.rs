@@ -1,3 +1,5 @@
+//! Proxies of each kind, played by one thread that accepts one connection.
+
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::thread::JoinHandle;
