@@ -11,6 +11,7 @@ pub mod name;
 pub mod platform;
 pub mod reference;
 pub mod runtime;
+pub mod version;
 
 pub use digest::{Algorithm, Digest};
 pub use error::{Error, HasKind, Kind, Result};

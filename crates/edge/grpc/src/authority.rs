@@ -332,7 +332,8 @@ mod tests {
     /// A literal that enters the dynamic table.
     fn literal(name: &str, value: &str) -> Vec<u8> {
         let mut field = Vec::new();
-        Field::Pair { name: name.as_bytes(), value: value.as_bytes(), is_sensitive: false }.encode(&mut field);
+        Field::Pair { name: name.as_bytes(), value: value.as_bytes(), is_sensitive: false }
+            .encode(&mut field);
         field[0] = 0x40;
         field
     }
@@ -478,7 +479,10 @@ mod tests {
         let endless = vec![frame(CONTINUATION, 0, &[0x82; MAX_FRAME_LEN]); 9].concat();
         for sent in [frame(HEADERS, END_HEADERS, &[0xbe]), [frame(HEADERS, 0, &[]), endless].concat()] {
             let out = rewritten(&[PREFACE.to_vec(), sent].concat(), 1000);
-            assert!(out[PREFACE.len()..].starts_with(&frame(HEADERS, END_HEADERS, &[INVALID_FIELD])), "{out:?}");
+            assert!(
+                out[PREFACE.len()..].starts_with(&frame(HEADERS, END_HEADERS, &[INVALID_FIELD])),
+                "{out:?}"
+            );
         }
     }
 

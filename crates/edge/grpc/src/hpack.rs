@@ -336,7 +336,10 @@ mod tests {
     fn requests_of_the_rfc_decode_with_their_dynamic_table() {
         let mut decoder = Decoder::default();
         for (block, expected) in [
-            ("8286 8441 8cf1 e3c2 e5f2 3a6b a0ab 90f4 ff", &["2", "6", "4", ":authority: www.example.com"][..]),
+            (
+                "8286 8441 8cf1 e3c2 e5f2 3a6b a0ab 90f4 ff",
+                &["2", "6", "4", ":authority: www.example.com"][..],
+            ),
             (
                 "8286 84be 5886 a8eb 1064 9cbf",
                 &["2", "6", "4", ":authority: www.example.com", "cache-control: no-cache"],
@@ -393,12 +396,14 @@ mod tests {
         let long = "x".repeat(70_000);
         let mut block = Vec::new();
         for value in ["", "short", &"y".repeat(127), &long] {
-            Field::Pair { name: b"name", value: value.as_bytes(), is_sensitive: value == "short" }.encode(&mut block);
+            Field::Pair { name: b"name", value: value.as_bytes(), is_sensitive: value == "short" }
+                .encode(&mut block);
         }
         Field::Static(61).encode(&mut block);
         let fields = decoded(&mut Decoder::default(), &block).unwrap();
         let long = format!("name: {long}");
-        let expected = ["name: ", "name: short (sensitive)", &format!("name: {}", "y".repeat(127)), &long, "61"];
+        let expected =
+            ["name: ", "name: short (sensitive)", &format!("name: {}", "y".repeat(127)), &long, "61"];
         assert_eq!(fields, expected);
     }
 }

@@ -22,7 +22,7 @@ use super::{Config, Limits, Log, RequestError, Tls, Traffic};
 /// How many redirects are followed.
 const MAX_REDIRECTS: usize = 10;
 /// Who we are.
-const AGENT: &str = concat!("containerd/2.3.0+berth-", env!("CARGO_PKG_VERSION"));
+const AGENT: &str = spec::version::USER_AGENT;
 
 /// An endpoint with its connections and what it has told us.
 pub(super) struct Session {

@@ -14,8 +14,8 @@ mod terminal;
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 
 use args::{Cli, Command};
 use log::Log;
@@ -26,7 +26,8 @@ const NO_COMMAND: u8 = 3;
 const EXEC_FAILED: u8 = 255;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let args = flags::with_usual_dashes(&Cli::command(), std::env::args_os());
+    let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
     };
