@@ -55,7 +55,9 @@ test-vm: setup
 
 # What is installed and measured. The shim, pause and runc are made small, since the first two stay resident once per
 # pod; with ctr they are linked statically: each start would else look for shared libraries, along LD_LIBRARY_PATH at
-# that. The daemon is not: it resolves host names, which takes the machine's own libraries.
+# that. The daemon is not: it resolves host names, which takes the machine's own libraries. The daemon and ctr report the
+# commit as their revision; debug builds do not, since each commit would build them again.
+release: export BERTH_REVISION ?= $(shell git rev-parse HEAD 2>/dev/null)
 release:
 	$(CARGO) build --release --bin containerd
 	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --profile small --target $(HOST) \

@@ -14,6 +14,7 @@ pub mod reference;
 pub mod regexp;
 pub mod runtime;
 pub mod time;
+pub mod version;
 
 pub use digest::{Algorithm, Digest};
 pub use error::{Error, HasKind, Kind, Result};

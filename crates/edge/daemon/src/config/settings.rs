@@ -114,7 +114,7 @@ impl Table<'_> {
     }
 
     pub fn path(&self, key: &str) -> Option<PathBuf> {
-        Some(PathBuf::from(self.text(key))).filter(|path| path.is_absolute())
+        Some(self.text(key)).filter(|text| !text.is_empty()).map(|text| absolute(text.into()))
     }
 
     pub fn integer(&self, key: &str) -> i64 {
@@ -165,12 +165,12 @@ impl Settings {
         let shim = Table(values, "plugins/io.containerd.shim.v1.manager");
         let transfer = Table(values, "plugins/io.containerd.transfer.v1.local");
         let verifiers = Table(values, "plugins/io.containerd.image-verifier.v1.bindir");
-        let address = PathBuf::from(grpc.text("address").trim_start_matches("unix://"));
+        let address = absolute(grpc.text("address").trim_start_matches("unix://").into());
         let owner = (grpc.count("uid")?, grpc.count("gid")?);
         let own = (ttrpc.count("uid")?, ttrpc.count("gid")?);
         Ok(Self {
-            root: top.text("root").into(),
-            state: top.text("state").into(),
+            root: absolute(top.text("root").into()),
+            state: absolute(top.text("state").into()),
             owner,
             ttrpc_address: ttrpc.path("address").unwrap_or_else(|| beside(&address)),
             ttrpc_owner: if own == (0, 0) { owner } else { own },
@@ -207,7 +207,7 @@ impl Settings {
         })
     }
 
-    /// Checks what flags can spoil too: directories that are not absolute, or the same.
+    /// Checks what flags can spoil too: directories that are empty, or the same.
     ///
     /// # Errors
     /// The key and what is wrong with it.
@@ -215,7 +215,7 @@ impl Settings {
         let wrong = |key: &str, reason: &str| ConfigError::Value { key: key.into(), reason: reason.into() };
         for (key, path) in [("root", &self.root), ("state", &self.state), ("address", &self.address)] {
             if !path.is_absolute() {
-                return Err(wrong(key, "must be an absolute path"));
+                return Err(wrong(key, "must be specified"));
             }
         }
         let key = "plugins.\"io.containerd.shim.v1.manager\".socket_dir";
@@ -245,6 +245,11 @@ const SOCKET_DIR: &str = "/run/containerd/s";
 
 /// Longest directory of shims' sockets, in bytes: an address holds 107, and a name is a hash of 64 hexadecimal digits.
 const MAX_SOCKET_DIR: usize = 107 - 64 - 1;
+
+/// `path` from the working directory on where it is relative; an empty one stays empty.
+pub fn absolute(path: PathBuf) -> PathBuf {
+    std::path::absolute(&path).unwrap_or(path)
+}
 
 /// The ttrpc socket of a gRPC socket.
 fn beside(address: &std::path::Path) -> PathBuf {
@@ -335,6 +340,38 @@ mod tests {
         assert!(error.contains("socket_dir") && error.contains("at most 42 characters"), "{error}");
         settings.socket_dir = "s".into();
         assert!(settings.check().is_err());
+    }
+
+    #[test]
+    fn relative_paths_are_in_the_working_directory() {
+        let mut values = defaults();
+        let overlay = "plugins/io.containerd.snapshotter.v1.overlayfs";
+        for (table, key) in [
+            ("", "root"),
+            ("", "state"),
+            ("", "temp"),
+            ("plugins/io.containerd.server.v1.grpc", "address"),
+            (overlay, "root_path"),
+        ] {
+            values.set(table, key, Value::Text(format!("below/{key}")));
+        }
+        let settings = Settings::new(&values).unwrap();
+        let here = std::env::current_dir().unwrap().join("below");
+        assert_eq!((settings.root.clone(), settings.state.clone()), (here.join("root"), here.join("state")));
+        assert_eq!(
+            (settings.temporary.clone(), settings.overlay.root.clone()),
+            (Some(here.join("temp")), Some(here.join("root_path")))
+        );
+        assert_eq!(
+            (settings.address.clone(), settings.ttrpc_address.clone()),
+            (here.join("address"), here.join("address.ttrpc"))
+        );
+        settings.check().unwrap();
+        values.set("", "root", Value::Text(String::new()));
+        assert_eq!(
+            Settings::new(&values).unwrap().check().unwrap_err().to_string(),
+            "root: must be specified"
+        );
     }
 
     #[test]

@@ -27,7 +27,7 @@ const MAX_CHALLENGES: usize = 5;
 /// Most hosts of redirects that tokens are kept for.
 const MAX_OTHER_HOSTS: usize = 16;
 /// Who we are.
-const AGENT: &str = concat!("containerd/2.3.0+berth-", env!("CARGO_PKG_VERSION"));
+const AGENT: &str = spec::version::USER_AGENT;
 
 /// An endpoint with its connections and what it has told us.
 pub(super) struct Session {

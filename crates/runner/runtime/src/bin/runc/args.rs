@@ -32,7 +32,7 @@ impl Cli {
     /// The parser's, which also carry what was asked for help.
     pub fn read() -> Result<Self, clap::Error> {
         let command = command();
-        let words = crate::go_flags::rewrite(&command, std::env::args_os());
+        let words = flags::with_usual_dashes(&command, std::env::args_os());
         Self::from_arg_matches(&command.try_get_matches_from(words)?)
     }
 }
@@ -414,4 +414,40 @@ pub struct Update {
     /// name of the container
     #[arg(value_name = "container-id")]
     pub args: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(line: &str, expected: &str) {
+        let words = line.split(' ').map(OsString::from);
+        let found: Vec<String> = flags::with_usual_dashes(&command(), words)
+            .into_iter()
+            .map(|word| word.into_string().unwrap())
+            .collect();
+        assert_eq!(found.join(" "), expected, "{line}");
+    }
+
+    #[test]
+    fn one_dash_is_as_good_as_two() {
+        check("runc -root /x -log-format=json list", "runc --root /x --log-format=json list");
+        check("runc --root /x run -bundle /b -d -keep id", "runc --root /x run --bundle /b -d --keep id");
+        check("runc exec -cwd / -e=A=B id sh", "runc exec --cwd / -e=A=B id sh");
+        check("runc -help", "runc --help");
+    }
+
+    #[test]
+    fn switches_take_a_value() {
+        check("runc -debug=true -systemd-cgroup=false list -q=1", "runc --debug list -q");
+        check("runc -debug=maybe list", "runc --debug=maybe list");
+    }
+
+    #[test]
+    fn what_belongs_to_the_container_stays() {
+        check("runc exec id ls -debug=true -root", "runc exec id ls -debug=true -root");
+        check("runc exec -t id -- -root", "runc exec -t id -- -root");
+        check("runc -root -debug state -debug", "runc --root -debug state -debug");
+        check("runc -nosuch x", "runc -nosuch x");
+    }
 }

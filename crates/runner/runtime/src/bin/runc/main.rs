@@ -9,7 +9,6 @@ mod args;
 mod command;
 mod diagnosis;
 mod foreground;
-mod go_flags;
 mod log;
 mod output;
 mod relay;
@@ -18,6 +17,7 @@ mod terminal;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 
 use args::{Cli, Command};
 use log::Log;
