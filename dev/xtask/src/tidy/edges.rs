@@ -31,12 +31,7 @@ const TABLE: &[Row] = &[
     Row { name: "spec", ours: &[], theirs: None, never: &["tokio", "hyper", "tonic", "rustix", "redb"] },
     Row { name: "api", ours: &["spec"], theirs: None, never: &["tokio", "hyper", "tonic", "rustix", "redb"] },
     // Apart from spec, which programs link that have no use for a parser of command lines.
-    Row {
-        name: "flags",
-        ours: &[],
-        theirs: Some(&["clap"]),
-        never: &["tokio", "hyper", "tonic", "rustix", "redb"],
-    },
+    Row { name: "flags", ours: &[], theirs: Some(&["clap"]), never: &["tokio", "hyper", "tonic", "redb"] },
     Row { name: "sys", ours: &[], theirs: Some(&["rustix", "libc"]), never: &["tokio", "serde"] },
     Row { name: "net", ours: &["sys", "spec"], theirs: None, never: &["tokio", "tonic"] },
     Row { name: "node", ours: &["sys", "spec"], theirs: None, never: &["tokio", "tonic"] },
