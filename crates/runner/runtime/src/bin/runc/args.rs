@@ -421,7 +421,7 @@ mod tests {
     use super::*;
 
     fn check(line: &str, expected: &str) {
-        let words = line.split(' ').map(OsString::from);
+        let words = line.split(' ').map(std::ffi::OsString::from);
         let found: Vec<String> = flags::with_usual_dashes(&command(), words)
             .into_iter()
             .map(|word| word.into_string().unwrap())
