@@ -13,6 +13,7 @@ DESTDIR ?=
 CNIBIN ?= /opt/cni/bin
 SECONDS_EACH ?= 60
 CYCLES ?= 200
+RACES ?= 10000
 KUBELET ?=
 
 PROGRAMS := containerd ctr containerd-shim-runc-v2 containerd-pause runc berth-cni
@@ -54,7 +55,9 @@ test-vm: setup
 
 # What is installed and measured. The shim, pause and runc are made small, since the first two stay resident once per
 # pod; with ctr they are linked statically: each start would else look for shared libraries, along LD_LIBRARY_PATH at
-# that. The daemon is not: it resolves host names, which takes the machine's own libraries.
+# that. The daemon is not: it resolves host names, which takes the machine's own libraries. The daemon and ctr report the
+# commit as their revision; debug builds do not, since each commit would build them again.
+release: export BERTH_REVISION ?= $(shell git rev-parse HEAD 2>/dev/null)
 release:
 	$(CARGO) build --release --bin containerd
 	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --profile small --target $(HOST) \
@@ -71,6 +74,7 @@ bench: setup release
 
 soak: setup programs
 	$(CARGO) xtask soak --cycles $(CYCLES)
+	BERTH_RACES=$(RACES) $(CARGO) nextest run --profile soak -p runtime -E 'test(racing::)'
 
 fuzz:
 	for target in $(FUZZ_TARGETS); do \

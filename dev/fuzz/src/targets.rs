@@ -147,17 +147,17 @@ fn layers() -> Vec<Vec<u8>> {
 /// Reads a document as each of the three that a registry serves, and writes back what it understood.
 fn manifest(bytes: &[u8]) -> String {
     let text = |result: Result<String, serde_json::Error>| result.unwrap_or_else(|error| error.to_string());
-    let manifest = serde_json::from_slice::<Manifest>(bytes);
+    let manifest = spec::json::from_slice::<Manifest>(bytes);
     if let Ok(manifest) = &manifest {
         let again = serde_json::to_vec(manifest).expect("what was read can be written");
-        serde_json::from_slice::<Manifest>(&again).expect("and read again");
+        spec::json::from_slice::<Manifest>(&again).expect("and read again");
     }
     let outcomes = [
         text(manifest.map(|manifest| format!("manifest of {} layers", manifest.layers.len()))),
         text(
-            serde_json::from_slice::<Index>(bytes).map(|index| format!("index of {}", index.manifests.len())),
+            spec::json::from_slice::<Index>(bytes).map(|index| format!("index of {}", index.manifests.len())),
         ),
-        text(serde_json::from_slice::<ImageConfig>(bytes).map(|_| "config".to_owned())),
+        text(spec::json::from_slice::<ImageConfig>(bytes).map(|_| "config".to_owned())),
     ];
     let name = std::str::from_utf8(bytes).unwrap_or_default();
     if let Ok(reference) = name.parse::<spec::Reference>() {

@@ -17,7 +17,8 @@ pub fn text() -> String {
     command.build();
     let mut out = String::from(
         "# ctr\n\nMade by `make docs` from the program's own definition. Names, flags and columns are Go ctr's. A flag \
-         may also follow the arguments, except after the command of `run` and `exec`.\n\n## Flags before the command\n\n",
+         may also follow the arguments, except after the command of `run` and `exec`, and one dash \
+         does for two, as in Go's ctr.\n\n## Flags before the command\n\n",
     );
     flags(&mut out, &command);
     for group in command.get_subcommands().filter(|group| shown(group)) {

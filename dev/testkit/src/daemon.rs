@@ -141,8 +141,13 @@ impl Setup {
                 dir.display()
             ),
         };
+        // Sockets of shims are counted with the rest of the state.
+        let sockets = match self.go || self.extra.contains("shim.v1.manager") {
+            true => String::new(),
+            false => format!("[plugins.'io.containerd.shim.v1.manager']\n  socket_dir = '{state}/s'\n"),
+        };
         let text = format!(
-            "version = 2\nroot = '{root_text}'\nstate = '{state}'\n{off}{}{nri}[grpc]\n  address = '{socket_text}'\n{}",
+            "version = 2\nroot = '{root_text}'\nstate = '{state}'\n{off}{}{nri}{sockets}[grpc]\n  address = '{socket_text}'\n{}",
             self.top, self.extra
         );
         fs::write(dir.join("config.toml"), text).expect("write config.toml");

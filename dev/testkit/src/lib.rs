@@ -6,6 +6,7 @@
 //! - [`registry`] starts Debian's `docker-registry` on loopback; [`peer`] is a registry that misbehaves by script.
 //! - [`daemon`] starts our daemon or Debian's Go one with directories of its own, and removes every trace of it.
 //! - [`apparmor`] makes files that stand for AppArmor's.
+//! - [`kills`] kills daemons and shims at random moments.
 //! - [`trace`] counts what a daemon and its containers have left on the machine.
 //!
 //! It is a test's code: a step that fails panics with all that is known, and only a missing need returns early.
@@ -18,6 +19,7 @@ pub mod daemon;
 pub mod debian;
 pub mod http;
 pub mod image;
+pub mod kills;
 pub mod need;
 pub mod peer;
 pub mod place;

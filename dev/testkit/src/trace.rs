@@ -27,7 +27,7 @@ pub struct Traces {
     pub mounts: Vec<PathBuf>,
     /// Cgroups of its namespace.
     pub cgroups: Vec<PathBuf>,
-    /// Bundles, fifos and sockets in its state directory.
+    /// Bundles, fifos and sockets in its state directory, and what the runtime keeps.
     pub state: Vec<PathBuf>,
     /// Directories of snapshots.
     pub snapshots: usize,
@@ -56,6 +56,7 @@ pub fn of(dir: &Path, root: &Path, namespace: &str, pid: Option<u32>) -> Traces 
     let mut state = children(&task);
     state.extend(children(&dir.join("state/s")));
     state.extend(children(&dir.join("state/fifo")));
+    state.extend(children(&Path::new(RUNC).join(namespace)));
     let overlay = root.join("io.containerd.snapshotter.v1.overlayfs/snapshots");
     let native = root.join("io.containerd.snapshotter.v1.native/snapshots");
     let content = root.join("io.containerd.content.v1.content");
@@ -69,6 +70,48 @@ pub fn of(dir: &Path, root: &Path, namespace: &str, pid: Option<u32>) -> Traces 
         descriptors: entries("fd"),
         threads: entries("task"),
     }
+}
+
+impl Traces {
+    /// What there is now that was not there `before`: everything but descriptors and threads, which come and go.
+    pub fn beyond(&self, before: &Self) -> Vec<String> {
+        let mut left: Vec<String> = Vec::new();
+        left.extend(self.processes.iter().filter(|line| !before.processes.contains(line)).cloned());
+        let paths =
+            [(&self.mounts, &before.mounts), (&self.cgroups, &before.cgroups), (&self.state, &before.state)];
+        for (now, then) in paths {
+            left.extend(
+                now.iter().filter(|path| !then.contains(path)).map(|path| path.display().to_string()),
+            );
+        }
+        let counts = [
+            ("snapshots", self.snapshots, before.snapshots),
+            ("blobs and ingests", self.blobs, before.blobs),
+        ];
+        for (what, now, then) in counts.into_iter().filter(|(_, now, then)| now > then) {
+            left.push(format!("{what}: {then} then {now}"));
+        }
+        left
+    }
+}
+
+/// Shims of the daemon with directory `dir`, the latest last.
+pub fn shims(dir: &Path) -> Vec<u32> {
+    let processes = Processes::read();
+    let mut found = processes.of(dir);
+    found.retain(|pid| processes.0[pid].1.contains("containerd-shim"));
+    found.sort_unstable();
+    found
+}
+
+/// Processes in the containers of the daemon `pid` with directory `dir`, the latest last.
+pub fn contained(dir: &Path, pid: u32) -> Vec<u32> {
+    let processes = Processes::read();
+    let name = dir.display().to_string();
+    let mut found = processes.of(dir);
+    found.retain(|other| *other != pid && !processes.0[other].1.contains(&name));
+    found.sort_unstable();
+    found
 }
 
 /// Ends every process of a daemon but the daemon `except`, and removes its mounts and cgroups.

@@ -1,4 +1,7 @@
-//! `make soak`: the life of a container again and again; whatever grows is a leak.
+//! `make soak`: the life of a container again and again, and kills in the middle of it; whatever grows is a leak. Then
+//! databases are damaged under a container that runs: no record may be lost.
+
+mod damage;
 
 use std::time::Duration;
 
@@ -19,6 +22,15 @@ pub struct Args {
     /// Kill and restart the daemon after so many cycles
     #[arg(long, default_value_t = 50)]
     restart_every: usize,
+    /// Databases to damage
+    #[arg(long, default_value_t = 100)]
+    damages: usize,
+    /// Then kill the daemon, a shim or an init so often at a random moment of a verb
+    #[arg(long, default_value_t = 300)]
+    kills: usize,
+    /// Seed of the random moments; drawn anew without it
+    #[arg(long)]
+    seed: Option<u64>,
 }
 
 /// Runs the cycles and compares the machine before and after.
@@ -47,7 +59,15 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     println!("daemon: {memory} KiB before, {} KiB after", pss_kib(daemon.pid()));
     compare(&before, &after)?;
     println!("nothing left behind after {} cycles", args.cycles);
-    Ok(())
+    let seed = args.seed.unwrap_or_else(|| {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        now.subsec_nanos().into()
+    });
+    testkit::kills::rounds(&mut daemon, IMAGE, args.kills, seed)
+        .map_err(|left| anyhow::anyhow!("seed {seed}: {left}"))?;
+    println!("nothing left behind after {} kills, seed {seed}", args.kills);
+    drop(daemon);
+    damage::run(args.damages)
 }
 
 /// One foreground run, and one container with an exec that is killed.

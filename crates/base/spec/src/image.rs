@@ -105,8 +105,9 @@ impl Descriptor {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Index {
-    /// Always 2.
-    pub schema_version: u32,
+    /// 2, unless a document leaves it out.
+    #[serde(default)]
+    pub schema_version: i64,
     /// [`media::INDEX`] or [`media::DOCKER_INDEX`]; may be absent in old documents.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub media_type: String,
@@ -122,8 +123,9 @@ pub struct Index {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Manifest {
-    /// Always 2.
-    pub schema_version: u32,
+    /// 2, unless a document leaves it out.
+    #[serde(default)]
+    pub schema_version: i64,
     /// [`media::MANIFEST`] or [`media::DOCKER_MANIFEST`]; may be absent in old documents.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub media_type: String,
@@ -142,24 +144,63 @@ pub struct Manifest {
 
 /// The image config: platform, process defaults and the diff ids of the layers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(from = "ConfigDocument")]
 pub struct ImageConfig {
     /// When it was made, RFC 3339.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub created: Option<String>,
     /// Who made it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub author: Option<String>,
     /// What it runs on.
     #[serde(flatten)]
     pub platform: Platform,
     /// Defaults of a process.
-    #[serde(default)]
     pub config: ProcessConfig,
     /// The layers' diff ids.
     pub rootfs: RootFs,
     /// How it was made; kept as it is.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<serde_json::Value>,
+}
+
+/// The keys of an [`ImageConfig`], all on one level as [`crate::json`] needs them.
+#[derive(Deserialize)]
+struct ConfigDocument {
+    #[serde(default)]
+    created: Option<String>,
+    #[serde(default)]
+    author: Option<String>,
+    #[serde(default)]
+    architecture: String,
+    #[serde(default)]
+    os: String,
+    #[serde(default, rename = "os.version")]
+    os_version: String,
+    #[serde(default, rename = "os.features")]
+    os_features: Vec<String>,
+    #[serde(default)]
+    variant: String,
+    #[serde(default)]
+    config: ProcessConfig,
+    #[serde(default)]
+    rootfs: RootFs,
+    #[serde(default)]
+    history: Vec<serde_json::Value>,
+}
+
+impl From<ConfigDocument> for ImageConfig {
+    fn from(document: ConfigDocument) -> Self {
+        let ConfigDocument { architecture, os, os_version, os_features, variant, .. } = document;
+        Self {
+            created: document.created,
+            author: document.author,
+            platform: Platform { architecture, os, os_version, os_features, variant },
+            config: document.config,
+            rootfs: document.rootfs,
+            history: document.history,
+        }
+    }
 }
 
 /// What an image config says of a process run from it.
@@ -170,28 +211,28 @@ pub struct ProcessConfig {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub user: String,
     /// `NAME=value`.
-    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<String>,
     /// The command's head.
-    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub entrypoint: Vec<String>,
     /// The command's tail, replaced by a user's arguments.
-    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cmd: Vec<String>,
     /// Where the process starts.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub working_dir: String,
     /// Free words.
-    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// The signal that asks the process to end.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub stop_signal: String,
     /// Ports it listens on; kept as they are.
-    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub exposed_ports: BTreeMap<String, serde_json::Value>,
     /// Paths that want storage of their own.
-    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub volumes: BTreeMap<String, serde_json::Value>,
 }
 
@@ -206,30 +247,53 @@ pub struct RootFs {
     pub diff_ids: Vec<Digest>,
 }
 
-/// Go writes an empty list or map as `null`.
-fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: serde::Deserializer<'de>,
-    T: Default + Deserialize<'de>,
-{
-    Option::<T>::deserialize(deserializer).map(Option::unwrap_or_default)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::json;
+
+    const ROW: &str = r#"{"mediaType":"x","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":0,"urls":null,"annotations":null,"platform":null}"#;
 
     #[test]
-    fn gos_nulls_are_read_as_empty() {
-        let text = r#"{"architecture":"amd64","os":"linux","config":{"Env":null,"Cmd":["sh"],"Labels":null},"rootfs":{"type":"layers","diff_ids":[]}}"#;
-        let config: ImageConfig = serde_json::from_str(text).unwrap();
+    fn nulls_in_a_config_are_read_as_empty() {
+        let text = r#"{"architecture":"amd64","os":"linux","os.features":null,"created":null,"config":{"Env":null,"Cmd":["sh"],
+            "User":null,"Labels":null,"Volumes":{"/data":null}},"rootfs":{"type":"layers","diff_ids":null},"history":null}"#;
+        let config: ImageConfig = json::from_str(text).unwrap();
         assert_eq!(config.config.cmd, ["sh"]);
+        assert!(config.config.volumes.contains_key("/data"));
         assert_eq!(config.platform.to_string(), "linux/amd64");
+        let config: ImageConfig = json::from_str(r#"{"config":null,"rootfs":{}}"#).unwrap();
+        assert_eq!(config, ImageConfig::default());
+    }
+
+    #[test]
+    fn nulls_in_manifest_and_index_are_read_as_empty() {
+        let manifest = format!(
+            r#"{{"schemaVersion":2,"config":{ROW},"layers":null,"subject":null,"annotations":null}}"#
+        );
+        assert!(json::from_str::<Manifest>(&manifest).unwrap().layers.is_empty());
+        let index = r#"{"schemaVersion":2,"mediaType":null,"manifests":null,"annotations":null}"#;
+        assert!(json::from_str::<Index>(index).unwrap().manifests.is_empty());
+        let index = format!(r#"{{"schemaVersion":2,"Manifests":[{ROW}],"annotations":{{"K":null}}}}"#);
+        let index = json::from_str::<Index>(&index).unwrap();
+        assert_eq!((index.manifests.len(), index.annotations["K"].as_str()), (1, ""));
+    }
+
+    #[test]
+    fn config_keys_in_another_case_are_read_and_written_flat() {
+        let text = r#"{"Architecture":"arm64","OS":"linux","Variant":"v8","Config":{"cmd":["sh"],"labels":{"A":"b"}},"RootFS":{"Type":"layers","diff_ids":[]}}"#;
+        let config: ImageConfig = json::from_str(text).unwrap();
+        assert_eq!((config.config.cmd[0].as_str(), config.config.labels["A"].as_str()), ("sh", "b"));
+        let written = serde_json::to_string(&config).unwrap();
+        assert!(
+            written.starts_with(r#"{"architecture":"arm64","os":"linux","variant":"v8","config":{"#),
+            "{written}"
+        );
     }
 
     #[test]
     fn a_negative_size_is_refused() {
         let text = r#"{"mediaType":"x","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":-1}"#;
-        assert!(serde_json::from_str::<Descriptor>(text).is_err());
+        assert!(json::from_str::<Descriptor>(text).is_err());
     }
 }

@@ -6,11 +6,15 @@
 pub mod digest;
 pub mod error;
 pub mod image;
+pub mod json;
 pub mod label;
 pub mod name;
 pub mod platform;
 pub mod reference;
+pub mod regexp;
 pub mod runtime;
+pub mod time;
+pub mod version;
 
 pub use digest::{Algorithm, Digest};
 pub use error::{Error, HasKind, Kind, Result};

@@ -1,5 +1,6 @@
 //! Platforms: `os/architecture[/variant]`, normalised as Go's platforms package does.
 
+use std::cmp::Reverse;
 use std::fmt;
 use std::str::FromStr;
 
@@ -25,6 +26,17 @@ pub struct Platform {
     /// Variant of the CPU: `v7` of `arm`, `v8` of `arm64`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub variant: String,
+}
+
+/// How well a platform runs an image: the least is the best.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rank {
+    /// Whether the image needs features that the platform does not name.
+    lacks_features: bool,
+    /// Place of the image's architecture among those that the platform runs.
+    position: usize,
+    /// How many of the platform's features the image makes use of.
+    used: Reverse<usize>,
 }
 
 /// Why a text is no platform.
@@ -79,20 +91,25 @@ impl Platform {
         self
     }
 
-    /// How well `self` (a host) runs `image`: 0 is best, `None` is not at all.
+    /// Whether both have the same operating system, architecture and variant.
+    pub fn is_same_machine(&self, other: &Self) -> bool {
+        (&self.os, &self.architecture, &self.variant) == (&other.os, &other.architecture, &other.variant)
+    }
+
+    /// How well `self` (a host) runs `image`; `None` is not at all.
     ///
-    /// An `amd64` host runs `386`; an `arm64` host runs `arm` from v8 down; an `arm` host runs its own variant and below.
-    pub fn rank(&self, image: &Self) -> Option<u8> {
+    /// An `amd64` host runs `386`; an `arm64` host runs `arm` from v8 down; an `arm` host runs its own variant and below. An
+    /// image that needs a feature which the host does not name comes after all others.
+    pub fn rank(&self, image: &Self) -> Option<Rank> {
         let (host, image) = (self.clone().normalized(), image.clone().normalized());
         if host.os != image.os {
             return None;
         }
-        host.runs()
-            .iter()
-            .position(|(architecture, variant)| {
-                *architecture == image.architecture && *variant == image.variant
-            })
-            .and_then(|position| u8::try_from(position).ok())
+        let position = host.runs().iter().position(|(architecture, variant)| {
+            *architecture == image.architecture && *variant == image.variant
+        })?;
+        let used = image.os_features.iter().filter(|feature| host.os_features.contains(feature)).count();
+        Some(Rank { lacks_features: used < image.os_features.len(), position, used: Reverse(used) })
     }
 
     /// The architectures and variants that this platform runs, best first.
@@ -210,9 +227,23 @@ mod tests {
     fn a_host_prefers_its_own() {
         let host: Platform = "linux/arm64".parse().unwrap();
         let rank = |text: &str| host.rank(&text.parse().unwrap());
-        assert_eq!(rank("linux/arm64"), Some(0));
+        assert!(rank("linux/arm64") < rank("linux/arm/v8"));
         assert!(rank("linux/arm/v7") < rank("linux/arm/v6"));
         assert_eq!(rank("linux/amd64"), None);
         assert_eq!(rank("windows/arm64"), None);
+    }
+
+    #[test]
+    fn image_with_features_that_the_host_lacks_ranks_last() {
+        let platform = |text: &str, features: &[&str]| {
+            let os_features = features.iter().map(|feature| (*feature).to_owned()).collect();
+            Platform { os_features, ..text.parse().unwrap() }
+        };
+        let (plain, erofs) = (platform("linux/amd64", &[]), platform("linux/amd64", &["erofs"]));
+        assert!(plain.rank(&plain) < plain.rank(&erofs));
+        assert!(plain.rank(&platform("linux/386", &[])) < plain.rank(&erofs));
+        assert!(plain.rank(&erofs).is_some(), "better than none");
+        assert!(erofs.rank(&erofs) < erofs.rank(&plain));
+        assert!(erofs.rank(&plain) < erofs.rank(&platform("linux/amd64", &["erofs", "other"])));
     }
 }

@@ -46,6 +46,11 @@ impl Failure {
         self
     }
 
+    /// The text without the hint.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// The exit code.
     pub fn code(&self) -> u8 {
         self.code

@@ -9,6 +9,7 @@ use api::containerd::services::snapshots::v1 as snapshots;
 use model::manifest as document;
 use model::manifest::chain_ids;
 use spec::image::{ImageConfig, Manifest};
+use spec::platform::Rank;
 use spec::{Descriptor, Digest, Platform, media};
 
 use crate::client::Client;
@@ -152,6 +153,16 @@ pub async fn platform(client: &Client, descriptor: &Descriptor) -> Result<Option
     Ok(config(client, &manifest).await?.map(|config| config.platform.normalized()))
 }
 
+/// The platform of a manifest as `ls` shows it: that of its index as it is written there, else that of its config; `None`
+/// for what runs nowhere, such as an attestation.
+pub async fn listed_platform(client: &Client, descriptor: &Descriptor) -> Result<Option<Platform>> {
+    match &descriptor.platform {
+        Some(listed) if listed.os == "unknown" || listed.architecture == "unknown" => Ok(None),
+        Some(listed) => Ok(Some(listed.clone())),
+        None => platform(client, descriptor).await,
+    }
+}
+
 /// The one image for `wanted` (this host when none): its manifest's descriptor, manifest and config.
 pub struct Chosen {
     /// The manifest.
@@ -174,11 +185,11 @@ pub async fn best(
     wanted: Option<&Platform>,
 ) -> Result<Option<Descriptor>> {
     let host = wanted.cloned().unwrap_or_else(Platform::host);
-    let mut best: Option<(u8, Descriptor)> = None;
+    let mut best: Option<(Rank, Descriptor)> = None;
     for descriptor in manifests {
         let Some(platform) = platform(client, &descriptor).await? else { continue };
-        let rank = if wanted.is_some() { (platform == host).then_some(0) } else { host.rank(&platform) };
-        let Some(rank) = rank else { continue };
+        let exact = wanted.is_none() || platform.is_same_machine(&host);
+        let Some(rank) = host.rank(&platform).filter(|_| exact) else { continue };
         if best.as_ref().is_none_or(|(known, _)| rank < *known) {
             best = Some((rank, descriptor));
         }
@@ -196,7 +207,8 @@ pub async fn choose(client: &Client, image: &Image, wanted: Option<&Platform>) -
         let manifest = manifest(client, &image.target).await?.ok_or_else(missing)?;
         let config = config(client, &manifest).await?.ok_or_else(missing)?;
         let platform = config.platform.clone().normalized();
-        let fits = if wanted.is_some() { platform == host } else { host.rank(&platform).is_some() };
+        let fits =
+            if wanted.is_some() { platform.is_same_machine(&host) } else { host.rank(&platform).is_some() };
         return if fits { Ok(Chosen { manifest, config }) } else { Err(missing()) };
     }
     let manifests = manifests(client, &image.target).await?;

@@ -27,6 +27,18 @@ use crate::{Config, image, stats};
 /// The namespace of everything that Kubernetes makes.
 pub const NAMESPACE: &str = "k8s.io";
 
+/// Why no pods can run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// One word for programs.
+    pub reason: &'static str,
+    /// What is wrong and what to do, for people.
+    pub message: String,
+}
+
+/// Looks for a [`Trouble`]; may read the disk.
+pub type FindTrouble = Arc<dyn Fn(&Cx<'_>) -> Option<Trouble> + Send + Sync>;
+
 /// The engine, by the traits of `model`.
 #[derive(Clone)]
 pub struct Engine {
@@ -61,6 +73,10 @@ pub struct Engine {
     pub state: PathBuf,
     /// The version that the daemon reports.
     pub version: &'static str,
+    /// What keeps the daemon from running pods right now; `None` when nothing does. May read the disk.
+    pub trouble: FindTrouble,
+    /// Whether records are missing, so that what has none may be in use.
+    pub lacks_records: bool,
 }
 
 impl Engine {

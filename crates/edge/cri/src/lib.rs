@@ -31,7 +31,7 @@ mod status;
 mod stream;
 
 pub use config::Config;
-pub use engine::{Cri, Engine};
+pub use engine::{Cri, Engine, NAMESPACE, Trouble};
 pub use image::configured_login;
 
 /// Now, in nanoseconds since 1970, as this interface tells times.

@@ -52,6 +52,12 @@ impl Cri {
             join_all(containers.map(|stored| self.recover_in_pod(stored, &patience))),
         )
         .await;
+        if self.engine.lacks_records {
+            tracing::warn!(
+                "records are missing: tasks, directories and networks without a record are left alone"
+            );
+            return Ok(());
+        }
         // Found now, while everything that is not recorded is an earlier daemon's.
         let containers = self.unrecorded("containers", recorded.clone()).await?;
         self.in_background(sweep(Arc::downgrade(self), containers, left));
@@ -139,6 +145,9 @@ impl Cri {
                 if let Err(error) = self.recover_container(stored, patience).await {
                     tracing::error!(%id, %error, "a container cannot be known again");
                 }
+            }
+            _ if self.engine.lacks_records => {
+                tracing::warn!(%id, "the record of a container's pod is missing: the container is left alone");
             }
             _ => self.in_background(remove_orphan(Arc::downgrade(self), stored)),
         }

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -11,7 +12,7 @@ use spec::Error;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::config::{self, DEFAULT_PATH, Settings};
-use crate::{VERSION, daemon, explain, logging, publish};
+use crate::{daemon, explain, logging, oci_hook, publish, recover};
 
 /// Threads that may block besides those of the lanes, for the runtime's own work such as looking up names.
 const MORE_THREADS: usize = 16;
@@ -20,7 +21,7 @@ const LAST: Duration = Duration::from_secs(2);
 
 /// high performance container runtime
 #[derive(Parser, Debug)]
-#[command(name = "containerd", version = VERSION, disable_version_flag = true, infer_long_args = false)]
+#[command(name = "containerd", version = VERSION_LINE.as_str(), disable_version_flag = true, infer_long_args = false)]
 pub struct Cli {
     #[command(flatten)]
     global: Global,
@@ -58,8 +59,12 @@ enum Command {
     /// Information on registries
     #[command(subcommand)]
     Registry(RegistryCommand),
+    /// Make lost records again from what is on the disk, while no daemon runs
+    Recover,
     /// Binary to publish events to containerd
     Publish(publish::Publish),
+    /// Provides a base for OCI runtime hooks to allow arguments to be injected
+    OciHook(oci_hook::OciHook),
 }
 
 #[derive(Subcommand, Debug)]
@@ -84,6 +89,10 @@ enum RegistryCommand {
     },
 }
 
+/// What `--version` prints behind the program's name: package, version and revision, as Go's containerd does.
+static VERSION_LINE: LazyLock<String> =
+    LazyLock::new(|| format!("{} {} {}", spec::version::PACKAGE, crate::VERSION, crate::REVISION));
+
 /// The command line, for completions and manual pages.
 pub fn command() -> clap::Command {
     <Cli as clap::CommandFactory>::command()
@@ -91,7 +100,8 @@ pub fn command() -> clap::Command {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    match run(Cli::parse()) {
+    let args = flags::with_usual_dashes(&command(), std::env::args_os());
+    match run(Cli::parse_from(args)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // The log may not be set up yet, and a person is looking at the terminal.
@@ -113,10 +123,19 @@ fn run(cli: Cli) -> Result<(), Error> {
             let settings = settings(&cli.global)?.0;
             put(&runtime(1)?.block_on(explain::explain(&settings, &image, offline))?)
         }
+        Some(Command::Recover) => {
+            let (settings, _) = settings(&cli.global)?;
+            // What is told goes to standard output; the log would say it twice.
+            if let Some(level) = logging::level("error") {
+                logging::start(level, settings.log_format);
+            }
+            put(&recover::run(&settings)?)
+        }
         Some(Command::Publish(publish)) => {
             let address = settings(&cli.global)?.0.address;
             runtime(1)?.block_on(publish.run(&address))
         }
+        Some(Command::OciHook(hook)) => hook.run(),
         None => serve(&cli.global),
     }
 }
@@ -148,13 +167,13 @@ fn settings(global: &Global) -> Result<(Settings, Vec<String>), Error> {
     let loaded = loaded(global)?;
     let mut settings = Settings::new(&loaded.values)?;
     if let Some(root) = &global.root {
-        settings.root.clone_from(root);
+        settings.root = config::absolute(root.clone());
     }
     if let Some(state) = &global.state {
-        settings.state.clone_from(state);
+        settings.state = config::absolute(state.clone());
     }
     if let Some(address) = &global.address {
-        settings.move_to(address.trim_start_matches("unix://").into());
+        settings.move_to(config::absolute(address.trim_start_matches("unix://").into()));
     }
     if let Some(level) = &global.log_level {
         settings.log_level.clone_from(level);
@@ -212,5 +231,22 @@ mod tests {
         ]);
         assert_eq!(cli.global.config, Some("/x".into()));
         assert_eq!(cli.global.log_level.as_deref(), Some("debug"));
+    }
+
+    #[test]
+    fn version_is_the_third_word() {
+        let line = command().render_version();
+        let words: Vec<_> = line.split_whitespace().collect();
+        assert_eq!(words, ["containerd", "berth", crate::VERSION, crate::REVISION]);
+    }
+
+    #[test]
+    fn long_flags_take_one_dash() {
+        let words =
+            ["containerd", "-address=/a.sock", "-root", "/r", "publish", "-topic", "/t", "-namespace=n"];
+        let args = flags::with_usual_dashes(&command(), words.map(Into::into));
+        let cli = Cli::try_parse_from(args).unwrap();
+        assert_eq!((cli.global.address.as_deref(), cli.global.root), (Some("/a.sock"), Some("/r".into())));
+        assert!(matches!(cli.command, Some(Command::Publish(_))));
     }
 }

@@ -11,7 +11,7 @@ use image::names::Names;
 use image::registry::{self, Ask, Credential, Credentials};
 use image::{Services, Unpack, pull};
 use model::diff::Apply;
-use model::pull::{Login, LoginFor, Pull, Puller};
+use model::pull::{Login, LoginFor, LoginHost, Pull, Puller};
 use model::snapshot::Snapshotter;
 use model::{Ctx, Error, Result};
 use spec::{Descriptor, Kind, Platform, Reference};
@@ -62,6 +62,11 @@ pub fn open(engine: &Arc<Engine>, settings: &Settings) -> Result<Option<Arc<Cri>
         root: settings.root.clone(),
         state: settings.state.clone(),
         version: crate::VERSION,
+        trouble: {
+            let losses = Arc::clone(&engine.losses);
+            Arc::new(move |cx| losses.trouble(cx))
+        },
+        lacks_records: store.lacks_records(),
     };
     let mut config: Config = config.clone();
     if let Some(program) = pause_program() {
@@ -148,7 +153,9 @@ pub(crate) struct Known(pub(crate) LoginFor);
 #[async_trait]
 impl Credentials for Known {
     async fn get(&self, ask: &Ask) -> Result<Credential> {
-        Ok(match (self.0)(&ask.host)? {
+        let host =
+            if ask.redirected { LoginHost::Redirected(&ask.host) } else { LoginHost::Endpoint(&ask.host) };
+        Ok(match (self.0)(host)? {
             None => Credential::None,
             Some(Login::Password { user, secret }) => Credential::Password { user, secret },
             Some(Login::Token(token)) => Credential::Refresh(token),

@@ -21,8 +21,10 @@ use tokio::sync::watch;
 use crate::config::Settings;
 use crate::engine::{Engine, Transfer};
 use crate::lock::Lock;
+use crate::losses::{Losses, Opened};
 use crate::metrics;
 use crate::notify::notify;
+use crate::orphans;
 use crate::plugin::{Loading, Plugins, Proxied};
 use crate::server::{self, unix};
 use crate::stream::Streams;
@@ -78,6 +80,7 @@ pub async fn run(settings: Settings) -> Result<()> {
         tokio::spawn(metrics::serve(Arc::clone(&engine), listener, daemon_only))
     });
     engine.tasks.reload().await?;
+    let orphans = tokio::spawn(orphans::report(Arc::clone(&engine)));
     tracing::info!(address = %settings.ttrpc_address.display(), "serving...");
     tracing::info!(address = %settings.address.display(), "serving...");
     let limits = server::grpc::Limits { receive: settings.receive_bytes, send: settings.send_bytes };
@@ -110,6 +113,7 @@ pub async fn run(settings: Settings) -> Result<()> {
         serving.abort();
     }
     settling.abort();
+    orphans.abort();
     events.abort();
     if let Some(metrics) = metrics {
         metrics.abort();
@@ -199,7 +203,7 @@ pub(crate) fn open(settings: &Settings, program: PathBuf) -> Result<Engine> {
         tracing::warn!("disabled_plugins: there is no plugin {uri:?}");
     }
     let mut loading = Loading::without(&settings.disabled)?;
-    let snapshotters = drivers(settings, &mut loading, &mut exports);
+    let (snapshotters, opened) = drivers(settings, &mut loading, &mut exports);
     let capabilities = capabilities(&snapshotters);
     loading.require(&settings.required, &settings.proxies)?;
     let store = Store::open(store::Config {
@@ -239,12 +243,13 @@ pub(crate) fn open(settings: &Settings, program: PathBuf) -> Result<Engine> {
         let why = "metrics are served at no address: skip plugin";
         loading.fail("io.containerd.server.v1.metrics", Error::new(spec::Kind::Unknown, why));
     }
-    let mut plugins = Plugins::new(&loading, &exports, &capabilities, &settings.proxies);
-    if let Some(kept) = store.kept() {
-        plugins = plugins.with_warning("io.berth.kept", kept);
-    }
+    let losses = Losses::new(Arc::clone(&store), opened);
+    let plugins = Plugins::new(&loading, &exports, &capabilities, &settings.proxies);
+    let plugins =
+        losses.notices().into_iter().fold(plugins, |plugins, (id, notice)| plugins.with_warning(&id, notice));
     Ok(Engine {
         store,
+        losses: Arc::new(losses),
         differ,
         tasks,
         exchange,
@@ -294,38 +299,69 @@ fn capabilities(drivers: &Drivers) -> BTreeMap<String, Vec<String>> {
 }
 
 /// Opens the snapshot drivers; one that does not open is an error in the plugin table, not the daemon's end.
-fn drivers(settings: &Settings, loading: &mut Loading, exports: &mut Exports) -> Drivers {
-    let mut opened = Drivers::new();
-    let usual = |name: &str| settings.root.join(format!("io.containerd.snapshotter.v1.{name}"));
+fn drivers(
+    settings: &Settings,
+    loading: &mut Loading,
+    exports: &mut Exports,
+) -> (Drivers, BTreeMap<String, Opened>) {
+    let (mut opened, mut local) = (Drivers::new(), BTreeMap::new());
     let mut keep = |name: &str, uri: &str, open: &mut dyn FnMut() -> Result<Arc<dyn Snapshotter>>| {
         if !loading.loads(uri) {
-            return;
+            return None;
         }
         match open() {
-            Ok(driver) => drop(opened.insert(name.to_owned(), driver)),
+            Ok(driver) => {
+                opened.insert(name.to_owned(), driver);
+                None
+            }
             Err(error) => {
                 tracing::warn!(plugin = uri, %error, "failed to load plugin");
+                let failure = error.to_string();
                 loading.fail(uri, error);
+                Some(failure)
             }
         }
     };
-    let config = OverlayConfig {
-        root: settings.overlay.root.clone().unwrap_or_else(|| usual("overlayfs")),
-        upperdir_label: settings.overlay.upperdir_label,
-        sync_remove: settings.overlay.sync_remove,
-        mount_options: settings.overlay.mount_options.clone(),
-    };
+    let mut notice = None;
+    let config = overlay_config(settings);
     let uri = "io.containerd.snapshotter.v1.overlayfs";
     note(exports, uri, "root", config.root.clone());
-    keep("overlayfs", uri, &mut || Ok(Arc::new(Overlay::open(config.clone())?)));
+    let failure = keep("overlayfs", uri, &mut || {
+        let driver = Overlay::open(config.clone())?;
+        notice = driver.origin().notice();
+        Ok(Arc::new(driver))
+    });
+    local.insert("overlayfs".to_owned(), Opened { notice: notice.take(), failure });
     let uri = "io.containerd.snapshotter.v1.native";
-    let root = settings.native_root.clone().unwrap_or_else(|| usual("native"));
+    let root = native_root(settings);
     note(exports, uri, "root", root.clone());
-    keep("native", uri, &mut || Ok(Arc::new(Native::open(&root)?)));
+    let failure = keep("native", uri, &mut || {
+        let driver = Native::open(&root)?;
+        notice = driver.origin().notice();
+        Ok(Arc::new(driver))
+    });
+    local.insert("native".to_owned(), Opened { notice: notice.take(), failure });
     for proxy in &settings.proxies {
         keep(&proxy.name, &proxy.uri(), &mut || open_proxy(proxy));
     }
-    opened
+    (opened, local)
+}
+
+/// How the overlayfs driver is opened.
+pub(crate) fn overlay_config(settings: &Settings) -> OverlayConfig {
+    let usual = || settings.root.join(format!("{SNAPSHOTTER}.overlayfs"));
+    OverlayConfig {
+        root: settings.overlay.root.clone().unwrap_or_else(usual),
+        upperdir_label: settings.overlay.upperdir_label,
+        sync_remove: settings.overlay.sync_remove,
+        mount_options: settings.overlay.mount_options.clone(),
+    }
+}
+
+/// The directory of the native driver.
+pub(crate) fn native_root(settings: &Settings) -> PathBuf {
+    let usual = || settings.root.join(format!("{SNAPSHOTTER}.native"));
+    settings.native_root.clone().unwrap_or_else(usual)
 }
 
 /// A driver in another process. It need not run yet.
@@ -348,7 +384,7 @@ fn task_config(settings: &Settings, program: PathBuf) -> task::Config {
     task::Config {
         root: settings.root.clone(),
         state: settings.state.clone(),
-        socket_dir: settings.socket_dir.clone().unwrap_or_else(|| settings.state.join("s")),
+        socket_dir: settings.socket_dir.clone(),
         grpc_address: settings.address.display().to_string(),
         ttrpc_address: settings.ttrpc_address.display().to_string(),
         program,

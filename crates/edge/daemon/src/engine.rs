@@ -8,6 +8,7 @@ use model::event::Exchange;
 use store::Store;
 use task::Tasks;
 
+use crate::losses::Losses;
 use crate::plugin::Plugins;
 use crate::stream::Streams;
 
@@ -15,6 +16,8 @@ use crate::stream::Streams;
 pub struct Engine {
     /// Records, content and snapshots.
     pub store: Arc<Store>,
+    /// What is lost of it.
+    pub losses: Arc<Losses>,
     /// Applies and makes layers.
     pub differ: Arc<dyn Differ>,
     /// Running containers.

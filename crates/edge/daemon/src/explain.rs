@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use image::registry::{self, Endpoint, Registry};
-use model::pull::{Login, LoginFor};
+use model::pull::{Login, LoginFor, LoginHost};
 use model::{Ctx, Error, Result};
 use spec::Reference;
 
@@ -97,7 +97,7 @@ fn describe(text: &mut String, number: usize, endpoint: &Endpoint, login: &Login
     if let Some(proxy) = registry::proxy(&endpoint.origin()) {
         line(text, "proxy", &proxy);
     }
-    let who = match login(&endpoint.host)? {
+    let who = match login(LoginHost::Endpoint(&endpoint.host))? {
         None => "nobody in particular".to_owned(),
         Some(Login::Password { user, .. }) => format!("{user:?}, of the configuration"),
         Some(Login::Token(_)) => "by a token of the configuration".to_owned(),

@@ -18,12 +18,16 @@ mod event;
 mod explain;
 mod lock;
 pub mod logging;
+mod losses;
 mod memory;
 mod metrics;
 mod mirrors;
 mod notify;
+mod oci_hook;
+mod orphans;
 mod plugin;
 mod publish;
+mod recover;
 mod request;
 mod server;
 mod service;
@@ -31,10 +35,7 @@ mod stream;
 mod verifier;
 
 /// The version that the daemon reports.
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub const VERSION: &str = spec::version::VERSION;
 
-/// The revision that the daemon reports, if its builder said one.
-pub const REVISION: &str = match option_env!("BERTH_REVISION") {
-    Some(revision) => revision,
-    None => "",
-};
+/// The revision that the daemon reports: what its builder named, else berth's version.
+pub const REVISION: &str = spec::version::revision(option_env!("BERTH_REVISION"));

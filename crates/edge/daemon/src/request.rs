@@ -1,7 +1,6 @@
 //! What every handler begins and ends with: the request's context, and the one way an error leaves.
 
 use std::pin::Pin;
-use std::time::Instant;
 
 use grpc::status::to_status;
 use grpc::{channel, deadline};
@@ -43,7 +42,7 @@ fn context(metadata: &MetadataMap) -> Result<Ctx> {
     }
     let timeout = metadata.get("grpc-timeout").and_then(|text| text.to_str().ok());
     if let Some(left) = timeout.and_then(deadline::left) {
-        ctx = ctx.with_deadline(Instant::now() + left);
+        ctx = ctx.with_deadline(spec::time::deadline(left));
     }
     Ok(ctx)
 }

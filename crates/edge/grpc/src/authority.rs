@@ -349,8 +349,11 @@ mod tests {
         out
     }
 
+    /// Names and values of a header block.
+    type Fields = Vec<(String, String)>;
+
     /// The frames of a connection that are no header frames, and the fields of its blocks.
-    fn parsed(mut bytes: &[u8]) -> (Vec<Vec<u8>>, Vec<Vec<(String, String)>>) {
+    fn parsed(mut bytes: &[u8]) -> (Vec<Vec<u8>>, Vec<Fields>) {
         bytes = bytes.strip_prefix(PREFACE).unwrap();
         let (mut others, mut blocks, mut block) = (Vec::new(), Vec::new(), Vec::new());
         let mut decoder = Decoder::default();

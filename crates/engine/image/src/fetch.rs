@@ -80,13 +80,24 @@ impl Fetch {
             let text = format!("rejecting {} byte document {}", descriptor.size, descriptor.digest);
             return Err(Error::invalid(text));
         }
-        let (bytes, ingest) = match self.open(descriptor).await? {
-            Opened::Exists => {
-                node.exists();
-                (self.read(descriptor).await?, None)
+        let mut opened = self.open(descriptor).await?;
+        let mut stored = None;
+        if matches!(opened, Opened::Exists) {
+            stored = self.read_whole(descriptor).await?;
+            if stored.is_none() {
+                self.remote(descriptor)?;
+                opened = self.open(descriptor).await?;
             }
+        }
+        let (bytes, ingest) = match (opened, stored) {
+            (Opened::Exists, Some(bytes)) => {
+                node.exists();
+                (bytes, None)
+            }
+            // Somebody else has fetched it again.
+            (Opened::Exists, None) => (self.read(descriptor).await?, None),
             // Held while the bytes come, so that other transfers wait for them instead of fetching them too.
-            Opened::Ours(ingest) => {
+            (Opened::Ours(ingest), _) => {
                 let bytes = match known {
                     Some(bytes) => bytes,
                     None => self.remote(descriptor)?.document(descriptor).await?,
@@ -126,6 +137,34 @@ impl Fetch {
                 Err(error) => Err(error),
             })
             .await
+    }
+
+    /// Reads a document of the store; `None` when its bytes were damaged: they are discarded then.
+    async fn read_whole(&self, descriptor: &Descriptor) -> Result<Option<Vec<u8>>> {
+        let (content, digest) = (self.scope.services.content.clone(), descriptor.digest.clone());
+        self.scope
+            .blocking(Lane::Disk, move |cx| {
+                let bytes = read_blob(&*content, cx, &digest, MAX_DOCUMENT)?;
+                let is_whole = manifest::sha256(&bytes) == digest || !content.discard_damaged(cx, &digest)?;
+                Ok(is_whole.then_some(bytes))
+            })
+            .await
+    }
+
+    /// Fetches a blob of the store again if its bytes are damaged; whether they were.
+    pub async fn repair(&self, descriptor: &Descriptor, node: &Arc<Node>) -> Result<bool> {
+        let (content, digest) = (self.scope.services.content.clone(), descriptor.digest.clone());
+        let discard = move |cx: &Cx<'_>| content.discard_damaged(cx, &digest);
+        if !self.scope.blocking(Lane::Disk, discard).await? {
+            return Ok(false);
+        }
+        if self.registry.is_none() {
+            let text = format!("the bytes of {} are damaged: pull the image again", descriptor.digest);
+            return Err(Error::new(Kind::DataLoss, text));
+        }
+        info!(digest = %descriptor.digest, "fetching damaged content again");
+        self.blob(descriptor, node).await?;
+        Ok(true)
     }
 
     async fn read(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {

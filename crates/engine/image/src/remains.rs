@@ -7,7 +7,7 @@
 //!
 //! Invariant: only content is kept, never a snapshot: half of a tree is of no use to anybody.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use model::lease::{Leases, Resource};
 use model::manifest::sha256;
@@ -83,6 +83,6 @@ pub fn adopt(cx: &Cx<'_>, leases: &dyn Leases) -> Result<()> {
 }
 
 fn labels(life: Duration) -> Labels {
-    let expires = humantime::format_rfc3339_seconds(SystemTime::now() + life).to_string();
+    let expires = humantime::format_rfc3339_seconds(spec::time::expiry(life)).to_string();
     Labels::from([(label::GC_EXPIRE.to_owned(), expires), (MARK.to_owned(), "true".to_owned())])
 }

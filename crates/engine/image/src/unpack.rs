@@ -168,7 +168,7 @@ impl Layers<'_> {
         let ingest = match self.fetch.open(&layer.descriptor).await? {
             Opened::Exists => {
                 self.fetch.found(&layer.descriptor, &layer.node).await?;
-                return self.apply_stored(layer, key, mounts).await;
+                return self.apply_existing(chain, at, parent, (key, mounts)).await;
             }
             Opened::Ours(ingest) => ingest,
         };
@@ -203,7 +203,30 @@ impl Layers<'_> {
     async fn unpack_stored(&self, chain: &[Digest], at: usize, parent: &str) -> Result<Ready> {
         match self.prepare(chain, at, parent).await? {
             None => Ok(Ready::Exists),
-            Some((key, mounts)) => self.apply_stored(&self.layers[at], key, mounts).await,
+            Some(prepared) => self.apply_existing(chain, at, parent, prepared).await,
+        }
+    }
+
+    /// Applies a layer that was in the store before; one whose bytes prove damaged is fetched again first.
+    async fn apply_existing(
+        &self,
+        chain: &[Digest],
+        at: usize,
+        parent: &str,
+        (key, mounts): (String, Vec<Mount>),
+    ) -> Result<Ready> {
+        let layer = &self.layers[at];
+        let error = match self.apply_stored(layer, key.clone(), mounts).await {
+            Ok(ready) => return Ok(ready),
+            Err(error) => error,
+        };
+        if !self.fetch.repair(&layer.descriptor, &layer.node).await? {
+            return Err(error);
+        }
+        self.drop_snapshot(&key).await?;
+        match self.prepare(chain, at, parent).await? {
+            None => Ok(Ready::Exists),
+            Some((key, mounts)) => self.apply_stored(layer, key, mounts).await,
         }
     }
 

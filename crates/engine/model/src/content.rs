@@ -40,6 +40,20 @@ pub struct Status {
     pub updated_at: SystemTime,
 }
 
+impl Status {
+    /// An ingest without a byte, of which no more is known than its reference.
+    pub fn empty(reference: &str, at: SystemTime) -> Self {
+        Self {
+            reference: reference.to_owned(),
+            offset: 0,
+            total: 0,
+            expected: None,
+            started_at: at,
+            updated_at: at,
+        }
+    }
+}
+
 /// How to open an ingest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Open {
@@ -64,7 +78,8 @@ pub struct Commit {
 
 /// A namespaced content store.
 pub trait Content: Send + Sync {
-    /// What the namespace knows of a blob. `NotFound` when it has none.
+    /// What the namespace knows of a blob. `NotFound` when it has none, or when its bytes are lost or have another length:
+    /// such a blob can be written again.
     fn info(&self, cx: &Cx<'_>, digest: &Digest) -> Result<Info>;
 
     /// Replaces the labels that `mask` names (all of them when it is empty); only labels can change.
@@ -75,6 +90,10 @@ pub trait Content: Send + Sync {
 
     /// Forgets a blob in this namespace; its bytes go at the next garbage collection when no namespace has it.
     fn delete(&self, cx: &Cx<'_>, digest: &Digest) -> Result<()>;
+
+    /// Compares a blob with its digest, and discards its bytes when they differ, in every namespace: it can be written
+    /// again, and keeps its records. Whether its bytes were damaged or are missing.
+    fn discard_damaged(&self, cx: &Cx<'_>, digest: &Digest) -> Result<bool>;
 
     /// Opens a blob for reading.
     fn open(&self, cx: &Cx<'_>, digest: &Digest) -> Result<Box<dyn Blob>>;
@@ -107,6 +126,9 @@ pub trait Blob: Send + Sync {
 pub trait Ingest: Send {
     /// Where it stands.
     fn status(&self) -> Status;
+
+    /// The digest of the bytes that it has so far. `FailedPrecondition` once it is a blob.
+    fn digest(&self) -> Result<Digest>;
 
     /// Appends.
     fn write(&mut self, bytes: &[u8]) -> Result<()>;

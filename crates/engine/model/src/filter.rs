@@ -21,7 +21,7 @@ mod scan;
 
 use std::sync::Arc;
 
-use regex::Regex;
+use regex::bytes::Regex;
 use spec::{Labels, Result};
 
 pub use parse::ParseFilterError;
@@ -108,7 +108,7 @@ impl Selector {
             Test::Equal(wanted) => value == Some(wanted),
             // An absent field is unequal to everything but the empty text, and matches what the empty text matches.
             Test::NotEqual(wanted) => value.unwrap_or_default() != wanted,
-            Test::Matches(regex) => regex.is_match(value.unwrap_or_default()),
+            Test::Matches(regex) => regex.is_match(value.unwrap_or_default().as_bytes()),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Garbage collection's mark: which records nothing keeps.
 //!
 //! ```text
-//! roots      leases that have not expired, with all they hold    images, unless expired      containers
+//! roots      leases that have not expired, with all they hold    images, unless expired      containers, sandboxes
 //!            content and snapshots labelled gc.root              ingests before their end, or being written
 //! edges      image -> target     snapshot -> parent     container -> snapshot     ingest -> expected content
 //!            gc.ref.{content,image}[.x|/x], gc.ref.snapshot.<ss>[/x]: from the record to what the value names
@@ -14,7 +14,7 @@
 //!
 //! Invariant: the result depends on the records and on `now` alone; who calls makes sure that no record changes
 //! between this and the removal.
-//! Invariant: containers are never garbage.
+//! Invariant: containers and sandboxes are never garbage.
 
 mod labels;
 mod time;
@@ -44,6 +44,8 @@ pub enum Kind {
     Snapshot,
     /// A container, by id.
     Container,
+    /// A sandbox, by id.
+    Sandbox,
     /// An image, by name.
     Image,
     /// An ingest, by reference.
@@ -80,6 +82,8 @@ pub enum Noun {
         /// The key of its snapshot, with the snapshotter's name.
         snapshot: Option<String>,
     },
+    /// A sandbox: it keeps what its labels name.
+    Sandbox,
     /// An image.
     Image {
         /// The digest of its target.
@@ -108,6 +112,7 @@ impl Noun {
             Self::Content => Kind::Content,
             Self::Snapshot { .. } => Kind::Snapshot,
             Self::Container { .. } => Kind::Container,
+            Self::Sandbox => Kind::Sandbox,
             Self::Image { .. } => Kind::Image,
             Self::Ingest { .. } => Kind::Ingest,
             Self::Lease { .. } => Kind::Lease,
@@ -193,7 +198,7 @@ impl<'r> Mark<'r> {
                     }
                 }
                 Noun::Image { .. } if !self.is_expired(&record.labels) => self.reach(at, false),
-                Noun::Container { .. } => self.reach(at, false),
+                Noun::Container { .. } | Noun::Sandbox => self.reach(at, false),
                 Noun::Ingest { expires_at, open, .. }
                     if *open || expires_at.is_some_and(|end| end >= self.now) =>
                 {
@@ -231,6 +236,7 @@ impl<'r> Mark<'r> {
                 Noun::Content
                 | Noun::Snapshot { parent: None }
                 | Noun::Container { snapshot: None }
+                | Noun::Sandbox
                 | Noun::Ingest { expected: None, .. }
                 | Noun::Lease { .. } => {}
             }
@@ -259,7 +265,7 @@ impl<'r> Mark<'r> {
 
 fn follows_labels(kind: Kind) -> bool {
     match kind {
-        Kind::Content | Kind::Snapshot | Kind::Container | Kind::Image => true,
+        Kind::Content | Kind::Snapshot | Kind::Container | Kind::Sandbox | Kind::Image => true,
         Kind::Ingest | Kind::Lease => false,
     }
 }

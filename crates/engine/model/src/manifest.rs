@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 
 use ring::digest::{SHA256, digest};
 use serde::Deserialize;
-use serde_json::value::RawValue;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use spec::{
-    Algorithm, Descriptor, Digest, HasKind, ImageConfig, Index, Kind, Labels, Manifest, Platform, label,
-    media,
+    Algorithm, Descriptor, Digest, HasKind, ImageConfig, Index, Kind, Labels, Manifest, Platform, json,
+    label, media,
 };
 
 /// The longest manifest, index or config that is read, in bytes.
@@ -68,17 +68,13 @@ impl HasKind for DocumentError {
 /// What every document may say about its own kind.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Unknown<'a> {
+struct Unknown {
     #[serde(default)]
     media_type: String,
-    #[serde(borrow)]
-    config: Option<&'a RawValue>,
-    #[serde(borrow)]
-    layers: Option<&'a RawValue>,
-    #[serde(borrow)]
-    manifests: Option<&'a RawValue>,
-    #[serde(borrow)]
-    fs_layers: Option<&'a RawValue>,
+    config: Option<IgnoredAny>,
+    layers: Option<IgnoredAny>,
+    manifests: Option<IgnoredAny>,
+    fs_layers: Option<IgnoredAny>,
 }
 
 /// Reads an index.
@@ -240,16 +236,16 @@ fn is_known_config(media_type: &str) -> bool {
         )
 }
 
-fn sniff<'a>(descriptor: &Descriptor, bytes: &'a [u8]) -> Result<Unknown<'a>, DocumentError> {
-    let unknown: Unknown<'_> = parse(descriptor, bytes)?;
+fn sniff(descriptor: &Descriptor, bytes: &[u8]) -> Result<Unknown, DocumentError> {
+    let unknown: Unknown = parse(descriptor, bytes)?;
     if unknown.fs_layers.is_some() {
         return Err(DocumentError::Schema1);
     }
     Ok(unknown)
 }
 
-fn parse<'a, T: Deserialize<'a>>(descriptor: &Descriptor, bytes: &'a [u8]) -> Result<T, DocumentError> {
-    serde_json::from_slice(bytes).map_err(|source| DocumentError::Malformed {
+fn parse<T: DeserializeOwned>(descriptor: &Descriptor, bytes: &[u8]) -> Result<T, DocumentError> {
+    json::from_slice(bytes).map_err(|source| DocumentError::Malformed {
         media_type: descriptor.media_type.clone(),
         digest: descriptor.digest.clone(),
         source,
@@ -294,6 +290,20 @@ mod tests {
         let old = r#"{"schemaVersion":1,"fsLayers":[]}"#;
         let error = children(&descriptor(media::MANIFEST, old, None), old.as_bytes()).unwrap_err();
         assert!(matches!(error, DocumentError::Schema1));
+    }
+
+    #[test]
+    fn document_that_is_one_kind_in_any_case_is_read_or_refused() {
+        let row = r#"{"mediaType":"x","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":0}"#;
+        let nulls = format!(r#"{{"schemaVersion":2,"config":{row},"layers":null,"manifests":null}}"#);
+        let children = |media_type: &str, text: &str| {
+            children(&descriptor(media_type, text, None), text.as_bytes()).map(|children| children.len())
+        };
+        assert_eq!(children(media::MANIFEST, &nulls).unwrap(), 1);
+        assert_eq!(children(media::INDEX, r#"{"schemaVersion":2,"manifests":null}"#).unwrap(), 0);
+        // A key in another case must not carry one kind of document past the check for the other.
+        let both = format!(r#"{{"schemaVersion":2,"config":{row},"layers":[],"Manifests":[]}}"#);
+        assert!(matches!(children(media::MANIFEST, &both), Err(DocumentError::Confused { .. })));
     }
 
     #[test]

@@ -57,8 +57,17 @@ pub enum Login {
     Token(String),
 }
 
-/// Who we are at a `host[:port]`; nobody in particular when `None`.
-pub type LoginFor = Arc<dyn Fn(&str) -> Result<Option<Login>> + Send + Sync>;
+/// A `host[:port]` that asks for a login.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoginHost<'a> {
+    /// An endpoint of the image's registry: the registry itself or a mirror of it.
+    Endpoint(&'a str),
+    /// A host that an endpoint's redirect led to: only a login for exactly this host may be sent to it.
+    Redirected(&'a str),
+}
+
+/// Login at a host; `None` for an anonymous request.
+pub type LoginFor = Arc<dyn Fn(LoginHost<'_>) -> Result<Option<Login>> + Send + Sync>;
 
 impl std::fmt::Debug for Login {
     /// Says what kind it is, never what it is.

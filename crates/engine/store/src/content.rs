@@ -9,6 +9,7 @@
 //! Invariant: the way from a file in blobs/ to its record, and the sweep that looks for files without one, exclude each
 //! other ([`Contents::placing`]).
 
+mod damage;
 mod error;
 mod hash;
 mod ingest;
@@ -108,10 +109,12 @@ impl Contents {
                 updated_at,
             });
         }
-        match self.layout.ingest(&row.backend_ref).status()? {
-            Some(status) => Ok(Status { reference: reference.to_owned(), ..status }),
-            None => Err(ContentError::NoIngest(reference.to_owned()).into()),
-        }
+        let status = self.layout.ingest(&row.backend_ref).status()?;
+        // A directory that is missing or not whole was cut off before its first byte: the next writer makes it again.
+        Ok(status.map_or_else(
+            || Status::empty(reference, SystemTime::now()),
+            |status| Status { reference: reference.to_owned(), ..status },
+        ))
     }
 }
 
@@ -126,7 +129,17 @@ impl Deref for Contents {
 impl Content for Contents {
     fn info(&self, cx: &Cx<'_>, digest: &Digest) -> Result<Info> {
         let namespace = cx.namespace()?;
-        self.core.read(|rows| read(rows, namespace, digest))
+        let info = self.core.read(|rows| read(rows, namespace, digest))?;
+        if self.layout.blob_size(digest)? != Some(info.size) {
+            return Err(ContentError::NoBlob(digest.clone()).into());
+        }
+        Ok(info)
+    }
+
+    fn discard_damaged(&self, cx: &Cx<'_>, digest: &Digest) -> Result<bool> {
+        let namespace = cx.namespace()?;
+        self.core.read(|rows| read(rows, namespace, digest))?;
+        self.discard_unless_whole(cx, digest)
     }
 
     fn update(&self, cx: &Cx<'_>, digest: &Digest, labels: &Labels, mask: &Mask) -> Result<Info> {
@@ -259,11 +272,19 @@ fn read(rows: &dyn Rows, namespace: &Namespace, digest: &Digest) -> Result<Info,
     Ok(from_row(digest, row.ok_or_else(|| ContentError::NoBlob(digest.clone()))?))
 }
 
-/// Whether any namespace that `counts` has a record of the blob.
-fn is_known(rows: &dyn Rows, digest: &Digest, counts: impl Fn(&Labels) -> bool) -> Result<bool, Error> {
+/// Whether any namespace that `counts` has a record of the blob with `size` bytes.
+fn is_known(
+    rows: &dyn Rows,
+    digest: &Digest,
+    size: u64,
+    counts: impl Fn(&Labels) -> bool,
+) -> Result<bool, Error> {
     for name in namespace::all(rows)? {
         let key = table::key(&[&name, digest.as_str()])?;
-        if rows.has(table::BLOBS, &key)? && counts(&namespace::labels(rows, &name)?.unwrap_or_default()) {
+        let row: Option<record::Blob> = record::get(rows, table::BLOBS, &key)?;
+        if row.is_some_and(|row| row.size == size)
+            && counts(&namespace::labels(rows, &name)?.unwrap_or_default())
+        {
             return Ok(true);
         }
     }

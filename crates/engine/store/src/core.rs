@@ -11,14 +11,17 @@ use model::snapshot::Snapshotter;
 use spec::label::{GC_EXPIRE, GC_PREFIX};
 use spec::{Error, Labels, Namespace};
 
-use crate::content::{self, FileError};
-use crate::db::{Db, DbError, ReadTx, WriteTx};
+use crate::content::FileError;
+use crate::db::{Db, DbError, Origin, ReadTx, Rows, WriteTx};
 use crate::gc::Demand;
 use crate::kept::Kept;
 use crate::number::Numbers;
+use crate::{record, table};
 
 const DIRECTORY: &str = "io.containerd.metadata.v1.bolt";
 const FILE: &str = "meta.redb";
+/// How many numbers a database that was made again leaves out: more than a few seconds can use.
+const SKIPPED: u64 = 1 << 20;
 
 /// Whether a transaction may leave something that nothing keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +54,8 @@ pub(crate) struct Core {
     pub(crate) demand: Arc<Demand>,
     /// What no collection touches.
     pub(crate) kept: Kept,
+    /// That the database was made again from its second copy, in one sentence.
+    pub(crate) restored: Option<String>,
     /// The database's directory.
     pub(crate) directory: PathBuf,
     events: Exchange,
@@ -58,7 +63,7 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    /// Opens the database below `root`; a new one begins by keeping what `drivers` and the content store have already.
+    /// Opens the database below `root`; one that is made begins by keeping what `drivers` and the content store have.
     pub(crate) fn open(
         root: &Path,
         events: Exchange,
@@ -66,22 +71,16 @@ impl Core {
     ) -> Result<Self, Error> {
         let directory = root.join(DIRECTORY);
         fs::create_dir_all(&directory).map_err(|source| FileError::new("mkdir", &directory, source))?;
-        let path = directory.join(FILE);
-        if !path.try_exists().map_err(|source| FileError::new("stat", &path, source))? {
-            let (blobs, ingests) = content::found(root)?;
-            let mut kept = Kept { blobs, ingests, ..Kept::default() };
-            kept.add_snapshots(drivers);
-            if !kept.is_empty() {
-                kept.write(&directory)?;
-            }
-        }
+        let db = Db::open(&directory.join(FILE), &mut |rows, origin| {
+            keep_unnamed(root, &directory, drivers, rows, origin)
+        })?;
         let kept = Kept::read(&directory)?;
-        if let Some(summary) = kept.summary(&directory) {
-            tracing::warn!("{summary}");
+        let restored = restored(db.origin());
+        for told in restored.iter().chain(&kept.summary(&directory)) {
+            tracing::warn!("{told}");
         }
-        let db = Db::open(&path)?;
-        let numbers = Numbers::above(kept.last_number());
-        Ok(Self { db, demand: Arc::default(), kept, directory, events, numbers })
+        let numbers = Numbers::above(kept.last_number().max(skipped_numbers(&db)?));
+        Ok(Self { db, demand: Arc::default(), kept, restored, directory, events, numbers })
     }
 
     /// Runs `work` on one unchanging state.
@@ -121,4 +120,42 @@ impl Core {
         let any = api::encode_any(event);
         self.events.publish(namespace, topic, model::Any { type_url: any.type_url, value: any.value });
     }
+}
+
+/// Writes down what the disk has and a database that is being made does not know.
+fn keep_unnamed(
+    root: &Path,
+    directory: &Path,
+    drivers: &BTreeMap<String, Arc<dyn Snapshotter>>,
+    rows: &dyn Rows,
+    origin: &Origin,
+) -> Result<(), Error> {
+    let mut kept = Kept::read(directory)?;
+    kept.add_unnamed(root, drivers, rows)?;
+    match origin {
+        Origin::Lost { why } => kept.lost = Some(why.clone()),
+        Origin::Opened | Origin::New | Origin::Restored { .. } => {}
+    }
+    if kept.is_empty() { Ok(()) } else { kept.write(directory) }
+}
+
+fn restored(origin: &Origin) -> Option<String> {
+    match origin {
+        Origin::Restored { why, sequence } => Some(format!(
+            "{why}; it was made again from its second copy, with all transactions up to number {sequence}"
+        )),
+        Origin::Opened | Origin::New | Origin::Lost { .. } => None,
+    }
+}
+
+/// A number above all that were given out, where the last records may be missing: those numbers are not known.
+fn skipped_numbers(db: &Db) -> Result<u64, Error> {
+    if !matches!(db.origin(), Origin::Restored { .. }) {
+        return Ok(0);
+    }
+    let mut last = 0;
+    db.read::<_, DbError>(|rows| {
+        record::scan(rows, table::SEQUENCES, b"", &mut |_, row: record::Sequence| last = last.max(row.last))
+    })?;
+    Ok(last + SKIPPED)
 }

@@ -6,12 +6,18 @@
 //! When the disk fails or is full, redb refuses everything until the file is opened again. [`Db`] opens it again by
 //! itself, which also drops what was never flushed: exactly what its writers are told has failed.
 //!
+//! Every transaction has a number and goes to a second copy too ([`journal`]), from which a damaged or lost database is
+//! made again ([`restore`]).
+//!
 //! Invariant: `write` returns success only for what is durable.
 //! Invariant: a closure that fails, and one that changed nothing, leaves no trace.
 
 mod distrust;
 mod error;
 mod file;
+mod frame;
+mod journal;
+mod restore;
 mod rows;
 
 use std::fs::File;
@@ -25,6 +31,9 @@ use spec::Error;
 
 use distrust::Distrusting;
 pub use error::DbError;
+use frame::Frame;
+use journal::Journal;
+pub(crate) use restore::{Keep, Origin};
 pub(crate) use rows::{ReadTx, Rows, WriteTx};
 
 /// How many transactions one flush may cover.
@@ -38,9 +47,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) struct Db {
     _lock: File,
     path: PathBuf,
+    origin: Origin,
+    /// Dropped before the database, which a copy that is being written still reads.
+    turn: Mutex<Turn>,
     /// Nothing after a failure, until somebody opens it again.
     database: RwLock<Option<Database>>,
-    turn: Mutex<Turn>,
     waiting: AtomicUsize,
 }
 
@@ -49,6 +60,12 @@ pub(crate) struct Db {
 struct Turn {
     group: Arc<Group>,
     members: u32,
+    /// Number of the last transaction.
+    sequence: u64,
+    /// Transactions that are not flushed yet.
+    unflushed: Vec<Frame>,
+    /// The second copy; none before the first transaction, and after a failure of the database until the next one.
+    journal: Option<Journal>,
 }
 
 /// Transactions that wait for the same flush.
@@ -76,17 +93,43 @@ impl Group {
 }
 
 impl Db {
-    /// Opens the database at `path`, making it if it is missing.
-    pub(crate) fn open(path: &Path) -> Result<Self, DbError> {
+    /// Opens the database at `path`; makes it when it is missing or lost, which `keep` is told first.
+    pub(crate) fn open(path: &Path, keep: &mut Keep<'_>) -> Result<Self, Error> {
+        let is_first = file::is_first(path)?;
         let lock = file::lock(path)?;
-        let database = file::open(path)?;
-        Ok(Self {
+        let (database, origin) = restore::open(path, is_first, keep)?;
+        let db = Self::new(lock, path, database, origin);
+        let mut turn = db.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        db.begin_journal(&mut turn)?;
+        drop(turn);
+        Ok(db)
+    }
+
+    fn new(lock: File, path: &Path, database: Database, origin: Origin) -> Self {
+        Self {
             _lock: lock,
             path: path.to_owned(),
+            origin,
             database: RwLock::new(Some(database)),
             turn: Mutex::default(),
             waiting: AtomicUsize::new(0),
-        })
+        }
+    }
+
+    /// How the database came to be.
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Goes on with the second copy where the database is.
+    fn begin_journal(&self, turn: &mut Turn) -> Result<(), DbError> {
+        let database = self.opened()?;
+        let open = database.as_ref().ok_or(DbError::Reopened)?;
+        turn.sequence = restore::last_sequence(&self.path, open)?;
+        let state = open.begin_read().map_err(|error| DbError::from_redb(&self.path, error.into()))?;
+        let directory = self.path.parent().unwrap_or(Path::new("/"));
+        turn.journal = Some(Journal::open(directory, turn.sequence, state));
+        Ok(())
     }
 
     /// Runs `work` on one unchanging state of the database.
@@ -140,9 +183,13 @@ impl Db {
         turn: &mut Turn,
         work: impl FnOnce(&WriteTx<'_>) -> Result<T, Error>,
     ) -> Result<(T, Flush), Error> {
+        if turn.journal.is_none() {
+            self.begin_journal(turn)?;
+        }
         let database = self.opened()?;
         let open = database.as_ref().ok_or(DbError::Reopened)?;
         let failed = |error: redb::Error| DbError::from_redb(&self.path, error);
+        let sequence = turn.sequence + 1;
         let mut tx = match open.begin_write() {
             Ok(tx) => tx,
             Err(error) => {
@@ -152,14 +199,24 @@ impl Db {
         };
         let rows = WriteTx::new(&self.path, &tx);
         let result = work(&rows);
-        let (changed, broken) = (rows.has_changed(), rows.is_broken());
+        let changed = rows.has_changed();
+        let changes = rows.take_changes();
+        let result = result.and_then(|value| {
+            if changed {
+                restore::put_sequence(&rows, sequence)?;
+            }
+            Ok(value)
+        });
+        let broken = rows.is_broken();
         let value = match result {
             Ok(value) if changed && !broken => value,
             result => {
                 let aborted = tx.abort().map_err(|error| failed(error.into()));
                 drop(database);
                 if broken || aborted.is_err() {
-                    self.fail(turn, aborted.err().unwrap_or(DbError::Reopened));
+                    let error = self.fail(turn, aborted.err().unwrap_or(DbError::Reopened));
+                    // Whatever the closure made of the failure, nothing of it is durable.
+                    return result.and_then(|_| Err(error.into()));
                 }
                 return result.map(|value| (value, Flush::Done));
             }
@@ -172,12 +229,14 @@ impl Db {
             .and_then(|()| tx.commit().map_err(|error| failed(error.into())));
         drop(database);
         match committed {
-            Ok(()) if later => {
-                turn.members += 1;
-                Ok((value, Flush::Later))
-            }
             Ok(()) => {
-                Self::settle(turn, Ok(()));
+                turn.sequence = sequence;
+                turn.unflushed.push(Frame { sequence, changes, is_last: false });
+                if later {
+                    turn.members += 1;
+                    return Ok((value, Flush::Later));
+                }
+                self.flushed(turn);
                 Ok((value, Flush::Done))
             }
             Err(error) => Err(self.fail(turn, error).into()),
@@ -193,11 +252,29 @@ impl Db {
         });
         drop(database);
         match outcome {
-            Ok(()) => Self::settle(turn, Ok(())),
+            Ok(()) => self.flushed(turn),
             Err(error) => {
                 self.fail(turn, error);
             }
         }
+    }
+
+    /// Everything that is committed is durable: it goes to the second copy, and who waits for it is told.
+    fn flushed(&self, turn: &mut Turn) {
+        let unflushed = std::mem::take(&mut turn.unflushed);
+        let sequence = turn.sequence;
+        if let Some(journal) = &mut turn.journal {
+            journal.append(&unflushed);
+            if journal.is_due() {
+                let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+                match database.as_ref().map(ReadableDatabase::begin_read) {
+                    Some(Ok(state)) => journal.renew(sequence, state),
+                    Some(Err(error)) => tracing::warn!(%error, "cannot copy the records"),
+                    None => {}
+                }
+            }
+        }
+        Self::settle(turn, Ok(()));
     }
 
     fn settle(turn: &mut Turn, outcome: Result<(), DbError>) {
@@ -209,7 +286,10 @@ impl Db {
 
     /// The storage failed with `error`: everybody who waits for a flush is told, and the file is opened again.
     fn fail(&self, turn: &mut Turn, error: DbError) -> DbError {
-        // Behind this failure, the state in memory is redb's no longer; only the file's counts.
+        // Behind this failure, the state in memory is redb's no longer; only the file's counts. Whether it has the last
+        // transactions is known when it is open again; a copy that is being written keeps it from being closed.
+        turn.unflushed.clear();
+        drop(turn.journal.take());
         *self.database.write().unwrap_or_else(PoisonError::into_inner) = None;
         Self::settle(turn, Err(error.clone()));
         if let Err(reopening) = self.reopen() {
@@ -232,7 +312,7 @@ impl Db {
     fn reopen(&self) -> Result<(), DbError> {
         let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
         if database.is_none() {
-            *database = Some(file::open(&self.path)?);
+            *database = Some(file::open_again(&self.path)?);
         }
         Ok(())
     }

@@ -1,8 +1,8 @@
 //! What was on the disk before the records were: blobs, ingests and snapshots that an empty database knows nothing of.
 //!
-//! Records are lost with a damaged database that somebody moved away, and are absent where Go's containerd kept its own.
-//! Collecting then would delete every image and every snapshot of the node. So whatever is there when the database is
-//! made is written down beside it, and no collection touches what is written down.
+//! Records are lost with a database that is gone or empty, and are absent where Go's containerd kept its own. Collecting
+//! then would delete every image and every snapshot of the node. So whatever is there when a database is made, and has no
+//! record in it, is written down beside it, and no collection touches what is written down.
 //!
 //! ```text
 //! io.containerd.metadata.v1.bolt/kept.json    there only when something is kept; removing it gives all of it free
@@ -22,7 +22,9 @@ use model::{Ctx, Filters};
 use serde::{Deserialize, Serialize};
 use spec::Error;
 
-use crate::content::FileError;
+use crate::content::{self, FileError, Named};
+use crate::db::Rows;
+use crate::snapshot;
 
 const FILE: &str = "kept.json";
 /// How long a driver may take to say what it has: one in another process may be hanging.
@@ -42,9 +44,29 @@ pub(crate) struct Kept {
     /// Keys by driver; none where the driver did not say what it has, so that all of it is kept.
     #[serde(default)]
     pub(crate) snapshots: BTreeMap<String, Option<BTreeSet<String>>>,
+    /// What became of the records, where there were some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) lost: Option<String>,
 }
 
 impl Kept {
+    /// Adds what is on the disk below `root` and in `drivers`, and has no record in `rows`.
+    pub(crate) fn add_unnamed(
+        &mut self,
+        root: &Path,
+        drivers: &BTreeMap<String, Arc<dyn Snapshotter>>,
+        rows: &dyn Rows,
+    ) -> Result<(), Error> {
+        let (blobs, ingests) = content::found(root)?;
+        let named = Named::read(rows)?;
+        self.blobs.extend(blobs.into_iter().filter(|digest| !named.blobs.contains(digest)));
+        self.ingests.extend(ingests.into_iter().filter(|name| !named.ingests.contains(name)));
+        for (name, driver) in drivers {
+            self.add_snapshots(name, &**driver, &snapshot::driver_keys(rows, name)?);
+        }
+        Ok(())
+    }
+
     /// What the list in `directory` says; nothing when there is none.
     pub(crate) fn read(directory: &Path) -> Result<Self, Error> {
         let path = directory.join(FILE);
@@ -61,21 +83,24 @@ impl Kept {
         })
     }
 
-    /// Adds what the drivers have.
-    pub(crate) fn add_snapshots(&mut self, drivers: &BTreeMap<String, Arc<dyn Snapshotter>>) {
-        for (name, driver) in drivers {
-            let ctx = Ctx::background().with_deadline(Instant::now() + PATIENCE);
-            let listed = ctx.on_this_thread(|cx| driver.list(cx, &Filters::default()));
-            match listed {
-                Ok(all) if all.is_empty() => {}
-                Ok(all) => {
-                    let keys = all.into_iter().map(|info| info.name).collect();
-                    self.snapshots.insert(name.clone(), Some(keys));
+    fn add_snapshots(&mut self, name: &str, driver: &dyn Snapshotter, named: &[String]) {
+        let ctx = Ctx::background().with_deadline(Instant::now() + PATIENCE);
+        let listed = ctx.on_this_thread(|cx| driver.list(cx, &Filters::default()));
+        match listed {
+            Ok(all) => {
+                let named: BTreeSet<&String> = named.iter().collect();
+                let keys = all.into_iter().map(|info| info.name).filter(|key| !named.contains(key));
+                let keys: BTreeSet<String> = keys.collect();
+                match self.snapshots.get_mut(name) {
+                    Some(Some(kept)) => kept.extend(keys),
+                    Some(None) => {}
+                    None if keys.is_empty() => {}
+                    None => drop(self.snapshots.insert(name.to_owned(), Some(keys))),
                 }
-                Err(error) => {
-                    tracing::warn!(snapshotter = name, %error, "cannot tell what the snapshotter has: all of it is kept");
-                    self.snapshots.insert(name.clone(), None);
-                }
+            }
+            Err(error) => {
+                tracing::warn!(snapshotter = name, %error, "cannot tell what the snapshotter has: all of it is kept");
+                self.snapshots.insert(name.to_owned(), None);
             }
         }
     }
@@ -93,6 +118,17 @@ impl Kept {
         File::open(directory)
             .and_then(|directory| directory.sync_all())
             .map_err(|source| FileError::new("fsync", directory, source).into())
+    }
+
+    /// Removes the list from `directory`: everything has its record again.
+    pub(crate) fn remove(directory: &Path) -> Result<(), Error> {
+        let path = directory.join(FILE);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(FileError::new("unlink", &path, source).into())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whether nothing is kept. A driver that says nothing is no sign of anything: on a new node its program may only
@@ -124,7 +160,7 @@ impl Kept {
         let snapshots: usize = self.snapshots.values().flatten().map(BTreeSet::len).sum();
         Some(format!(
             "the metadata database was made anew over {} blobs and {snapshots} snapshots that it knows nothing of; no \
-             collection touches them until {} is removed",
+             collection touches them until `containerd recover` has recorded them again, or {} is removed",
             self.blobs.len(),
             directory.join(FILE).display()
         ))
@@ -144,6 +180,7 @@ mod tests {
             blobs: BTreeSet::from(["sha256:00".to_owned()]),
             ingests: BTreeSet::new(),
             snapshots: BTreeMap::from([("overlayfs".to_owned(), Some(keys)), ("far".to_owned(), None)]),
+            lost: Some("it is empty".to_owned()),
         };
         kept.write(dir.path()).unwrap();
         assert_eq!(Kept::read(dir.path()).unwrap(), kept);

@@ -3,6 +3,7 @@
 //! ```text
 //! <root>/
 //!   io.containerd.metadata.v1.bolt/meta.redb                 every record (format: `record`, keys: `table`)
+//!   io.containerd.metadata.v1.bolt/meta.{copy,journal.*}     the second copy of the records (`db::journal`)
 //!   io.containerd.metadata.v1.bolt/kept.json                 what was there before the records ([`kept`])
 //!   io.containerd.content.v1.content/
 //!     blobs/<algorithm>/<hex>                                bytes of a blob, 0444
@@ -33,6 +34,7 @@ mod lease;
 mod namespace;
 mod number;
 mod record;
+pub mod recover;
 mod sandbox;
 mod snapshot;
 mod table;
@@ -62,6 +64,7 @@ pub use sandbox::SandboxError;
 pub use snapshot::SnapshotError;
 
 use crate::core::Core;
+use crate::db::DbError;
 
 /// Whether a namespace may have a blob of another without sending its bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -109,7 +112,8 @@ impl Store {
     /// Opens the store below `config.root`, making what is missing.
     ///
     /// # Errors
-    /// `FailedPrecondition` while another daemon has it; `DataLoss`, naming the file, when the database is damaged.
+    /// `FailedPrecondition` while another daemon has it; `DataLoss`, naming the file, when the database is damaged and has
+    /// no second copy.
     pub fn open(config: Config) -> Result<Arc<Self>> {
         let core = Arc::new(Core::open(&config.root, config.events, &config.snapshotters)?);
         let content = Arc::new(content::Contents::open(Arc::clone(&core), &config.root, config.sharing)?);
@@ -196,6 +200,34 @@ impl Store {
     /// What is on the disk from before the records were and no collection touches, in one sentence; usually nothing.
     pub fn kept(&self) -> Option<String> {
         self.core.kept.summary(&self.core.directory)
+    }
+
+    /// That a damaged or lost database was made again from its second copy by this start, in one sentence.
+    pub fn restored(&self) -> Option<String> {
+        self.core.restored.clone()
+    }
+
+    /// Whether what has no record may be in use all the same: records were lost, and not all of them were made again.
+    pub fn lacks_records(&self) -> bool {
+        let kept = &self.core.kept;
+        kept.lost.is_some() || self.core.restored.is_some() || !kept.snapshots.is_empty()
+    }
+
+    /// How the records were lost that nothing has made again yet; `None` when there are records.
+    pub fn lost(&self) -> Option<String> {
+        self.core.kept.lost.clone()
+    }
+
+    /// The driver's keys of recorded snapshots that the driver `name` has lost; all of its recorded ones when there is no
+    /// such driver.
+    ///
+    /// # Errors
+    /// The database or the driver cannot be read.
+    pub fn lost_snapshots(&self, cx: &Cx<'_>, name: &str) -> Result<Vec<String>> {
+        match self.snapshotters.get(name) {
+            Some(view) => view.lost(cx),
+            None => Ok(self.core.read::<_, DbError>(|rows| snapshot::driver_keys(rows, name))?),
+        }
     }
 
     /// Looks for records whose bytes or snapshots are gone, and for bytes that no record names. Changes nothing.

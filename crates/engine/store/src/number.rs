@@ -60,7 +60,7 @@ mod tests {
         let path = dir.path().join("meta.redb");
         let mut last = 0;
         for _ in 0..3 {
-            let db = Db::open(&path).unwrap();
+            let db = Db::open(&path, &mut |_, _| Ok(())).unwrap();
             let numbers = Numbers::default();
             for _ in 0..150 {
                 let number = numbers.next(&db, "one").unwrap();

@@ -178,7 +178,7 @@ pub(crate) struct SnapshotCommit {
     pub(crate) lease: String,
 }
 
-/// Of [`table::SEQUENCES`].
+/// Of [`table::SEQUENCES`] and [`table::JOURNAL`].
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub(crate) struct Sequence {
     #[prost(uint64, tag = "1")]

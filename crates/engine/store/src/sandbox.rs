@@ -90,20 +90,22 @@ impl Sandboxes for SandboxStore {
 
     fn update(&self, cx: &Cx<'_>, sandbox: &Sandbox, mask: &Mask) -> Result<Sandbox> {
         let namespace = cx.namespace()?.as_str();
-        self.core.write(Change::Adds, |tx| {
+        self.core.write_and_tell(|tx| {
             let mut updated = read(tx, namespace, &sandbox.id)?;
+            let stored = updated.labels.clone();
             apply(&mut updated, sandbox, mask)?;
             check(&updated)?;
             updated.updated_at = SystemTime::now();
             let key = table::key(&[namespace, &sandbox.id])?;
             record::put(tx, table::SANDBOXES, &key, &to_row(&updated))?;
-            Ok(updated)
+            let change = Change::of_labels(&stored, &updated.labels);
+            Ok((updated, change))
         })
     }
 
     fn delete(&self, cx: &Cx<'_>, id: &str) -> Result<()> {
         let key = table::key(&[cx.namespace()?.as_str(), id])?;
-        self.core.write(Change::Adds, |tx| {
+        self.core.write(Change::Removes, |tx| {
             if tx.remove(table::SANDBOXES, &key)? {
                 return Ok(());
             }

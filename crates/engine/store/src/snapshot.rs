@@ -10,6 +10,7 @@
 //! behind it, but for what a collection or a removed parent changed.
 
 mod error;
+mod lost;
 mod recover;
 mod rows;
 mod sweep;
@@ -27,13 +28,12 @@ use spec::label::SNAPSHOT_REF;
 use spec::{Error, Kind, Labels};
 
 pub use error::SnapshotError;
-pub(crate) use rows::forget;
+pub(crate) use rows::{Below, driver_keys, forget};
 
 use crate::core::{Change, Core};
 use crate::db::Rows;
 use crate::hold::{Hold, Holds};
 use crate::{lease, namespace, record};
-use rows::Below;
 
 /// Labels with this prefix are the driver's business too.
 const INHERITED: &str = "containerd.io/snapshot/";
@@ -80,6 +80,11 @@ impl Snapshots {
         }
     }
 
+    /// The driver below.
+    pub(crate) fn driver(&self) -> Arc<dyn Snapshotter> {
+        Arc::clone(&self.driver)
+    }
+
     fn below<'b>(&'b self, cx: &'b Cx<'_>) -> Result<Below<'b>> {
         Ok(Below { namespace: cx.namespace()?.as_str(), snapshotter: &self.name })
     }
@@ -103,6 +108,8 @@ impl Snapshots {
         check_labels(request.labels)?;
         let target = request.labels.get(SNAPSHOT_REF).map(String::as_str).filter(|target| !target.is_empty());
         let _hold = self.hold(cx, &[request.key, target.unwrap_or(request.key)])?;
+        self.drop_lost(cx, target)?;
+        self.drop_lost(cx, Some(request.key))?;
         let (driver_key, parent) = self.begin(cx, request, target)?;
         let _making = self.making.take(cx, vec![driver_key.clone()])?;
         match self.ask(cx, request, driver_key, &parent) {
@@ -339,6 +346,7 @@ impl Snapshotter for Snapshots {
     fn commit(&self, cx: &Cx<'_>, name: &str, key: &str, commit: &Commit) -> Result<()> {
         check_labels(&commit.labels)?;
         let _hold = self.hold(cx, &[name, key])?;
+        self.drop_lost(cx, Some(name))?;
         let plan = self.begin_commit(cx, name, key, commit)?;
         let _making = self.making.take(cx, vec![plan.becomes.driver_key.clone()])?;
         let below = Commit { labels: inherited(&commit.labels), parent: plan.rebase };

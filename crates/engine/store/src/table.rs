@@ -13,6 +13,7 @@
 //! snapshots    namespace, snapshotter, key           record::Snapshot
 //! children     namespace, snapshotter, parent, key   nothing: the parent has this child
 //! sequences    namespace                             record::Sequence: the last number of the last block given out
+//! journal      "last"                                record::Sequence: the number of the last transaction
 //! ```
 //!
 //! A key is its parts with a zero byte between them, so that rows of one namespace are neighbours, in the order of
@@ -37,10 +38,13 @@ pub(crate) const INGESTS: Table = Table("ingests");
 pub(crate) const SNAPSHOTS: Table = Table("snapshots");
 pub(crate) const CHILDREN: Table = Table("children");
 pub(crate) const SEQUENCES: Table = Table("sequences");
+pub(crate) const JOURNAL: Table = Table("journal");
 
 /// Every table; all are made when the database is.
-pub(crate) const ALL: [Table; 11] =
-    [NAMESPACES, IMAGES, CONTAINERS, SANDBOXES, LEASES, HELD, BLOBS, INGESTS, SNAPSHOTS, CHILDREN, SEQUENCES];
+pub(crate) const ALL: [Table; 12] = [
+    NAMESPACES, IMAGES, CONTAINERS, SANDBOXES, LEASES, HELD, BLOBS, INGESTS, SNAPSHOTS, CHILDREN, SEQUENCES,
+    JOURNAL,
+];
 
 /// The longest key, in bytes, as in Go's bolt.
 const MAX_KEY: usize = 32 * 1024;

@@ -64,7 +64,7 @@ impl Endpoint {
         }
         let text = str::from_utf8(output).map_err(|_| EndpointError::Address)?.trim();
         if text.starts_with('{') {
-            let endpoint: Self = serde_json::from_str(text).map_err(|_| EndpointError::Address)?;
+            let endpoint: Self = spec::json::from_str(text).map_err(|_| EndpointError::Address)?;
             return endpoint.check();
         }
         Self { version: 2, address: text.into(), protocol: "ttrpc".into(), writes_logs: false }.check()

@@ -236,7 +236,7 @@ struct Mapping {
 
 /// The host's group that is the container's group 0, which must be able to reach the root file system.
 fn root_group(spec: &[u8]) -> Result<u32, BundleError> {
-    let spec: Spec = serde_json::from_slice(spec).map_err(|error| BundleError::Spec(error.to_string()))?;
+    let spec: Spec = spec::json::from_slice(spec).map_err(|error| BundleError::Spec(error.to_string()))?;
     let mappings = spec.linux.and_then(|linux| linux.gid_mappings).unwrap_or_default();
     let root = mappings.iter().find(|mapping| mapping.container == 0 && mapping.size > 0);
     Ok(root.map_or(0, |mapping| mapping.host))

@@ -120,7 +120,13 @@ async fn start_shim(
 ) -> Result<(Arc<Client>, Endpoint), Error> {
     let options = create.runtime_options.clone().or_else(|| create.task_options.clone()).map(wire_any);
     let started = shared.launcher.start(program, bundle, options).await;
-    if !matches!(&started, Err(LaunchError::Failed { .. } | LaunchError::Run { .. })) {
+    // A program that was not run, or ended by itself, has left nothing; one that was killed may have.
+    let ended_by_itself = match &started {
+        Err(LaunchError::Failed { status, .. }) => status.code().is_some(),
+        Err(LaunchError::Run { .. }) => true,
+        _ => false,
+    };
+    if !ended_by_itself {
         delete_on_undo(shared, bundle, program, undo);
     }
     let endpoint = started.map_err(|error| Error::from(error).context("failed to start shim"))?;

@@ -181,7 +181,7 @@ impl Launcher {
             instance_id: bundle.id.as_str().into(),
             namespace: bundle.namespace.as_str().into(),
             log_level: if config.debug { LogLevel::Debug } else { LogLevel::Info }.into(),
-            containerd_version: env!("CARGO_PKG_VERSION").into(),
+            containerd_version: ::spec::version::VERSION.into(),
             containerd_ttrpc_address: config.ttrpc_address.clone(),
             containerd_grpc_address: config.grpc_address.clone(),
             containerd_binary: config.program.to_string_lossy().into_owned(),

@@ -48,6 +48,10 @@ pub fn start(shared: Arc<Shared>, task: Arc<Task>, seat: Seat) {
             match command {
                 Some(Command::Delete(reply)) => {
                     let (done, answer) = end::delete(&shared, &task).await;
+                    if done && let Ok(exit) = &answer {
+                        // For those who still wait for its end: the shim that they asked is gone.
+                        ended.send_replace(Some(exit.clone()));
+                    }
                     // A client that hung up needs no answer; its task is gone all the same.
                     let _left = reply.send(answer);
                     if done {

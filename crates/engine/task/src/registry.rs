@@ -74,6 +74,21 @@ impl Registry {
         tasks
     }
 
+    /// Every task, by namespace and id.
+    pub fn all(&self) -> Vec<Arc<Task>> {
+        let slots = self.lock();
+        let mut tasks: Vec<_> = slots
+            .values()
+            .filter(|slot| slot.phase == Phase::Live)
+            .filter_map(|slot| slot.task.clone())
+            .collect();
+        drop(slots);
+        tasks.sort_by(|a, b| {
+            (&a.bundle().namespace, &a.bundle().id).cmp(&(&b.bundle().namespace, &b.bundle().id))
+        });
+        tasks
+    }
+
     /// Says that `task` is on its way out.
     pub fn ending(&self, task: &Task) {
         let key = (task.bundle().namespace.clone(), task.bundle().id.clone());

@@ -10,7 +10,7 @@ use api::containerd::task::v3 as wire;
 use api::{Message, Timestamp};
 use model::task::{Attach, Exit};
 use shim::service::logs;
-use spec::{Error, HasKind, Kind};
+use spec::{Error, HasKind, Kind, Namespace};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::bootstrap::Endpoint;
@@ -63,9 +63,12 @@ macro_rules! calls {
             $(#[$doc])*
             ///
             /// # Errors
-            /// The shim's own; `DeadlineExceeded` when it does not answer, `Unavailable` when it died.
+            /// The shim's own; `DeadlineExceeded` when it does not answer, `NotFound` when it has ended.
             pub async fn $name(&self, request: wire::$request) -> Result<$reply, Error> {
-                Ok(self.call($method, Some(deadline::$limit), &request).await?)
+                match self.call($method, Some(deadline::$limit), &request).await {
+                    Ok(reply) => Ok(reply),
+                    Err(error) => Err(self.failure(error).await),
+                }
             }
         )*
     };
@@ -115,6 +118,11 @@ impl Task {
     /// The id of its container.
     pub fn id(&self) -> &str {
         self.bundle.id.as_str()
+    }
+
+    /// The namespace of its container.
+    pub fn namespace(&self) -> &Namespace {
+        &self.bundle.namespace
     }
 
     /// The process id of its init, as last heard.
@@ -181,9 +189,25 @@ impl Task {
     /// What the cgroup counted.
     ///
     /// # Errors
-    /// The shim's own; `DeadlineExceeded` when it does not answer, `Unavailable` when it died.
+    /// The shim's own; `DeadlineExceeded` when it does not answer, `NotFound` when it has ended.
     pub async fn stats(&self, request: wire::StatsRequest) -> Result<wire::StatsResponse, Error> {
-        Ok(self.call("Stats", Some(self.deadlines.stats), &request).await?)
+        match self.call("Stats", Some(self.deadlines.stats), &request).await {
+            Ok(reply) => Ok(reply),
+            Err(error) => Err(self.failure(error).await),
+        }
+    }
+
+    /// What a failed call means to its caller. A connection that is closed because the task was deleted, or because
+    /// its shim died and was cleaned up after, says that there is no such task.
+    async fn failure(&self, error: CallError) -> Error {
+        if !matches!(error, CallError::Closed) {
+            return error.into();
+        }
+        // The owner ends the task; until then the task is there without a shim.
+        match tokio::time::timeout(self.deadlines.cleanup, self.owner.closed()).await {
+            Ok(()) => Error::not_found(format_args!("task {}", self.id())),
+            Err(_) => error.into(),
+        }
     }
 
     calls! {
@@ -256,7 +280,10 @@ impl Task {
             return Err(Error::unimplemented("the service of logs in this container's shim"));
         }
         let namespace = self.bundle.namespace.as_str();
-        Ok(self.shim.call(logs::SERVICE, method, namespace, Some(deadline::CALL), request).await?)
+        match self.shim.call(logs::SERVICE, method, namespace, Some(deadline::CALL), request).await {
+            Ok(reply) => Ok(reply),
+            Err(error) => Err(self.failure(error).await),
+        }
     }
 
     /// Waits until a process has ended. `exec_id` is empty for the task's init.
@@ -272,7 +299,9 @@ impl Task {
                     tokio::time::timeout(self.deadlines.cleanup * 2, ended.wait_for(Option::is_some)).await;
                 match exit {
                     Ok(Ok(exit)) => exit.clone().ok_or(error),
-                    _ => Err(error),
+                    // The owner has deleted it, and knew of no exit.
+                    Ok(Err(_)) => Err(Error::not_found(format_args!("task {}", self.id()))),
+                    Err(_) => Err(error),
                 }
             }
             answer => answer,

@@ -69,6 +69,11 @@ impl Tasks {
         self.shared.registry.list(namespace)
     }
 
+    /// Every task of every namespace, but those on their way in or out.
+    pub fn all(&self) -> Vec<Arc<Task>> {
+        self.shared.registry.all()
+    }
+
     /// A program that comes with the daemon, such as `containerd-pause`, found as shims are: beside the daemon's own
     /// first, then on `PATH`.
     pub fn program(&self, name: &str) -> Option<std::path::PathBuf> {

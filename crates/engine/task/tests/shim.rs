@@ -137,6 +137,14 @@ async fn a_shim_that_fails_to_start_says_why_and_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shim_that_is_killed_while_it_starts_is_deleted() {
+    let stage = Stage::new("kill -9 $$");
+    let error = stage.create().await.unwrap_err();
+    assert!(error.to_string().contains("signal: 9"), "{error}");
+    assert_eq!(stage.calls(), "start\ndelete\n", "it may have left a socket or a process");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shim_that_serves_nowhere_is_deleted_again() {
     let stage = Stage::new("printf unix:///nowhere/x.sock");
     let error = stage.create().await.unwrap_err();
@@ -282,4 +290,47 @@ async fn a_shim_that_dies_is_cleaned_up_after_and_everyone_hears() {
     assert_eq!(stage.events.next().await.topic, "/tasks/delete");
     assert!(!stage.bundle().exists());
     assert_eq!(stage.tasks.get(&namespace(), "a").unwrap_err().kind(), Kind::NotFound);
+}
+
+/// A client that signals a task while another deletes it, as those that forward signals do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn call_on_a_connection_that_a_finished_shim_closed_is_not_found() {
+    let (stage, listener) = Stage::serving();
+    let (made, mut socket) = tokio::join!(stage.create(), async {
+        let mut socket = accept(&listener).await;
+        let (stream, _create) = request(&mut socket).await;
+        answer(&mut socket, stream, Ok(created(7))).await;
+        socket
+    });
+    assert_eq!(made.unwrap(), 7);
+    let task = stage.tasks.get(&namespace(), "a").unwrap();
+    let kill = tokio::spawn({
+        let task = std::sync::Arc::clone(&task);
+        async move {
+            task.kill(api::containerd::task::v3::KillRequest { id: "a".into(), ..Default::default() }).await
+        }
+    });
+    let wait = tokio::spawn({
+        let task = std::sync::Arc::clone(&task);
+        async move { task.wait("").await }
+    });
+    let mut methods = [request(&mut socket).await.1.method, request(&mut socket).await.1.method];
+    methods.sort();
+    assert_eq!(methods, ["Kill", "Wait"]);
+    let deleted = tokio::spawn({
+        let task = std::sync::Arc::clone(&task);
+        async move { task.delete().await }
+    });
+    let (stream, delete) = request(&mut socket).await;
+    assert_eq!(delete.method, "Delete");
+    let exit = api::containerd::task::v3::DeleteResponse { pid: 7, exit_status: 3, exited_at: None };
+    answer(&mut socket, stream, Ok(exit.encode_to_vec())).await;
+    let (stream, shutdown) = request(&mut socket).await;
+    assert_eq!(shutdown.method, "Shutdown");
+    answer(&mut socket, stream, Ok(Vec::new())).await;
+    drop(socket);
+    assert_eq!(deleted.await.unwrap().unwrap().status, 3);
+    let error = kill.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), Kind::NotFound, "{error}");
+    assert_eq!(wait.await.unwrap().unwrap().status, 3, "whoever waits hears how it ended");
 }

@@ -89,7 +89,7 @@ pub fn class(path: Option<&Path>, name: &str) -> Result<LinuxBlockIo> {
         let bytes = crate::read_file(path, MAX_BYTES).map_err(|error| failed(error.to_string()))?;
         let text = String::from_utf8(bytes).map_err(|error| failed(error.to_string()))?;
         let value = crate::cdi::parse_yaml(&text).map_err(failed)?;
-        file = serde_json::from_value(value).map_err(|error| failed(error.to_string()))?;
+        file = spec::json::from_value(&value).map_err(|error| failed(error.to_string()))?;
     }
     let rules =
         file.classes.get(name).ok_or_else(|| Error::not_found(format_args!("blockio class {name:?}")))?;

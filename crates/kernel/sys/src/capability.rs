@@ -127,46 +127,6 @@ pub fn set(effective: Set, permitted: Set, inheritable: Set) -> Result<()> {
     check(done, || format!("capset({effective:?}, {permitted:?}, {inheritable:?})")).map(|_| ())
 }
 
-/// Drops everything that is not in `keep` from the bounding set. `prctl(PR_CAPBSET_DROP)`.
-pub fn bound(keep: Set) -> Result<()> {
-    for number in 0..64u32 {
-        if keep.0 >> number & 1 == 1 {
-            continue;
-        }
-        // SAFETY: takes two numbers.
-        let done = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(number), 0, 0, 0) };
-        match check(done.into(), || format!("prctl(PR_CAPBSET_DROP, {number})")) {
-            // Past the last capability of this kernel.
-            Err(error) if error.is(libc::EINVAL) => return Ok(()),
-            Err(error) => return Err(error),
-            Ok(_) => {}
-        }
-    }
-    Ok(())
-}
-
-/// Makes `wanted` the ambient set. `prctl(PR_CAP_AMBIENT)`.
-pub fn set_ambient(wanted: Set) -> Result<()> {
-    ambient(libc::PR_CAP_AMBIENT_CLEAR_ALL, 0)?;
-    (0..64)
-        .filter(|number| wanted.0 >> number & 1 == 1)
-        .try_for_each(|number| ambient(libc::PR_CAP_AMBIENT_RAISE, number))
-}
-
-fn ambient(operation: libc::c_int, number: u32) -> Result<()> {
-    // SAFETY: takes numbers only.
-    let done = unsafe {
-        libc::prctl(
-            libc::PR_CAP_AMBIENT,
-            operation as libc::c_ulong,
-            libc::c_ulong::from(number),
-            0 as libc::c_ulong,
-            0 as libc::c_ulong,
-        )
-    };
-    check(done.into(), || format!("prctl(PR_CAP_AMBIENT, {operation}, {number})")).map(|_| ())
-}
-
 /// The set as it must be before [`set`]: an error for a name that no kernel knows.
 pub fn parse<S: AsRef<str>>(names: &[S]) -> Result<Set> {
     let mut set = Set::default();

@@ -1,6 +1,6 @@
 //! Users and groups of this process. Raw calls: the C library's wrappers signal every thread, and callers have one.
 
-use crate::error::{Result, check};
+use crate::error::{Result, call, check};
 
 /// Sets the supplementary groups. `setgroups(2)`.
 pub fn set_groups(groups: &[u32]) -> Result<()> {
@@ -21,6 +21,28 @@ pub fn set_uid(uid: u32) -> Result<()> {
     // SAFETY: takes three numbers.
     let done = unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) };
     check(done, || format!("setresuid({uid})")).map(|_| ())
+}
+
+/// The supplementary groups. `getgroups(2)`.
+pub fn groups() -> Result<Vec<u32>> {
+    let groups = rustix::process::getgroups().map_err(call!("getgroups"))?;
+    Ok(groups.into_iter().map(rustix::process::Gid::as_raw).collect())
+}
+
+/// Sets the real and effective group, then the user, and keeps the saved ones to return to. `setresuid(2)`.
+pub fn assume(uid: u32, gid: u32) -> Result<()> {
+    // SAFETY: takes three numbers.
+    let done = unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, -1) };
+    check(done, || format!("setresgid({gid}, {gid}, -1)"))?;
+    // SAFETY: takes three numbers.
+    let done = unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, -1) };
+    check(done, || format!("setresuid({uid}, {uid}, -1)")).map(|_| ())
+}
+
+/// Returns to the user `uid`, who has the privileges for it, then to the group `gid`. Undoes [`assume`].
+pub fn resume(uid: u32, gid: u32) -> Result<()> {
+    set_uid(uid)?;
+    set_gid(gid)
 }
 
 /// The effective user.

@@ -8,6 +8,7 @@
 #![allow(unsafe_code)]
 
 pub mod bpf;
+pub mod calls;
 pub mod capability;
 pub mod cgroup;
 pub mod code;

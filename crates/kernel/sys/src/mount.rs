@@ -14,6 +14,7 @@ use rustix::mount::{
 
 use crate::error::{Error, Result, call, check, last_errno};
 
+pub mod bind;
 pub mod fstab;
 pub mod mapped;
 pub mod table;
@@ -173,15 +174,29 @@ fn change_attached(mount: BorrowedFd<'_>, change: Change<'_>, recursive: bool) -
     if recursive || change.user_ns.is_some() {
         return Err(Error::new(libc::ENOSYS, format!("mount_setattr({change:?}, recursive: {recursive})")));
     }
-    let now = rustix::fs::fstatvfs(mount).map_err(call!("fstatvfs", mount))?.f_flag.bits();
-    // statvfs(3) and mount_setattr(2) agree on the first four bits; the access time policy has numbers of its own.
-    let mut bits = now & 0xf;
-    for (theirs, ours) in [(0x400, Attributes::NOATIME), (0x800, Attributes::NODIRATIME)] {
-        bits |= if now & theirs != 0 { ours.0 } else { 0 };
-    }
-    let bits = Attributes(bits & !change.clear.0 | change.set.0);
+    let now = attributes(mount)?;
+    let bits = Attributes(now.0 & !change.clear.0 | change.set.0);
     let flags = libc::MS_REMOUNT | libc::MS_BIND | fstab::classic_flags(bits);
     classic(OsStr::new(""), &path, "", flags, OsStr::new(""))
+}
+
+/// Attributes of the mount that holds the object open as `fd`. `fstatfs(2)`.
+///
+/// [`Attributes::RDONLY`] is also there when only the file system is read-only.
+pub fn attributes(fd: BorrowedFd<'_>) -> Result<Attributes> {
+    const RELATIME: u64 = 0x1000;
+    let flags = rustix::fs::fstatvfs(fd).map_err(call!("fstatvfs", fd))?.f_flag.bits();
+    // statvfs(3) and mount_setattr(2) agree on the first four bits.
+    let mut bits = flags & 0xf;
+    let others =
+        [(0x400, Attributes::NOATIME), (0x800, Attributes::NODIRATIME), (0x2000, Attributes::NOSYMFOLLOW)];
+    for (theirs, ours) in others {
+        bits |= if flags & theirs != 0 { ours.0 } else { 0 };
+    }
+    if flags & RELATIME == 0 && bits & Attributes::NOATIME.0 == 0 {
+        bits |= Attributes::STRICTATIME.0;
+    }
+    Ok(Attributes(bits))
 }
 
 /// A file system being configured (`fsopen(2)`).

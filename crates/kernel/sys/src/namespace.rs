@@ -64,6 +64,13 @@ pub fn open(path: &Path, kind: Kind) -> Result<OwnedFd> {
     Ok(fd)
 }
 
+/// Whether this process is in the user namespace that the machine began with, in which every id is mapped to itself.
+pub fn is_initial_user() -> Result<bool> {
+    let map = crate::procfs::Procfs::of_host()?.read_self("uid_map", 4096)?;
+    let map = String::from_utf8_lossy(&map);
+    Ok(map.split_whitespace().eq(["0", "0", "4294967295"]))
+}
+
 /// Joins the namespace open as `namespace`. `setns(2)`.
 pub fn join(namespace: BorrowedFd<'_>, kind: Kind) -> Result<()> {
     // SAFETY: takes two numbers. Only the calling thread moves; callers have one.

@@ -16,9 +16,13 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use crate::error::{Error, Result, call};
 
 pub mod at;
+mod missing;
 mod tree;
 
 pub use tree::{remove_contents, remove_tree};
+
+/// Flags that open a directory as a handle.
+const HANDLE_OF_DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// How many times a walk that lost a race with a rename is tried again.
 const RETRIES: u32 = 64;
@@ -100,28 +104,34 @@ impl Root {
     }
 
     /// Opens the directory `path` as a handle, making what is missing with `mode`.
+    ///
+    /// A link to something missing is followed below the root: what it names is made.
     pub fn make_dirs(&self, path: &Path, mode: u32) -> Result<OwnedFd> {
         let clean = clean(path);
-        self.make_dirs_clean(&clean, mode)
+        match self.resolve(&clean, HANDLE_OF_DIRECTORY, Mode::empty(), ResolveFlags::empty()) {
+            Err(error) if error.is(libc::ENOENT) => {}
+            done => return done,
+        }
+        self.make_plain_dirs(&missing::destination(self, &clean)?, mode)
     }
 
-    fn make_dirs_clean(&self, path: &Path, mode: u32) -> Result<OwnedFd> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        match self.resolve(path, flags, Mode::empty(), ResolveFlags::empty()) {
+    /// Makes the directories of `path`, none of which is a link.
+    fn make_plain_dirs(&self, path: &Path, mode: u32) -> Result<OwnedFd> {
+        match self.resolve(path, HANDLE_OF_DIRECTORY, Mode::empty(), ResolveFlags::empty()) {
             Err(error) if error.is(libc::ENOENT) => {}
             done => return done,
         }
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(Error::new(libc::ENOENT, format!("openat2({path:?})")));
         };
-        let parent = self.make_dirs_clean(parent, mode)?;
+        let parent = self.make_plain_dirs(parent, mode)?;
         match at::make_dir(parent.as_fd(), name, mode) {
-            // A dangling link, or someone was faster; the open below tells which.
+            // Another process was faster; the open below finds out what it made.
             Err(error) if error.is(libc::EEXIST) => {}
             Err(error) => return Err(error),
             Ok(()) => {}
         }
-        let flags = flags | OFlags::NOFOLLOW;
+        let flags = HANDLE_OF_DIRECTORY | OFlags::NOFOLLOW;
         rustix::fs::openat(&parent, name, flags, Mode::empty()).map_err(call!("openat", parent, name))
     }
 
@@ -138,22 +148,40 @@ impl Root {
     }
 
     /// Opens the file `path` as a handle, making it (empty) and its parents when they are missing.
+    ///
+    /// A link to something missing is followed below the root: what it names is made.
     pub fn make_file(&self, path: &Path, mode: u32, parents_mode: u32) -> Result<OwnedFd> {
         let clean = clean(path);
         match self.open(&clean, Access::Handle) {
             Err(error) if error.is(libc::ENOENT) => {}
             done => return done,
         }
-        let (Some(parent), Some(name)) = (clean.parent(), clean.file_name()) else {
+        let place = missing::destination(self, &clean)?;
+        let (Some(parent), Some(name)) = (place.parent(), place.file_name()) else {
             return Err(Error::new(libc::EINVAL, format!("openat2({path:?})")));
         };
-        let parent = self.make_dirs_clean(parent, parents_mode)?;
+        let parent = self.make_plain_dirs(parent, parents_mode)?;
         let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let file = rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(mode))
             .map_err(call!("openat", parent, name))?;
         drop(file);
         rustix::fs::openat(&parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
             .map_err(call!("openat", parent, name))
+    }
+
+    /// The path below the root, without a leading slash, at which the kernel shows `fd`, an object below the root.
+    ///
+    /// Reads `/proc/self/fd`, so the caller's `/proc` must be trusted.
+    ///
+    /// # Errors
+    /// `EXDEV`: `fd` is not below the root.
+    pub fn locate(&self, fd: BorrowedFd<'_>) -> Result<PathBuf> {
+        let shown = |fd: BorrowedFd<'_>| at::read_link(at::here(), of_fd(fd).as_os_str()).map(PathBuf::from);
+        let (root, place) = (shown(self.as_fd())?, shown(fd)?);
+        match place.strip_prefix(&root) {
+            Ok(below) => Ok(below.to_owned()),
+            Err(_) => Err(Error::new(libc::EXDEV, format!("readlink({place:?}, below {root:?})"))),
+        }
     }
 
     /// Opens `path`, which must be relative and lead nowhere above the root, not even by a link: `EXDEV` else.
@@ -238,11 +266,45 @@ mod tests {
     }
 
     #[test]
-    fn a_dangling_link_is_not_made_a_directory() {
+    fn a_link_to_something_missing_is_made_below_the_root() {
+        // Link, its text, what is asked for, and what that makes.
+        for (link, text, path, made) in [
+            ("link", "/nowhere", "link/x", "nowhere/x"),
+            ("localtime", "/usr/share/zone", "localtime", "usr/share/zone"),
+            ("up", "../../../q/w", "up/b", "q/w/b"),
+            ("run", "gone/../run2", "run/./c", "run2/c"),
+        ] {
+            let (dir, root) = root();
+            symlink(text, dir.path().join(link)).unwrap();
+            root.make_dirs(Path::new(path), 0o755).unwrap();
+            assert!(dir.path().join(made).is_dir(), "{path} as directory");
+            std::fs::remove_dir_all(dir.path().join(made.split('/').next().unwrap())).unwrap();
+            root.make_file(Path::new(path), 0o644, 0o755).unwrap();
+            assert!(dir.path().join(made).is_file(), "{path} as file");
+            assert!(dir.path().join(link).is_symlink());
+        }
+    }
+
+    #[test]
+    fn a_chain_of_links_ends_and_a_circle_is_refused() {
         let (dir, root) = root();
-        symlink("/nowhere", dir.path().join("link")).unwrap();
-        assert!(root.make_dirs(Path::new("link/x"), 0o755).is_err());
-        assert!(!dir.path().join("nowhere").exists());
+        for (link, text) in [("t1", "t2"), ("t2", "/t3"), ("a", "b/x"), ("b", "a")] {
+            symlink(text, dir.path().join(link)).unwrap();
+        }
+        root.make_dirs(Path::new("/t1"), 0o755).unwrap();
+        assert!(dir.path().join("t3").is_dir());
+        assert_eq!(root.make_dirs(Path::new("/a"), 0o755).unwrap_err().errno(), libc::ELOOP);
+    }
+
+    #[test]
+    fn an_open_object_is_located_below_the_root() {
+        let (dir, root) = root();
+        std::fs::create_dir_all(dir.path().join("a/b")).unwrap();
+        symlink("a", dir.path().join("l")).unwrap();
+        let below = root.open(Path::new("/l/b"), Access::Handle).unwrap();
+        assert_eq!(root.locate(below.as_fd()).unwrap(), Path::new("a/b"));
+        let outside = Root::open_dir(Path::new("/")).unwrap();
+        assert_eq!(root.locate(outside.as_fd()).unwrap_err().errno(), libc::EXDEV);
     }
 
     #[test]

@@ -150,6 +150,36 @@ pub fn try_wait(pidfd: BorrowedFd<'_>) -> Result<Option<Exit>> {
     Ok(status.map(|status| exit_of(&status)))
 }
 
+/// Whether the process `pidfd` is a child of this one, alive or not yet waited for. `waitid(2)`.
+pub fn is_child(pidfd: BorrowedFd<'_>) -> Result<bool> {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    match rustix::process::waitid(WaitId::PidFd(pidfd), options) {
+        Ok(_) => Ok(true),
+        Err(rustix::io::Errno::CHILD) => Ok(false),
+        Err(errno) => Err(call!("waitid", pidfd, "WNOWAIT")(errno)),
+    }
+}
+
+/// Pid of a child that has ended and is not yet waited for; it stays so. `waitid(2)`.
+pub fn ended_child() -> Result<Option<i32>> {
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
+    loop {
+        // SAFETY: waitid(2) writes at most one siginfo_t, for which `info` has the room.
+        let done = unsafe { libc::waitid(libc::P_ALL, 0, info.as_mut_ptr(), options) };
+        match check(done.into(), || "waitid(P_ALL, WNOWAIT)".to_owned()) {
+            Err(error) if error.is(libc::EINTR) => {}
+            Err(error) if error.is(libc::ECHILD) => return Ok(None),
+            Err(error) => return Err(error),
+            Ok(_) => break,
+        }
+    }
+    // SAFETY: all zeroes is a valid siginfo_t, and the call has written at most a valid one over it.
+    let info = unsafe { info.assume_init() };
+    // SAFETY: si_pid is a field of the SIGCHLD form, which waitid(2) writes; zeroes mean that no child has ended.
+    Ok(Some(unsafe { info.si_pid() }).filter(|pid| *pid != 0))
+}
+
 fn exit_of(status: &rustix::process::WaitIdStatus) -> Exit {
     match (status.exit_status(), status.terminating_signal()) {
         (Some(code), _) => Exit(code),
@@ -163,9 +193,12 @@ pub fn ended(pidfd: BorrowedFd<'_>, within: Duration) -> Result<bool> {
     readable(pidfd, within)
 }
 
+/// A wait that never ends in practice: a hundred years. Longer ones overflow the clock.
+const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 /// Waits until `fd` has something to read (or its peer is gone), at most `within`. `poll(2)`.
 pub fn readable(fd: BorrowedFd<'_>, within: Duration) -> Result<bool> {
-    let deadline = std::time::Instant::now() + within;
+    let deadline = std::time::Instant::now() + within.min(FAR);
     loop {
         let left = deadline.saturating_duration_since(std::time::Instant::now());
         let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
@@ -236,6 +269,48 @@ pub fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// Where this process's arguments and environment lie, as `/proc/PID/cmdline` and `/proc/PID/environ` show them to
+/// others. proc_pid_stat(5).
+#[derive(Debug)]
+pub struct CommandLine {
+    begin: usize,
+    end: usize,
+}
+
+impl CommandLine {
+    /// Finds them, through the host's procfs.
+    ///
+    /// # Errors
+    /// What reading says; `EINVAL` for a text that is none of `/proc/PID/stat`.
+    pub fn find(host: &crate::procfs::Procfs) -> Result<Self> {
+        let text = host.read_self("stat", 4096)?;
+        let text = String::from_utf8_lossy(&text);
+        // The name in parentheses may hold anything; behind it field 3 begins.
+        let fields: Vec<&str> =
+            text.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().collect()).unwrap_or_default();
+        let address = |field: usize| fields.get(field - 3).and_then(|text| text.parse::<usize>().ok());
+        match (address(48), address(49), address(50), address(51)) {
+            (Some(args), Some(args_end), Some(env), Some(end))
+                if args <= args_end && args_end <= env && env <= end =>
+            {
+                Ok(Self { begin: args, end })
+            }
+            _ => Err(Error::new(libc::EINVAL, "read(/proc/self/stat)")),
+        }
+    }
+
+    /// Overwrites both with zeros, for good. For a copy of this process that others will see: it must not read its
+    /// arguments or environment any more.
+    pub fn clear(&self) {
+        if self.end <= self.begin {
+            return;
+        }
+        // SAFETY: the kernel has put arguments and environment, which are writable memory of this process's stack, into
+        // this range; the caller does not read them again.
+        unsafe { std::ptr::write_bytes(self.begin as *mut u8, 0, self.end - self.begin) };
+    }
+}
+
 /// Forbids (or allows) other processes to read this one's memory and `/proc` links. `prctl(PR_SET_DUMPABLE)`.
 pub fn set_dumpable(dumpable: bool) -> Result<()> {
     prctl(libc::PR_SET_DUMPABLE, u64::from(dumpable), "PR_SET_DUMPABLE")
@@ -254,16 +329,6 @@ pub fn become_subreaper() -> Result<()> {
 /// Has the kernel send `signal` to this process when its parent ends. `prctl(PR_SET_PDEATHSIG)`.
 pub fn set_parent_death_signal(signal: i32) -> Result<()> {
     prctl(libc::PR_SET_PDEATHSIG, signal as u64, "PR_SET_PDEATHSIG")
-}
-
-/// No program executed from here on gains privileges. `prctl(PR_SET_NO_NEW_PRIVS)`.
-pub fn set_no_new_privs() -> Result<()> {
-    prctl(libc::PR_SET_NO_NEW_PRIVS, 1, "PR_SET_NO_NEW_PRIVS")
-}
-
-/// Keeps the permitted capabilities over a change of user. `prctl(PR_SET_KEEPCAPS)`.
-pub fn set_keep_capabilities(keep: bool) -> Result<()> {
-    prctl(libc::PR_SET_KEEPCAPS, u64::from(keep), "PR_SET_KEEPCAPS")
 }
 
 fn prctl(option: libc::c_int, value: u64, name: &str) -> Result<()> {
@@ -342,8 +407,11 @@ mod tests {
         let child = std::process::Command::new("/bin/sh").args(["-c", "exit 7"]).spawn().unwrap();
         let pidfd = pidfd(child.id() as i32).unwrap();
         assert!(ended(pidfd.as_fd(), Duration::from_secs(10)).unwrap());
+        assert!(is_child(pidfd.as_fd()).unwrap());
+        assert_eq!(ended_child().unwrap(), Some(child.id() as i32));
         assert_eq!(wait(pidfd.as_fd()).unwrap(), Exit(7));
         assert!(try_wait(pidfd.as_fd()).is_err());
+        assert!(!is_child(pidfd.as_fd()).unwrap());
     }
 
     #[test]
@@ -353,6 +421,7 @@ mod tests {
         let pidfd = pidfd(child.id() as i32).unwrap();
         assert_eq!(try_wait(pidfd.as_fd()).unwrap(), None);
         assert!(!ended(pidfd.as_fd(), Duration::ZERO).unwrap());
+        assert!(is_child(pidfd.as_fd()).unwrap());
         signal(pidfd.as_fd(), libc::SIGKILL).unwrap();
         assert_eq!(wait(pidfd.as_fd()).unwrap(), Exit(128 + libc::SIGKILL));
     }

@@ -43,9 +43,18 @@ impl Procfs {
 
     /// Writes `text` to the file `path` of this process.
     pub fn write_self(&self, path: &str, text: &str) -> Result<()> {
-        // `self` is a link; its text is the pid in this procfs, whatever namespace the process is in by now.
+        self.write(&self.of_self(path)?, text)
+    }
+
+    /// Reads the file `path` of this process.
+    pub fn read_self(&self, path: &str, limit: usize) -> Result<Vec<u8>> {
+        self.read(&self.of_self(path)?, limit)
+    }
+
+    /// `self` is a link; its text is the pid in this procfs, whatever namespace the process is in by now.
+    fn of_self(&self, path: &str) -> Result<String> {
         let pid = at::read_link(self.root.as_fd(), OsStr::new("self"))?;
-        self.write(&format!("{}/{path}", pid.display()), text)
+        Ok(format!("{}/{path}", pid.display()))
     }
 
     /// Reads the file `path`.

@@ -41,6 +41,14 @@ pub fn resize(terminal: BorrowedFd<'_>, columns: u16, rows: u16) -> Result<()> {
     rustix::termios::tcsetwinsize(terminal, size).map_err(call!("ioctl", terminal, "TIOCSWINSZ"))
 }
 
+/// Leaves line ends as the program writes them: no carriage return is put before a line feed. `TCSETS` without `ONLCR`.
+pub fn keep_line_ends(terminal: BorrowedFd<'_>) -> Result<()> {
+    use rustix::termios::{OptionalActions, OutputModes, tcgetattr, tcsetattr};
+    let mut modes = tcgetattr(terminal).map_err(call!("ioctl", terminal, "TCGETS"))?;
+    modes.output_modes -= OutputModes::ONLCR;
+    tcsetattr(terminal, OptionalActions::Now, &modes).map_err(call!("ioctl", terminal, "TCSETS"))
+}
+
 /// Makes `slave` the controlling terminal of this session. `TIOCSCTTY`.
 pub fn control(slave: BorrowedFd<'_>) -> Result<()> {
     rustix::process::ioctl_tiocsctty(slave).map_err(call!("ioctl", slave, "TIOCSCTTY"))
@@ -53,6 +61,18 @@ pub fn number(master: BorrowedFd<'_>) -> Result<u32> {
     let done = unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTN, &raw mut number) };
     check(done.into(), || format!("ioctl({master:?}, TIOCGPTN)"))?;
     Ok(number)
+}
+
+/// Whether `fd`, which a stranger sent, is the master of a terminal.
+///
+/// Neither this call nor closing a master waits for a file server of the stranger's: attributes come from the cache,
+/// and a file that is the device 5:2 is served by the terminal driver. `statx(2)`.
+pub fn is_master(fd: BorrowedFd<'_>) -> Result<bool> {
+    use rustix::fs::{AtFlags, FileType, StatxFlags};
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let stat = rustix::fs::statx(fd, c"", flags, StatxFlags::TYPE).map_err(call!("statx", fd))?;
+    let is_device = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::CharacterDevice;
+    Ok(is_device && (stat.stx_rdev_major, stat.stx_rdev_minor) == (5, 2))
 }
 
 #[cfg(test)]
@@ -80,5 +100,8 @@ mod tests {
         let mut buffer = [0; 8];
         assert_eq!(rustix::io::read(&terminal.master, &mut buffer).unwrap(), 2);
         number(terminal.master.as_fd()).unwrap();
+        assert!(is_master(terminal.master.as_fd()).unwrap());
+        assert!(!is_master(terminal.slave.as_fd()).unwrap());
+        assert!(!is_master(std::fs::File::open("/dev/null").unwrap().as_fd()).unwrap());
     }
 }

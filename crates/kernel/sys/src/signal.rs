@@ -74,6 +74,49 @@ pub fn name(number: i32) -> Option<&'static str> {
     NAMES.iter().find(|(_, known)| *known == number).map(|(name, _)| *name)
 }
 
+/// What Go says of a process that a signal ended, which clients of runtimes read.
+const WORDS: [&str; 31] = [
+    "hangup",
+    "interrupt",
+    "quit",
+    "illegal instruction",
+    "trace/breakpoint trap",
+    "aborted",
+    "bus error",
+    "floating point exception",
+    "killed",
+    "user defined signal 1",
+    "segmentation fault",
+    "user defined signal 2",
+    "broken pipe",
+    "alarm clock",
+    "terminated",
+    "stack fault",
+    "child exited",
+    "continued",
+    "stopped (signal)",
+    "stopped",
+    "stopped (tty input)",
+    "stopped (tty output)",
+    "urgent I/O condition",
+    "CPU time limit exceeded",
+    "file size limit exceeded",
+    "virtual timer expired",
+    "profiling timer expired",
+    "window changed",
+    "I/O possible",
+    "power failure",
+    "bad system call",
+];
+
+/// A signal in words, as Go has them: `killed`, `bad system call`; `signal 40` for one without.
+pub fn words(number: i32) -> String {
+    let index = usize::try_from(number).ok().and_then(|number| number.checked_sub(1));
+    index
+        .and_then(|index| WORDS.get(index))
+        .map_or_else(|| format!("signal {number}"), |words| (*words).to_owned())
+}
+
 /// Gives every signal its default disposition and unblocks all of them, as a fresh program expects.
 ///
 /// `execve(2)` resets handlers but keeps ignored signals and the mask; Rust ignores `SIGPIPE` and a shim blocks what it
@@ -90,6 +133,32 @@ pub fn reset() -> Result<()> {
     // SAFETY: the set was initialised above; a null old set is allowed.
     let errno = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, set.as_ptr(), ptr::null_mut()) };
     if errno == 0 { Ok(()) } else { Err(Error::new(errno, "pthread_sigmask(SIG_SETMASK, [])")) }
+}
+
+/// Makes `SIGHUP`, `SIGINT` and `SIGTERM` end this process even when it is the first of a pid namespace, for which the
+/// kernel drops signals without a handler. `execve(2)` gives the new program the default dispositions again.
+pub fn end_on_request() -> Result<()> {
+    for number in [libc::SIGHUP, libc::SIGINT, libc::SIGTERM] {
+        let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+        // SAFETY: all zeroes is a valid sigaction: an empty mask, no flags, SIG_DFL.
+        let action = unsafe { action.assume_init_mut() };
+        let handler: extern "C" fn(libc::c_int) = end;
+        action.sa_sigaction = handler as libc::sighandler_t;
+        action.sa_flags = libc::SA_RESETHAND | libc::SA_NODEFER;
+        // SAFETY: the action is initialised above and outlives the call; `end` calls only what is safe in a handler.
+        let done = unsafe { libc::sigaction(number, action, ptr::null_mut()) };
+        crate::error::check(done.into(), || format!("sigaction({number})"))?;
+    }
+    Ok(())
+}
+
+/// Ends by the signal where the kernel lets it through, else with the status that runc's init has then.
+extern "C" fn end(number: libc::c_int) {
+    // SAFETY: raise and _exit are async-signal-safe; the default disposition holds again (SA_RESETHAND).
+    unsafe {
+        libc::raise(number);
+        libc::_exit(2)
+    }
 }
 
 #[cfg(test)]
@@ -112,5 +181,7 @@ mod tests {
             assert_eq!(parse(text), None, "{text}");
         }
         assert_eq!(name(15), Some("TERM"));
+        assert_eq!((words(9).as_str(), words(31).as_str()), ("killed", "bad system call"));
+        assert_eq!((words(0).as_str(), words(40).as_str()), ("signal 0", "signal 40"));
     }
 }

@@ -58,6 +58,42 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<(usize, Vec<
     Ok((length, fds))
 }
 
+/// Receives one message that has come already into `buffer`; `None` when there is none, length 0 when the peer is gone.
+///
+/// Descriptors that it carries are dropped by the kernel without being opened here: closing one of a stranger's can
+/// wait for that stranger, as a FUSE server's does.
+pub fn receive_now(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Option<usize>> {
+    receive_with(socket, buffer, &mut RecvAncillaryBuffer::default())
+}
+
+/// The same, with the first descriptor that the message carries.
+pub fn receive_fd_now(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Option<(usize, Option<OwnedFd>)>> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let Some(length) = receive_with(socket, buffer, &mut ancillary)? else { return Ok(None) };
+    let fd = ancillary.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut received) => received.next(),
+        _ => None,
+    });
+    Ok(Some((length, fd)))
+}
+
+fn receive_with(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    ancillary: &mut RecvAncillaryBuffer<'_>,
+) -> Result<Option<usize>> {
+    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+    loop {
+        let mut slices = [IoSliceMut::new(buffer)];
+        match rustix::net::recvmsg(socket, &mut slices, ancillary, flags) {
+            Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::AGAIN) => return Ok(None),
+            done => return done.map(|message| Some(message.bytes)).map_err(call!("recvmsg", socket)),
+        }
+    }
+}
+
 /// Connects to the stream socket at `path`, however long the path is.
 ///
 /// The directory is opened first and the socket named through `/proc/self/fd`, because an address holds 107 bytes.
@@ -100,6 +136,22 @@ fn connect_to(socket: &OwnedFd, path: &Path) -> Result<()> {
 mod tests {
     use super::*;
     use std::os::fd::AsFd;
+
+    #[test]
+    fn a_message_that_has_not_come_is_not_waited_for() {
+        let (ours, theirs) = message_pair().unwrap();
+        let mut buffer = [0; 16];
+        assert_eq!(receive_now(theirs.as_fd(), &mut buffer).unwrap(), None);
+        let (_reader, writer) = rustix::pipe::pipe().unwrap();
+        for _ in 0..2 {
+            send(ours.as_fd(), b"take", &[writer.as_fd(), writer.as_fd()]).unwrap();
+        }
+        assert_eq!(receive_now(theirs.as_fd(), &mut buffer).unwrap(), Some(4));
+        let (length, fd) = receive_fd_now(theirs.as_fd(), &mut buffer).unwrap().unwrap();
+        assert_eq!((length, fd.is_some()), (4, true));
+        drop(ours);
+        assert_eq!(receive_now(theirs.as_fd(), &mut buffer).unwrap(), Some(0));
+    }
 
     #[test]
     fn descriptors_travel_with_a_message() {

@@ -10,22 +10,20 @@ use spec::runtime::{LinuxResources, State, Status};
 use spec::{HasKind, Kind};
 use sys::process;
 
-use crate::cgroup::{Cgroup, CgroupError, Joiner, Stats, layout};
-use crate::hooks::{self, HookError, Point};
+use crate::cgroup::{Cgroup, CgroupError, Freezing, Joiner, Killing, Stats, layout};
+use crate::hooks::HookError;
+use crate::ongoing::complete;
 use crate::salvage::Salvage;
 use crate::state::{GATE, Record, RecordError};
-use crate::talk::{Talk, Word};
+use crate::talk::Talk;
 
-const SIGKILL: i32 = 9;
+pub(crate) const SIGKILL: i32 = 9;
 const ESRCH: i32 = 3;
 const ENXIO: i32 = 6;
 const ENOENT: i32 = 2;
 
 /// Descriptors from this number on are not spent on what could be opened anew: 1024 is the usual limit.
 const MOST_KEPT: i32 = 512;
-
-/// How long a start waits to hear whether the program was executed.
-const EXECUTION: Duration = Duration::from_secs(2);
 
 /// Why a verb on a container failed.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +73,7 @@ pub enum ContainerError {
 }
 
 impl ContainerError {
-    fn at(step: impl Into<String>) -> impl FnOnce(sys::Error) -> Self {
+    pub(crate) fn at(step: impl Into<String>) -> impl FnOnce(sys::Error) -> Self {
         move |source| Self::System { step: step.into(), source }
     }
 }
@@ -138,50 +136,10 @@ impl Container {
         Ok(ids)
     }
 
-    /// Removes what a creation that was killed half way left of `id`: its directory and its cgroup.
-    ///
-    /// A container whose state was written is left alone; delete that.
-    pub fn remove_remains(root: &Path, id: &str, bundle: &Path) -> Result<(), ContainerError> {
-        match Self::load(root, id) {
-            Err(ContainerError::NotFound(_)) => {}
-            Ok(_) => return Err(ContainerError::State { verb: "forget", status: Status::Created }),
-            Err(error) => return Err(error),
-        }
-        let dir = root.join(id);
-        if id.is_empty() || id.contains('/') || !dir.is_dir() {
-            // The directory is made first and goes last: without it there is nothing.
-            return Ok(());
-        }
-        let spec = crate::create::read_spec(bundle).ok();
-        let path = spec.and_then(|spec| spec.linux).map(|linux| linux.cgroups_path).unwrap_or_default();
-        // Its directories are taken over if they are empty, which those of a dead creation are.
-        if let Ok(cgroup) = Cgroup::create(&path, id) {
-            cgroup.destroy()?;
-        }
-        remove_dir(&dir)
-    }
-
-    /// Removes a container whose state file is damaged: what can still be told of it is killed and removed, then its
-    /// directory. Waits at most `within` for its first process to end.
-    ///
-    /// Its poststop hooks are not run: what the document said of them is not to be trusted.
-    pub fn remove_damaged(root: &Path, id: &str, within: Duration) -> Result<(), ContainerError> {
-        let dir = root.join(id);
-        match Self::load(root, id) {
-            Err(error) if error.kind() == Kind::DataLoss => {}
-            Err(error) => return Err(error),
-            Ok(_) => return Err(ContainerError::State { verb: "forget", status: Status::Created }),
-        }
-        let text = Record::text(&dir).map_err(ContainerError::Record)?;
-        let found = Salvage::read(&String::from_utf8_lossy(&text), layout()?);
-        if let Some(pid) = found.init {
-            end_process(pid, id, within)?;
-        }
-        if found.cgroup.exists() {
-            found.cgroup.kill(SIGKILL)?;
-        }
-        found.cgroup.destroy()?;
-        remove_dir(&dir)
+    /// What can still be told of the container `id`, whose state file is damaged.
+    pub(crate) fn salvage(root: &Path, id: &str) -> Result<Salvage, ContainerError> {
+        let text = Record::text(&root.join(id)).map_err(ContainerError::Record)?;
+        Ok(Salvage::read(&String::from_utf8_lossy(&text), layout()?))
     }
 
     /// The id.
@@ -230,37 +188,13 @@ impl Container {
         Ok(self.record.state(self.status()?))
     }
 
-    /// Lets the user's program run; then poststart hooks.
-    ///
-    /// In the process that created the container this also reports a program that cannot be executed; from any other
-    /// process the container just ends in that case.
-    pub fn start(&mut self) -> Result<(), ContainerError> {
-        match self.status()? {
-            Status::Created => {}
-            status => return Err(ContainerError::State { verb: "start", status }),
-        }
-        self.open_gate()?;
-        if let Some(talk) = self.talk.take()
-            && self.start_hooks_are_none()
-            && let Ok(Some(Word::Failed(_, text))) = talk.hear(EXECUTION)
-        {
-            return Err(ContainerError::Program(text));
-        }
-        let hooks = self.record.hooks().poststart;
-        let state = self.record.state(Status::Running);
-        hooks::run(&hooks, &state, Point::Poststart).map_err(|error| {
-            // As runc does: a container whose start is not complete does not run.
-            let _ = self.signal_init(SIGKILL);
-            error.into()
-        })
-    }
-
-    fn start_hooks_are_none(&self) -> bool {
-        self.record.hooks().start_container.is_empty()
+    /// The talk with init, in the process that created the container, until the program runs.
+    pub(crate) fn take_talk(&mut self) -> Option<Talk> {
+        self.talk.take()
     }
 
     /// Removes the gate, which says who starts it, and sends the byte that init waits for.
-    fn open_gate(&self) -> Result<(), ContainerError> {
+    pub(crate) fn open_gate(&self) -> Result<(), ContainerError> {
         let path = self.dir().join(GATE);
         const O_WRONLY: i32 = 1;
         const O_NONBLOCK: i32 = 0o4000;
@@ -296,7 +230,7 @@ impl Container {
     }
 
     /// Whether killing init kills everything.
-    fn has_own_pid_namespace(&self) -> bool {
+    pub(crate) fn has_own_pid_namespace(&self) -> bool {
         self.record
             .config
             .namespaces
@@ -306,63 +240,39 @@ impl Container {
 
     /// Sends `signal` to init, or to every process when `all`.
     pub fn kill(&self, signal: i32, all: bool) -> Result<(), ContainerError> {
+        Ok(self.begin_kill(signal, all)?.map_or(Ok(()), complete)?)
+    }
+
+    /// Sends `signal` to init, or begins to send it to every process: what of that is still to be done.
+    pub fn begin_kill(&self, signal: i32, all: bool) -> Result<Option<Killing>, ContainerError> {
         if all || (signal == SIGKILL && !self.has_own_pid_namespace()) {
-            if !all && !self.record.init_is_alive() && self.processes()?.is_empty() {
+            let init = self.init()?;
+            if !all && init.is_none() && self.processes()?.is_empty() {
                 return Err(ContainerError::NotRunning);
             }
-            return Ok(self.cgroup().kill(signal)?);
+            let killing = self.cgroup().begin_kill(signal);
+            return Ok(Some(match init {
+                Some(pidfd) => killing.with_init(self.pid(), pidfd),
+                None => killing,
+            }));
         }
         self.signal_init(signal)?;
         if signal == SIGKILL && self.status()? == Status::Paused {
             // A frozen process dies only when it is thawed.
             self.cgroup().thaw()?;
         }
-        Ok(())
-    }
-
-    /// Removes a stopped or merely created container (any, killing it first, when `force`); then poststop hooks.
-    ///
-    /// Waits at most `within` for its processes to end. Every step is tried; the first error is returned.
-    pub fn delete(self, force: bool, within: Duration) -> Result<(), ContainerError> {
-        let status = self.status()?;
-        match status {
-            Status::Stopped => {}
-            Status::Created => self.end(within)?,
-            Status::Creating | Status::Running | Status::Paused if force => self.end(within)?,
-            Status::Creating | Status::Running | Status::Paused => {
-                return Err(ContainerError::State { verb: "delete", status });
-            }
-        }
-        let cgroup = self.cgroup();
-        let killed =
-            if self.has_own_pid_namespace() || !cgroup.exists() { Ok(()) } else { cgroup.kill(SIGKILL) };
-        let destroyed = cgroup.destroy();
-        let state = self.record.state(Status::Stopped);
-        let hooked = hooks::run(&self.record.hooks().poststop, &state, Point::Poststop);
-        // The directory goes last and only when the rest is gone, so that a failed delete can be tried again.
-        destroyed?;
-        remove_dir(&self.dir())?;
-        hooked?;
-        Ok(killed?)
-    }
-
-    /// Kills everything and waits for init to be gone.
-    fn end(&self, within: Duration) -> Result<(), ContainerError> {
-        let Some(init) = self.init()? else { return Ok(()) };
-        match self.kill(SIGKILL, !self.has_own_pid_namespace()) {
-            Ok(()) | Err(ContainerError::NotRunning) => {}
-            Err(error) => return Err(error),
-        }
-        match process::ended(init.as_fd(), within).map_err(ContainerError::at("wait for init"))? {
-            true => Ok(()),
-            false => Err(ContainerError::Timeout { id: self.record.id.clone(), within }),
-        }
+        Ok(None)
     }
 
     /// Freezes every process.
     pub fn pause(&self) -> Result<(), ContainerError> {
+        Ok(complete(self.begin_pause()?)?)
+    }
+
+    /// Begins to freeze every process.
+    pub fn begin_pause(&self) -> Result<Freezing, ContainerError> {
         match self.status()? {
-            Status::Running | Status::Created => Ok(self.cgroup().freeze()?),
+            Status::Running | Status::Created => Ok(self.cgroup().begin_freeze()),
             status => Err(ContainerError::State { verb: "pause", status }),
         }
     }
@@ -394,23 +304,7 @@ impl Container {
     }
 }
 
-/// Kills a process and waits until it has ended.
-fn end_process(pid: i32, id: &str, within: Duration) -> Result<(), ContainerError> {
-    let pidfd = match process::pidfd(pid) {
-        Err(error) if error.is(ESRCH) => return Ok(()),
-        done => done.map_err(ContainerError::at("open init"))?,
-    };
-    match process::signal(pidfd.as_fd(), SIGKILL) {
-        Err(error) if error.is(ESRCH) => return Ok(()),
-        done => done.map_err(ContainerError::at("signal init"))?,
-    }
-    match process::ended(pidfd.as_fd(), within).map_err(ContainerError::at("wait for init"))? {
-        true => Ok(()),
-        false => Err(ContainerError::Timeout { id: id.to_owned(), within }),
-    }
-}
-
-fn remove_dir(dir: &Path) -> Result<(), ContainerError> {
+pub(crate) fn remove_dir(dir: &Path) -> Result<(), ContainerError> {
     match std::fs::remove_dir_all(dir) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(io_error("remove", dir, &error)),
         _ => Ok(()),

@@ -1,24 +1,28 @@
 //! Exec: one more process in a running container.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
-use std::time::Duration;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use spec::runtime::{NamespaceKind, Process, Spec, Status};
 use spec::{HasKind, Kind};
 use sys::process::{self, Clone3, Fork};
 
 use crate::cgroup::{Below, CgroupError, Joiner};
+use crate::child::{Child, KILL_TIMEOUT};
 use crate::container::{Container, ContainerError};
+use crate::conversation::{Conversation, Event, Failure};
 use crate::create::plan::{self, PlanError};
 use crate::create::{self, CreateError, Stdio};
 use crate::init::{self, Joining};
+use crate::ongoing::{Ongoing, Wait, after, complete};
 use crate::state::runc_name;
-use crate::talk::{TIMED_OUT, Talk, Word};
+use crate::talk::{Script, Talk, Word};
 
-/// How long joining may take between two words.
-const PATIENCE: Duration = Duration::from_secs(30);
-const SIGKILL: i32 = 9;
+const O_PATH: i32 = 0o10_000_000;
+
+/// How long a process may take from its clone to the execution of its program.
+pub const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A process to be added to a container.
 #[derive(Debug)]
@@ -43,6 +47,10 @@ pub struct Exec<'a> {
     pub cgroup: Option<Below>,
     /// The doors to the container's own cgroups, when the caller keeps them open ([`Container::doors`]).
     pub doors: Option<&'a Joiner>,
+    /// How long it may take to execute its program: the container can stop it before that.
+    pub within: Duration,
+    /// Leave line ends on the process's terminal as its program writes them.
+    pub keep_line_ends: bool,
 }
 
 /// What [`Exec::run`] started.
@@ -72,7 +80,7 @@ pub enum ExecError {
     #[error(transparent)]
     Container(#[from] ContainerError),
     /// Its cgroup would not.
-    #[error("unable to join the container's cgroup")]
+    #[error("exec failed: unable to start container process: error adding pid to cgroups")]
     Cgroup(#[from] CgroupError),
     /// A system call of the parent failed.
     #[error("exec failed: {step}")]
@@ -93,9 +101,15 @@ pub enum ExecError {
     /// It ended without a word.
     #[error("exec failed: unable to start container process: it was killed")]
     Died,
-    /// It did not get ready in time.
-    #[error("exec failed: unable to start container process: it was not ready in time")]
-    Timeout,
+    /// It did not get so far in time, and was killed.
+    #[error("exec failed: unable to start container process: timed out waiting for it to {step}")]
+    Timeout {
+        /// What it should have done.
+        step: &'static str,
+    },
+    /// It sent what does not belong there, and was killed.
+    #[error("exec failed: unable to start container process: unexpected message from it: {0}")]
+    Unexpected(&'static str),
 }
 
 impl ExecError {
@@ -112,8 +126,8 @@ impl HasKind for ExecError {
             Self::Container(source) => source.kind(),
             Self::Cgroup(source) => source.kind(),
             Self::System { source, .. } => Kind::from_errno(source.errno()),
-            Self::Init { .. } | Self::Died => Kind::Unknown,
-            Self::Timeout => Kind::DeadlineExceeded,
+            Self::Init { .. } | Self::Died | Self::Unexpected(_) => Kind::Unknown,
+            Self::Timeout { .. } => Kind::DeadlineExceeded,
         }
     }
 }
@@ -132,17 +146,26 @@ impl<'a> Exec<'a> {
             no_new_keyring: false,
             cgroup: None,
             doors: None,
+            within: START_TIMEOUT,
+            keep_line_ends: false,
         }
     }
 
     /// Starts it; when this returns the program runs.
     pub fn run(self) -> Result<Started, ExecError> {
+        complete(self.begin()?)
+    }
+
+    /// Clones it; the rest is for [`Launch`] to see through.
+    pub fn begin(self) -> Result<Launch, ExecError> {
         self.check_status()?;
         let record = self.container.record();
-        let process = match record.spec.as_deref() {
+        let mut process = match record.spec.as_deref() {
             Some(spec) => plan::plan_exec(spec, &self.process)?,
             None => plan::plan_exec(&Spec::default(), &self.process)?,
         };
+        process.keep_line_ends = self.keep_line_ends;
+        process.check_descriptors(create::nr_open())?;
         let init = self.container.init()?.ok_or(ExecError::Stopped)?;
         let opened;
         let joiner = match (&self.cgroup, self.doors) {
@@ -160,6 +183,7 @@ impl<'a> Exec<'a> {
         let socket = socket.map_err(ExecError::at("connect to the console socket"))?;
         let (ours, theirs) = Talk::pair().map_err(ExecError::at("make the talk"))?;
         let user_namespace = self.has(NamespaceKind::User);
+        let root = self.shared_root(record.init_process_pid).map_err(ExecError::at("open the root"))?;
         let joining = Joining {
             process: &process,
             talk: &theirs,
@@ -168,30 +192,27 @@ impl<'a> Exec<'a> {
             init: init.as_fd(),
             namespaces: self.namespaces(),
             user_namespace,
+            root: root.as_ref().map(AsFd::as_fd),
             keyring: (!self.no_new_keyring).then(|| self.container.id()),
             preserve_fds: self.preserve_fds,
         };
-        let (pid, pidfd) = match self.clone_process(joiner, init.as_fd())? {
+        let options = Clone3 { namespaces: 0, sibling: false, cgroup: joiner.clone_into() };
+        let (pid, pidfd) = match process::fork(&options).map_err(ExecError::at("clone"))? {
             Fork::Child => init::join(&joining),
             Fork::Parent { pid, pidfd } => (pid, pidfd),
         };
         drop(theirs);
-        let finished = self.follow(pid, &process, &ours, user_namespace).and_then(|console| {
-            let console =
-                create::hand_over(console, socket).map_err(ExecError::at("hand over the terminal"))?;
-            if let Some(path) = self.pid_file {
-                create::write_pid_file(path, pid).map_err(ExecError::at("write the pid file"))?;
-            }
-            Ok(console)
-        });
-        match finished {
-            Ok(console) => Ok(Started { pid, pidfd, console }),
-            Err(error) => {
-                let _ = process::signal(pidfd.as_fd(), SIGKILL);
-                create::reap(pidfd.as_fd());
-                Err(error)
-            }
-        }
+        let script = Script::readiness().with_terminal(process.terminal).with_process(true);
+        let talking =
+            Conversation::new(Child::new(pid, pidfd, 1), ours, script, "join the container", self.within);
+        let launch = Launch {
+            outer: user_namespace.then(|| Box::new(process)),
+            console: None,
+            console_socket: socket,
+            pid_file: self.pid_file.map(Path::to_owned),
+            phase: Phase::Over,
+        };
+        Ok(Launch { phase: Phase::Joining(talking), ..launch })
     }
 
     fn check_status(&self) -> Result<(), ExecError> {
@@ -206,51 +227,207 @@ impl<'a> Exec<'a> {
         self.container.record().config.namespaces.iter().any(|namespace| namespace.kind == runc_name(kind))
     }
 
-    /// What the new process joins by itself.
+    /// The root of init, the process `pid`, when it is not that of a mount namespace which is joined.
+    fn shared_root(&self, pid: i32) -> Result<Option<OwnedFd>, sys::Error> {
+        if self.has(NamespaceKind::Mount) {
+            return Ok(None);
+        }
+        sys::fd::open(Path::new(&format!("/proc/{pid}/root")), O_PATH).map(Some)
+    }
+
+    /// What the stage joins with the caller's privileges.
     fn namespaces(&self) -> i32 {
         NamespaceKind::ALL
             .into_iter()
-            .filter(|kind| !matches!(kind, NamespaceKind::Pid | NamespaceKind::User) && self.has(*kind))
+            .filter(|kind| *kind != NamespaceKind::User && self.has(*kind))
             .fold(0, |flags, kind| flags | plan::kind_of(kind).flag())
     }
+}
 
-    fn clone_process(&self, joiner: &Joiner, init: BorrowedFd<'_>) -> Result<Fork, ExecError> {
-        let options = Clone3 { namespaces: 0, sibling: false, cgroup: joiner.clone_into() };
-        let fork = || process::fork(&options);
-        if !self.has(NamespaceKind::Pid) {
-            return fork().map_err(ExecError::at("clone"));
+/// A process that is joining its container.
+#[derive(Debug)]
+pub struct Launch {
+    /// What is set from outside for a process in a user namespace, which may not do so itself.
+    outer: Option<Box<plan::Process>>,
+    /// Master of the terminal.
+    console: Option<OwnedFd>,
+    console_socket: Option<OwnedFd>,
+    pid_file: Option<PathBuf>,
+    phase: Phase,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// The stage prepares, or the process that it has made takes on its identity.
+    Joining(Conversation),
+    /// It has said that its program is next; the end of the talk is the program's beginning.
+    Executing(Conversation),
+    /// It was killed; until when its end is waited for.
+    Ending(Child, Instant, ExecError),
+    /// The result was returned.
+    Over,
+}
+
+/// What comes after a turn.
+enum Turn {
+    Wait(Phase),
+    Next(Phase),
+    Over(Result<Started, ExecError>),
+}
+
+impl Launch {
+    /// The process as far as it is known: that of a stage until it has named the one that it made.
+    pub fn pid(&self) -> Option<i32> {
+        match &self.phase {
+            Phase::Joining(talking) | Phase::Executing(talking) => Some(talking.child.pid()),
+            Phase::Ending(child, ..) => Some(child.pid()),
+            Phase::Over => None,
         }
-        create::parked_in_pid_namespace(init, fork).map_err(ExecError::at("clone into the pid namespace"))
     }
 
-    /// Hears the new process until it has executed its program.
-    fn follow(
-        &self,
-        pid: i32,
-        process: &plan::Process,
-        talk: &Talk,
-        user_namespace: bool,
-    ) -> Result<Option<OwnedFd>, ExecError> {
-        if user_namespace {
+    /// Signals the process before it runs its program.
+    pub fn signal(&self, signal: i32) -> Result<(), ExecError> {
+        match &self.phase {
+            Phase::Joining(talking) | Phase::Executing(talking) => {
+                talking.child.signal(signal).map_err(ExecError::at("signal the process"))
+            }
+            Phase::Ending(..) | Phase::Over => Err(ExecError::Stopped),
+        }
+    }
+
+    /// Gives the process up: it is killed, and its end is the next thing to wait for.
+    pub fn cancel(&mut self) {
+        self.phase = match std::mem::replace(&mut self.phase, Phase::Over) {
+            Phase::Joining(talking) | Phase::Executing(talking) => ending(talking, ExecError::Died),
+            other => other,
+        };
+    }
+
+    /// Sets what a process in a user namespace may not set itself, and lets it go on.
+    fn admit(&self, talking: &Conversation) -> Result<(), ExecError> {
+        if let Some(process) = &self.outer {
+            let pid = talking.child.pid();
             let settled = create::settle(pid, process).and_then(|()| create::limit(pid, process));
             settled.map_err(|error| match error {
                 CreateError::System { source, .. } => ExecError::at("prepare the process")(source),
                 other => ExecError::Init { errno: 0, text: other.to_string() },
             })?;
-            talk.go().map_err(ExecError::at("let the process go on"))?;
         }
-        let (mut console, mut ready) = (None, false);
-        loop {
-            match talk.hear(PATIENCE) {
-                Ok(Some(Word::Console(master))) => console = Some(master),
-                Ok(Some(Word::Ready)) => ready = true,
-                Ok(Some(Word::Failed(errno, text))) => return Err(ExecError::Init { errno, text }),
-                // The end of the talk after the last word is the program's beginning.
-                Ok(None) if ready => return Ok(console),
-                Ok(Some(Word::Maps | Word::Sibling(_) | Word::Hooks) | None) => return Err(ExecError::Died),
-                Err(error) if error.is(TIMED_OUT) => return Err(ExecError::Timeout),
-                Err(error) => return Err(ExecError::at("hear the process")(error)),
+        talking.go().map_err(ExecError::at("let the process go on"))
+    }
+
+    fn join(&mut self, mut talking: Conversation) -> Turn {
+        let done = match talking.next() {
+            Ok(None) => return Turn::Wait(Phase::Joining(talking)),
+            Ok(Some(Event::Word(Word::Process(_)))) => self.admit(&talking),
+            Ok(Some(Event::Word(Word::Console(master)))) => {
+                self.console = Some(master);
+                Ok(())
             }
+            Ok(Some(Event::Word(Word::Ready))) => {
+                talking.expect("execute its program");
+                return Turn::Next(Phase::Executing(talking));
+            }
+            Ok(Some(event)) => Err(failed(event)),
+            Err(failure) => Err(failure.into()),
+        };
+        Turn::Next(match done {
+            Ok(()) => Phase::Joining(talking),
+            Err(error) => ending(talking, error),
+        })
+    }
+
+    fn execute(&mut self, mut talking: Conversation) -> Turn {
+        let done = match talking.next() {
+            Ok(None) => return Turn::Wait(Phase::Executing(talking)),
+            Ok(Some(Event::End)) => self.publish(talking.child.pid()),
+            Ok(Some(event)) => Err(failed(event)),
+            Err(failure) => Err(failure.into()),
+        };
+        match done {
+            Ok(console) => {
+                let (pid, pidfd) = talking.into_parts().0.into_parts();
+                Turn::Over(Ok(Started { pid, pidfd, console }))
+            }
+            Err(error) => Turn::Next(ending(talking, error)),
+        }
+    }
+
+    /// Makes the process that runs its program known: its terminal, its pid.
+    fn publish(&mut self, pid: i32) -> Result<Option<OwnedFd>, ExecError> {
+        let console = create::hand_over(self.console.take(), self.console_socket.take())
+            .map_err(ExecError::at("hand over the terminal"))?;
+        if let Some(path) = &self.pid_file {
+            create::write_pid_file(path, pid).map_err(ExecError::at("write the pid file"))?;
+        }
+        Ok(console)
+    }
+}
+
+impl Ongoing for Launch {
+    type Output = Result<Started, ExecError>;
+
+    fn wait(&self) -> Wait<'_> {
+        match &self.phase {
+            Phase::Joining(talking) | Phase::Executing(talking) => talking.wait(),
+            Phase::Ending(child, deadline, _) => Wait { fd: Some(child.pidfd()), until: *deadline },
+            Phase::Over => Wait { fd: None, until: Instant::now() },
+        }
+    }
+
+    fn advance(&mut self) -> Option<Self::Output> {
+        loop {
+            let turn = match std::mem::replace(&mut self.phase, Phase::Over) {
+                Phase::Joining(talking) => self.join(talking),
+                Phase::Executing(talking) => self.execute(talking),
+                Phase::Ending(mut child, deadline, error) => {
+                    match child.reap() || Instant::now() >= deadline {
+                        true => Turn::Over(Err(error)),
+                        false => Turn::Wait(Phase::Ending(child, deadline, error)),
+                    }
+                }
+                Phase::Over => return None,
+            };
+            match turn {
+                Turn::Next(phase) => self.phase = phase,
+                Turn::Wait(phase) => {
+                    self.phase = phase;
+                    return None;
+                }
+                Turn::Over(result) => return Some(result),
+            }
+        }
+    }
+
+    fn awaits(&self, pid: i32) -> bool {
+        match &self.phase {
+            Phase::Joining(talking) | Phase::Executing(talking) => talking.child.awaits(pid),
+            Phase::Ending(child, ..) => child.awaits(pid),
+            Phase::Over => false,
+        }
+    }
+}
+
+/// Kills a process that has failed.
+fn ending(talking: Conversation, error: ExecError) -> Phase {
+    Phase::Ending(talking.kill(), after(KILL_TIMEOUT), error)
+}
+
+/// What an event means that the process does not begin with.
+fn failed(event: Event) -> ExecError {
+    match event {
+        Event::Word(Word::Failed(errno, text)) => ExecError::Init { errno, text },
+        // The script allows no others.
+        Event::Word(_) | Event::End => ExecError::Died,
+    }
+}
+
+impl From<Failure> for ExecError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Timeout { step } => Self::Timeout { step },
+            Failure::Unexpected(name) => Self::Unexpected(name),
+            Failure::System(source) => Self::at("receive from the process")(source),
         }
     }
 }

@@ -2,15 +2,25 @@
 
 use std::collections::BTreeMap;
 
-use spec::runtime::features::{Cgroup, Enabled, Features, Linux, MountExtensions, Seccomp};
+use spec::runtime::features::{Cgroup, Enabled, Features, Linux, MemoryPolicy, MountExtensions, Seccomp};
 use spec::runtime::{Arch, NamespaceKind, SeccompAction, SeccompOperator, VERSION};
 use sys::seccomp::{FLAG_LOG, FLAG_SPEC_ALLOW, FLAG_TSYNC, FLAG_WAIT_KILLABLE_RECV};
 
+use crate::create::plan::memory_policy::{FLAGS as POLICY_FLAGS, MODES};
 use crate::hooks::Point;
 use crate::seccomp::Table;
 
 /// Version of this runtime.
 pub const RUNTIME_VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Release of runc whose commands, documents and texts this runtime has, for programs that compare versions.
+pub const COMPATIBLE_VERSION: &str = "1.5.1";
+
+/// Revision of the sources, as the build gives it.
+pub const COMMIT: &str = match option_env!("BERTH_REVISION") {
+    Some(revision) => revision,
+    None => concat!("berth-", env!("CARGO_PKG_VERSION")),
+};
 
 /// Mount options with a meaning to the runtime, sorted; others go to the file system as they are.
 const MOUNT_OPTIONS: [&str; 62] = [
@@ -133,16 +143,23 @@ pub fn features() -> Features {
             apparmor: Enabled::new(true),
             selinux: Enabled::new(true),
             intel_rdt: None,
-            memory_policy: None,
+            memory_policy: Some(memory_policy()),
             mount_extensions: Some(MountExtensions { idmap: Enabled::new(true) }),
             net_devices: Enabled::new(false),
         }),
         annotations: BTreeMap::from([
             ("org.opencontainers.runc.checkpoint.enabled".to_owned(), "false".to_owned()),
-            ("org.opencontainers.runc.version".to_owned(), RUNTIME_VERSION.to_owned()),
+            ("org.opencontainers.runc.commit".to_owned(), COMMIT.to_owned()),
+            ("org.opencontainers.runc.version".to_owned(), COMPATIBLE_VERSION.to_owned()),
         ]),
         potentially_unsafe_config_annotations: vec!["bundle".into()],
     }
+}
+
+fn memory_policy() -> MemoryPolicy {
+    let mut modes: Vec<String> = MODES.iter().map(|&mode| mode.to_owned()).collect();
+    modes.sort();
+    MemoryPolicy { modes, flags: POLICY_FLAGS.iter().map(|(flag, _)| (*flag).to_owned()).collect() }
 }
 
 fn seccomp() -> Seccomp {

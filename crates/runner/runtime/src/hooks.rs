@@ -6,25 +6,26 @@
 //! Invariant: a hook that outlives its time is killed and waited for, so none is left behind as a child. Processes
 //! that a hook put into the background are its own affair.
 
-use std::io::{PipeReader, Read};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::Path;
-use std::process::{Child, Command, ExitStatus};
-use std::time::{Duration, Instant};
+mod run;
+
+use std::ffi::{CString, OsStr};
+use std::io::PipeReader;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::time::Duration;
 
 use spec::error::{HasKind, Kind};
 use spec::runtime::{Hook, State};
 
-/// How much of a hook's output is kept.
-const TAIL_BYTES: usize = 4096;
+use crate::ongoing::complete;
+pub use run::Run;
 
-/// How long a hook may take that sets no time of its own: the specification has no limit, but the shim that waits
-/// serves other containers.
-const LONGEST: Duration = Duration::from_secs(300);
-
-/// How often a hook that is silent is asked whether it has ended, should something it started hold its output open.
-const SILENCE: Duration = Duration::from_millis(50);
+/// Time limit of a hook that sets none: the specification has no limit, but the shim that waits serves other
+/// containers.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// The point of a container's life, by its name in the document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,48 +121,69 @@ impl HasKind for HookError {
     }
 }
 
-/// Runs the hooks of `point` in order, with `state` on their stdin.
-pub fn run(hooks: &[Hook], state: &State, point: Point) -> Result<(), HookError> {
-    if hooks.is_empty() {
-        return Ok(());
-    }
-    let document = serde_json::to_vec(state).unwrap_or_default();
-    for (number, hook) in hooks.iter().enumerate() {
-        run_one(hook, &document).map_err(|reason| HookError { point, number, reason })?;
-    }
-    Ok(())
+/// What a hook finds that its document does not set.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
+    /// Environment of a hook without `env`; `None` is the caller's.
+    pub env: Option<Vec<CString>>,
+    /// Working directory; `None` is the caller's.
+    pub cwd: Option<PathBuf>,
 }
 
-fn run_one(hook: &Hook, document: &[u8]) -> Result<(), Reason> {
+impl Surroundings {
+    /// In the runtime's namespaces: the caller's environment, in the caller's directory.
+    pub fn of_caller() -> Self {
+        Self::default()
+    }
+
+    /// In the runtime's namespaces: the caller's environment, in `cwd`.
+    pub fn of_bundle(cwd: &Path) -> Self {
+        Self { env: None, cwd: Some(cwd.to_owned()) }
+    }
+
+    /// In the container, where the caller's environment is a secret of the host: `env`, in the current directory.
+    pub fn of_container(env: Vec<CString>) -> Self {
+        Self { env: Some(env), cwd: None }
+    }
+}
+
+/// The longest time that `hooks` may take together.
+pub fn time_limit(hooks: &[Hook]) -> Duration {
+    hooks.iter().map(limit_of).fold(Duration::ZERO, Duration::saturating_add)
+}
+
+/// The time limit of one hook. One that is not above zero ends the hook at once, as in runc.
+fn limit_of(hook: &Hook) -> Duration {
+    hook.timeout
+        .map_or(DEFAULT_TIMEOUT, |seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or_default()))
+}
+
+/// Runs the hooks of `point` in order, with `state` on their stdin.
+pub fn run(hooks: &[Hook], state: &State, point: Point, around: Surroundings) -> Result<(), HookError> {
+    complete(Run::new(hooks.to_vec(), state, point, around))
+}
+
+fn start(hook: &Hook, document: OwnedFd, around: &Surroundings) -> Result<(Child, PipeReader), Reason> {
     if !Path::new(&hook.path).is_absolute() {
         return Err(Reason::Relative(hook.path.clone()));
     }
-    let within =
-        hook.timeout.and_then(|seconds| u64::try_from(seconds).ok()).map_or(LONGEST, Duration::from_secs);
-    let (mut child, mut output) = start(hook, document)?;
-    let result = follow(&child, &mut output, within);
-    let over_time = !matches!(&result, Ok((_, true)));
-    if over_time {
-        let _ = child.kill();
-    }
-    let status = child.wait().map_err(|error| system(&error, "waitid"))?;
-    let (tail, _) = result?;
-    if over_time {
-        return Err(Reason::Timeout(within));
-    }
-    if status.success() { Ok(()) } else { Err(Reason::Failed { status: describe(status), output: tail }) }
-}
-
-fn start(hook: &Hook, document: &[u8]) -> Result<(Child, PipeReader), Reason> {
     let (output, writer) = std::io::pipe().map_err(|error| system(&error, "pipe2"))?;
-    let stdin: OwnedFd = sys::memfd::holding(document)?;
     let mut command = Command::new(&hook.path);
-    command.stdin(stdin).stderr(writer.try_clone().map_err(|error| system(&error, "dup"))?).stdout(writer);
+    command.stdin(document).stderr(writer.try_clone().map_err(|error| system(&error, "dup"))?).stdout(writer);
     if let Some((name, args)) = hook.args.split_first() {
         command.arg0(name).args(args);
     }
-    if !hook.env.is_empty() {
-        command.env_clear().envs(hook.env.iter().filter_map(|variable| variable.split_once('=')));
+    match &around.env {
+        _ if !hook.env.is_empty() => {
+            command.env_clear().envs(hook.env.iter().filter_map(|variable| variable.split_once('=')));
+        }
+        Some(default) => {
+            command.env_clear().envs(default.iter().filter_map(|variable| pair(variable.as_bytes())));
+        }
+        None => {}
+    }
+    if let Some(cwd) = &around.cwd {
+        command.current_dir(cwd);
     }
     // The shim reads its signals, so it blocks them; a hook gets none of that.
     let child = sys::event::start_unblocked(&mut command)
@@ -170,48 +192,10 @@ fn start(hook: &Hook, document: &[u8]) -> Result<(Child, PipeReader), Reason> {
     Ok((child, output))
 }
 
-/// Reads until the hook has ended or the time is up: the end of its output, and whether it has ended.
-fn follow(child: &Child, output: &mut PipeReader, within: Duration) -> Result<(String, bool), Reason> {
-    let deadline = Instant::now() + within;
-    let pidfd = sys::process::pidfd(child.id() as i32)?;
-    let mut tail = Vec::new();
-    let mut is_open = true;
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Ok((text(&tail), false));
-        }
-        if is_open && sys::process::readable(output.as_fd(), left.min(SILENCE))? {
-            is_open = keep(output, &mut tail)?;
-        } else if sys::process::ended(pidfd.as_fd(), if is_open { Duration::ZERO } else { left })? {
-            while is_open && sys::process::readable(output.as_fd(), Duration::ZERO)? {
-                is_open = keep(output, &mut tail)?;
-            }
-            return Ok((text(&tail), true));
-        }
-    }
-}
-
-/// Reads once and keeps the end of what there is; whether there may be more.
-fn keep(output: &mut PipeReader, tail: &mut Vec<u8>) -> Result<bool, Reason> {
-    let mut buffer = [0; TAIL_BYTES];
-    let count = output.read(&mut buffer).map_err(|error| system(&error, "read"))?;
-    tail.extend_from_slice(&buffer[..count]);
-    let excess = tail.len().saturating_sub(TAIL_BYTES);
-    tail.drain(..excess);
-    Ok(count > 0)
-}
-
-fn text(tail: &[u8]) -> String {
-    String::from_utf8_lossy(tail).trim_end().to_owned()
-}
-
-fn describe(status: ExitStatus) -> String {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => format!("exit status {code}"),
-        (None, Some(signal)) => format!("signal: {signal}"),
-        (None, None) => status.to_string(),
-    }
+/// Name and value of an environment variable.
+fn pair(variable: &[u8]) -> Option<(&OsStr, &OsStr)> {
+    let at = variable.iter().position(|&byte| byte == b'=')?;
+    Some((OsStr::from_bytes(&variable[..at]), OsStr::from_bytes(&variable[at + 1..])))
 }
 
 fn system(error: &std::io::Error, call: &str) -> sys::Error {
@@ -222,6 +206,7 @@ fn system(error: &std::io::Error, call: &str) -> sys::Error {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::time::Instant;
 
     use spec::runtime::Status;
 
@@ -243,12 +228,51 @@ mod tests {
         Hook { path: "/bin/sh".into(), args, env: vec!["WHERE=here".into()], timeout }
     }
 
+    fn run_here(hooks: &[Hook], point: Point) -> Result<(), HookError> {
+        run(hooks, &state(), point, Surroundings::of_caller())
+    }
+
+    /// What a shell hook without `env` prints of its environment and its directory when it fails.
+    fn surroundings_seen(around: Surroundings) -> String {
+        let hook = Hook { env: Vec::new(), ..shell("pwd; /usr/bin/env; exit 1", None) };
+        run(&[hook], &state(), Point::StartContainer, around).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn hook_in_container_without_env_gets_none_of_the_caller() {
+        assert!(std::env::var_os("PATH").is_some());
+        let seen = surroundings_seen(Surroundings::of_container(Vec::new()));
+        // A shell sets PWD (and others of its own) in its children's environment.
+        assert!(!seen.lines().any(|line| line.starts_with("PATH=") || line.starts_with("CARGO")), "{seen}");
+        let seen = surroundings_seen(Surroundings::of_container(vec![c"ONE=two=2".into(), c"none".into()]));
+        assert!(seen.lines().any(|line| line == "ONE=two=2"), "{seen}");
+        assert!(!seen.lines().any(|line| line.starts_with("PATH=")), "{seen}");
+    }
+
+    #[test]
+    fn hook_of_the_runtime_runs_in_the_bundle_with_the_callers_environment() {
+        let dir = tempfile::tempdir().unwrap();
+        let seen = surroundings_seen(Surroundings::of_bundle(dir.path()));
+        assert!(seen.contains(&format!("output: {}\n", dir.path().display())), "{seen}");
+        assert!(seen.lines().any(|line| line.starts_with("PATH=")), "{seen}");
+    }
+
+    #[test]
+    fn hook_timeout_of_any_size_saturates() {
+        for seconds in [i64::MAX, i64::MAX / 1000, 1 << 40] {
+            run_here(&[shell("exit 0", Some(seconds))], Point::Prestart).unwrap();
+        }
+        let hooks = [shell("", Some(i64::MAX)), shell("", Some(i64::MAX)), shell("", Some(i64::MAX))];
+        assert_eq!(time_limit(&hooks), Duration::MAX);
+        assert_eq!(time_limit(&[shell("", None), shell("", Some(1)), shell("", Some(-1))]).as_secs(), 301);
+    }
+
     #[test]
     fn a_hook_reads_the_state_and_its_own_environment() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("seen");
         let script = format!("cat > {0}; echo $WHERE:$HOME >> {0}", path.display());
-        run(&[shell(&script, None)], &state(), Point::CreateRuntime).unwrap();
+        run_here(&[shell(&script, None)], Point::CreateRuntime).unwrap();
         let seen = std::fs::read_to_string(path).unwrap();
         let (document, rest) = seen.rsplit_once('}').unwrap();
         let read: State = serde_json::from_str(&format!("{document}}}")).unwrap();
@@ -265,7 +289,7 @@ mod tests {
             shell("echo out; echo err >&2; exit 3", None),
             shell(&format!("touch {}", never.display()), None),
         ];
-        let error = run(&hooks, &state(), Point::Prestart).unwrap_err();
+        let error = run_here(&hooks, Point::Prestart).unwrap_err();
         assert_eq!(error.to_string(), "error running prestart hook #1: exit status 3, output: out\nerr");
         assert!(!never.exists());
     }
@@ -273,7 +297,7 @@ mod tests {
     #[test]
     fn a_hook_past_its_time_is_killed() {
         let begun = Instant::now();
-        let error = run(&[shell("exec sleep 60", Some(1))], &state(), Point::Poststop).unwrap_err();
+        let error = run_here(&[shell("exec sleep 60", Some(1))], Point::Poststop).unwrap_err();
         assert_eq!(
             error.to_string(),
             "error running poststop hook #0: hook ran past specified timeout of 1.0s"
@@ -284,16 +308,16 @@ mod tests {
     #[test]
     fn a_child_left_in_the_background_does_not_hold_the_hook() {
         let begun = Instant::now();
-        run(&[shell("sleep 3 & exit 0", None)], &state(), Point::Poststart).unwrap();
+        run_here(&[shell("sleep 3 & exit 0", None)], Point::Poststart).unwrap();
         assert!(begun.elapsed() < Duration::from_secs(3));
     }
 
     #[test]
     fn paths_are_absolute_and_absent_programs_named() {
         let hook = |path: &str| Hook { path: path.into(), ..Hook::default() };
-        let error = run(&[hook("true")], &state(), Point::Prestart).unwrap_err();
+        let error = run_here(&[hook("true")], Point::Prestart).unwrap_err();
         assert_eq!(error.to_string(), "error running prestart hook #0: \"true\" is not an absolute path");
-        let error = run(&[hook("/no/such")], &state(), Point::Prestart).unwrap_err();
+        let error = run_here(&[hook("/no/such")], Point::Prestart).unwrap_err();
         assert_eq!(error.kind(), Kind::NotFound);
     }
 }

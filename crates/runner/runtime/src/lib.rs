@@ -6,16 +6,23 @@
 //! Invariant: the caller is single threaded: the cloned child runs ordinary code until `execve(2)`.
 //! Invariant: a verb that fails leaves nothing behind: no process, mount, cgroup or file.
 //! Invariant: no process of the caller is ever waited for, only short-lived children that the verb itself made.
+//! Invariant: a verb that depends on a process of the container is an [`ongoing::Ongoing`], so that a caller with other
+//! things to do need not wait for a process that the container has stopped.
 
 pub mod cgroup;
+mod child;
 pub mod container;
+mod conversation;
 pub mod create;
+pub mod delete;
 pub mod exec;
 pub mod features;
 pub mod hooks;
 mod init;
+pub mod ongoing;
 mod salvage;
 pub mod seccomp;
+pub mod start;
 pub mod state;
 mod talk;
 pub mod template;

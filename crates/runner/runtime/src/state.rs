@@ -6,6 +6,9 @@
 //! Whether a container runs is never written down but found out: from its init process (by pid and start time, for
 //! pids are reused), its freezer and its start gate.
 //!
+//! Before anything of a container exists, `creation.json` names the cgroup that it is about to get, in the same form;
+//! `state.json` takes its place. A creation that was killed half way is undone by it.
+//!
 //! Invariant: the file is replaced as a whole; a reader sees the old text or the new one.
 
 use std::collections::BTreeMap;
@@ -21,6 +24,9 @@ use crate::cgroup::{Cgroup, FreezerState};
 
 /// Name of the state file in a container's directory.
 pub const FILE: &str = "state.json";
+
+/// Name of the file that names what a creation is about to make.
+const CREATION_FILE: &str = "creation.json";
 
 /// Name of the start gate: a fifo that is there until the container was started.
 pub const GATE: &str = "exec.fifo";
@@ -258,29 +264,63 @@ impl Record {
         }
     }
 
+    /// The record of a container whose `cgroup` is about to be made.
+    pub(crate) fn planned(id: &str, spec: &Spec, bundle: &Path, rootfs: &Path, cgroup: &Cgroup) -> Self {
+        Self {
+            id: id.to_owned(),
+            created: rfc3339(SystemTime::now()),
+            config: Config::new(spec, bundle, rootfs, cgroup.unit()),
+            cgroup_paths: cgroup.paths().clone(),
+            ..Self::default()
+        }
+    }
+
     /// Reads the record in the container's directory `dir`.
     pub fn load(dir: &Path) -> Result<Self, RecordError> {
         let (path, text) = (dir.join(FILE), Self::text(dir)?);
-        // Go writes null for an empty list, everywhere.
-        spec::runtime::from_slice(&text).map_err(|source| RecordError::Json { path, source })
+        spec::json::from_slice(&text).map_err(|source| RecordError::Json { path, source })
+    }
+
+    /// Reads what a creation in `dir` was about to make.
+    pub(crate) fn load_planned(dir: &Path) -> Result<Self, RecordError> {
+        let path = dir.join(CREATION_FILE);
+        let text = read(&path)?;
+        spec::json::from_slice(&text).map_err(|source| RecordError::Json { path, source })
     }
 
     /// The bytes of the record in the container's directory `dir`, whatever they are.
     pub(crate) fn text(dir: &Path) -> Result<Vec<u8>, RecordError> {
-        use std::io::Read;
-        let path = dir.join(FILE);
-        let mut text = Vec::new();
-        match std::fs::File::open(&path).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut text)) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(RecordError::NotFound),
-            Err(error) => Err(failed(&error, "read", &path).into()),
-            Ok(_) => Ok(text),
-        }
+        read(&dir.join(FILE))
     }
+}
 
+/// The bytes of the file `path`, as far as a record may be long.
+fn read(path: &Path) -> Result<Vec<u8>, RecordError> {
+    use std::io::Read;
+    let mut text = Vec::new();
+    match std::fs::File::open(path).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut text)) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(RecordError::NotFound),
+        Err(error) => Err(failed(&error, "read", path).into()),
+        Ok(_) => Ok(text),
+    }
+}
+
+impl Record {
     /// Writes the record into the container's directory `dir`.
     pub fn save(&self, dir: &Path) -> Result<(), RecordError> {
+        self.save_as(dir, FILE)?;
+        let _ = std::fs::remove_file(dir.join(CREATION_FILE)); // of no use beside a state file
+        Ok(())
+    }
+
+    /// Writes the [planned](Self::planned) record into the container's directory `dir`.
+    pub(crate) fn save_planned(&self, dir: &Path) -> Result<(), RecordError> {
+        self.save_as(dir, CREATION_FILE)
+    }
+
+    fn save_as(&self, dir: &Path, name: &str) -> Result<(), RecordError> {
         use std::os::unix::fs::OpenOptionsExt;
-        let path = dir.join(FILE);
+        let path = dir.join(name);
         let fresh = dir.join(".state.json.new");
         let text =
             serde_json::to_vec(self).map_err(|source| RecordError::Json { path: path.clone(), source })?;
@@ -373,7 +413,7 @@ fn failed(error: &std::io::Error, call: &str, path: &Path) -> sys::Error {
 pub struct Process {
     /// Start time in ticks since boot.
     pub start: u64,
-    /// Whether it has ended and only waits to be reaped.
+    /// Whether it has ended, with all its threads, and only waits to be reaped.
     pub is_dead: bool,
 }
 
@@ -389,9 +429,13 @@ impl Process {
     /// The name, second of the fields, may hold spaces and parentheses; the last `)` ends it.
     fn parse(text: &str) -> Option<Self> {
         let mut fields = text.rsplit_once(')')?.1.split_whitespace();
-        let is_dead = matches!(fields.next()?, "Z" | "X" | "x");
-        // Field 22 of the file; the state just taken is field 3.
-        Some(Self { start: fields.nth(18)?.parse().ok()?, is_dead })
+        let state = fields.next()?;
+        // Fields 20 and 22 of the file; the state just taken is field 3.
+        let threads: u64 = fields.nth(16)?.parse().ok()?;
+        let start = fields.nth(1)?.parse().ok()?;
+        // The first thread of a process that others keep alive is a zombie, too.
+        let is_dead = matches!(state, "X" | "x") || (state == "Z" && threads <= 1);
+        Some(Self { start, is_dead })
     }
 }
 
@@ -411,6 +455,13 @@ mod tests {
         let text = "7 (a) Z 1) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20 21";
         assert_eq!(Process::parse(text), Some(Process { start: 4711, is_dead: false }));
         assert_eq!(Process::parse("7 (a"), None);
+    }
+
+    #[test]
+    fn process_whose_first_thread_has_ended_is_alive() {
+        let text = |threads| format!("7 (a) Z 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 {threads} 0 4711 20");
+        assert_eq!(Process::parse(&text(2)), Some(Process { start: 4711, is_dead: false }));
+        assert_eq!(Process::parse(&text(1)), Some(Process { start: 4711, is_dead: true }));
     }
 
     #[test]

@@ -615,7 +615,7 @@ fn wrong_command_lines_are_refused_as_runc_refuses_them() {
     let Some(bench) = Bench::new("wrong_command_lines_are_refused_as_runc_refuses_them") else { return };
     for (args, code, text) in [
         (&["bogus"][..], 3, "No help topic for 'bogus'"),
-        (&["checkpoint", "one"], 3, "No help topic for 'checkpoint'"),
+        (&["checkpoint", "one"], 1, "cannot checkpoint containers: not supported by this runtime"),
         (&["kill"], 1, "requires a minimum of 1 argument(s)"),
         (&["state"], 1, "requires exactly 1 argument(s)"),
         (&["kill", "one", "TERM", "x"], 1, "requires a maximum of 2 argument(s)"),

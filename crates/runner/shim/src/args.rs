@@ -39,6 +39,8 @@ pub struct Args {
     pub version: bool,
     /// `-info`: print what the shim can do.
     pub info: bool,
+    /// Where events go, for a process that serves where it was started; no flag. The environment says it otherwise.
+    pub events: Option<String>,
 }
 
 /// Why a command line makes no sense.

@@ -25,8 +25,10 @@ fn main() -> ExitCode {
     }
     match args.action {
         Action::Start => match bootstrap::start(&args, &mut io::stdin().lock()) {
-            Ok(Started { reply, here: None }) => report(Ok(reply)),
-            Ok(Started { reply, here: Some(listener) }) => stay(&args, reply, listener),
+            Ok(Started { reply, here: None, .. }) => report(Ok(reply)),
+            Ok(Started { reply, here: Some(listener), events }) => {
+                stay(&Args { events: Some(events), ..args }, reply, listener)
+            }
             Err(error) => fail(&error.text()),
         },
         Action::Delete => report(bootstrap::delete(&args)),

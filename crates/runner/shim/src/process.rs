@@ -104,6 +104,8 @@ pub struct Process {
     pub feeds: Vec<u32>,
     /// The write end of its input FIFO.
     pub input_hold: Option<OwnedFd>,
+    /// Whether the client has closed its input, which may come before the process has it.
+    pub input_closed: bool,
     /// Its terminal.
     pub console: Option<OwnedFd>,
     /// The program that logs its output, until it has ended.
@@ -126,6 +128,7 @@ impl Process {
             input: None,
             feeds: Vec::new(),
             input_hold: None,
+            input_closed: false,
             console: None,
             logger: None,
             deleting: None,
@@ -176,6 +179,8 @@ pub struct Queued {
 /// One container.
 #[derive(Debug)]
 pub struct Container {
+    /// A number that no other container of this process has had, whatever its id.
+    pub serial: u32,
     /// Its bundle.
     pub bundle: PathBuf,
     /// What runs it.
@@ -192,9 +197,9 @@ pub struct Container {
     pub io_owner: (u32, u32),
     /// Whether create is done and clients may know of it.
     pub ready: bool,
-    /// Whether a verb is under way.
-    pub busy: bool,
-    /// What waits for that verb.
+    /// How many verbs are under way that others wait for: at most one of those that wait themselves, and signals.
+    pub busy: usize,
+    /// What waits for those verbs.
     pub queue: VecDeque<Queued>,
     /// The end of init, while execs still run, and when it is told regardless.
     pub held_exit: Option<(Exit, Instant)>,

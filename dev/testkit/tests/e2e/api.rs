@@ -190,6 +190,42 @@ fn an_ingest_is_resumed_checked_and_committed() {
 }
 
 #[test]
+fn answers_of_a_write_carry_the_digest_so_far() {
+    needs!(root, built "containerd");
+    use content::WriteAction::{Stat, Write};
+    with_channel(|channel| async move {
+        let client = &mut ContentClient::new(channel);
+        let first = send(client, vec![write(Stat, 0, b"")]).await.unwrap();
+        assert_eq!(first.digest, sha256(b""));
+        let second = send(client, vec![write(Write, 0, b"hello ")]).await.unwrap();
+        assert_eq!(second.digest, sha256(b"hello "));
+        let third = send(client, vec![write(Stat, 0, b""), write(Write, 6, b"world")]).await.unwrap();
+        assert_eq!((third.digest, third.offset), (sha256(b"hello world"), 11));
+    });
+}
+
+#[test]
+fn a_commit_of_a_known_blob_drops_its_ingest() {
+    needs!(root, built "containerd");
+    use content::WriteAction::{Commit, Stat, Write};
+    with_channel(|channel| async move {
+        let client = &mut ContentClient::new(channel);
+        let mut commit = write(Commit, 0, b"known");
+        commit.labels.insert("containerd.io/gc.root".into(), "yes".into());
+        send(client, vec![commit]).await.unwrap();
+        let mut again = write(Commit, 5, b"");
+        again.expected = sha256(b"known");
+        let written = vec![write(Write, 0, b"known"), again];
+        refused(send(client, written).await, Code::AlreadyExists, "exists");
+        let status = content::StatusRequest { r#ref: "ingest".into() };
+        refused(client.status(inside(status)).await, Code::NotFound, "not found");
+        // The next writer of the reference begins at its first byte.
+        let next = send(client, vec![write(Stat, 0, b"")]).await.unwrap();
+        assert_eq!((next.offset, next.digest), (0, sha256(b"")));
+    });
+}
+
+#[test]
 fn one_writer_at_a_time_holds_an_ingest() {
     needs!(root, built "containerd");
     use content::WriteAction::Write;

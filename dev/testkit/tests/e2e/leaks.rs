@@ -6,6 +6,14 @@ use testkit::needs;
 
 use crate::stage::{self, BUSYBOX};
 
+/// The bounded form of `make soak`.
+#[test]
+fn kills_at_random_moments_leave_the_machine_as_it_was() {
+    needs!(root, overlayfs, program "docker-registry", program "busybox", built "containerd", built "ctr");
+    let mut stage = stage::busybox();
+    testkit::kills::rounds(&mut stage.daemon, BUSYBOX, 12, 0x5eed).unwrap();
+}
+
 #[test]
 fn ten_lives_leave_the_machine_as_it_was() {
     needs!(root, overlayfs, program "docker-registry", program "busybox", built "containerd", built "ctr");

@@ -30,12 +30,14 @@ const ASYNC: &[&str] = &["tokio", "tonic", "hyper", "tower", "redb"];
 const TABLE: &[Row] = &[
     Row { name: "spec", ours: &[], theirs: None, never: &["tokio", "hyper", "tonic", "rustix", "redb"] },
     Row { name: "api", ours: &["spec"], theirs: None, never: &["tokio", "hyper", "tonic", "rustix", "redb"] },
+    // Apart from spec, which programs link that have no use for a parser of command lines.
+    Row { name: "flags", ours: &[], theirs: Some(&["clap"]), never: &["tokio", "hyper", "tonic", "redb"] },
     Row { name: "sys", ours: &[], theirs: Some(&["rustix", "libc"]), never: &["tokio", "serde"] },
     Row { name: "net", ours: &["sys", "spec"], theirs: None, never: &["tokio", "tonic"] },
     Row { name: "node", ours: &["sys", "spec"], theirs: None, never: &["tokio", "tonic"] },
     Row {
         name: "runtime",
-        ours: &["sys", "spec"],
+        ours: &["sys", "spec", "flags"],
         theirs: None,
         never: &["tokio", "prost", "tonic", "hyper", "redb"],
     },
@@ -76,14 +78,15 @@ const TABLE: &[Row] = &[
     Row {
         name: "daemon",
         ours: &[
-            "spec", "api", "sys", "net", "model", "store", "snapshot", "image", "task", "shim", "grpc", "cri",
+            "spec", "api", "flags", "sys", "net", "model", "store", "snapshot", "image", "task", "shim",
+            "grpc", "cri",
         ],
         theirs: None,
         never: &["testkit"],
     },
     Row {
         name: "cli",
-        ours: &["grpc", "model", "spec", "net", "node", "api", "sys", "shim"],
+        ours: &["grpc", "model", "spec", "flags", "net", "node", "api", "sys", "shim"],
         theirs: None,
         never: &["daemon", "store", "snapshot", "image", "task", "redb", "testkit"],
     },

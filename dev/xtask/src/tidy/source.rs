@@ -38,6 +38,12 @@ pub fn check(path: &str, text: &str) -> Vec<Finding> {
                     .push(Finding::new(&place, format!("{word}: do it, or file it where work is planned")));
             }
         }
+        if number < tests_begin && path.starts_with("crates/") && adds_unchecked_time(line) {
+            findings.push(Finding::new(
+                &place,
+                "overflows with a duration from outside: use spec::time::deadline or expiry, or saturate",
+            ));
+        }
         if number >= tests_begin && ["thread::sleep(", "time::sleep("].iter().any(|call| line.contains(call))
         {
             findings.push(Finding::new(
@@ -47,6 +53,26 @@ pub fn check(path: &str, text: &str) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// Whether a line adds to the present moment, or sums up, durations that are not the source's own constants.
+fn adds_unchecked_time(line: &str) -> bool {
+    let added = ["now() + ", "now + "].iter().filter_map(|sum| line.split_once(sum)).map(|(_, added)| added);
+    line.contains("sum::<Duration>") || added.into_iter().any(|added| !is_bounded(added))
+}
+
+/// Whether an expression is a constant, by its name, a duration of a literal, or cut to a bound.
+fn is_bounded(expression: &str) -> bool {
+    let end =
+        expression.find(|c: char| !c.is_alphanumeric() && !"_:.".contains(c)).unwrap_or(expression.len());
+    let (path, rest) = expression.split_at(end);
+    let name = path.rsplit("::").next().unwrap_or(path);
+    let is_constant = name.contains('_') || name.len() > 1;
+    let is_constant =
+        is_constant && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
+    let of_literal = path.contains("Duration::from_")
+        && rest[1.min(rest.len())..].starts_with(|c: char| c.is_ascii_digit());
+    is_constant || of_literal || path == "fault::limit" || path.ends_with(".min")
 }
 
 /// What might change in the file `path`: sizes that a reader feels.
@@ -82,7 +108,7 @@ fn head(path: &str, text: &str) -> Option<Finding> {
 }
 
 fn is_test(path: &str) -> bool {
-    path.contains("/tests/") || path.ends_with("/tests.rs")
+    path.contains("/tests/") || path.ends_with("/tests.rs") || path.ends_with("_tests.rs")
 }
 
 fn line_of(code: &str, text: &str) -> Option<usize> {
@@ -145,6 +171,29 @@ mod tests {
             texts("crates/a/b/src/x.rs", "#[cfg(test)]\nmod t { fn f() { tokio::time::sleep(d) } }").len(),
             1
         );
+    }
+
+    #[test]
+    fn sum_of_time_with_a_number_from_outside_is_found() {
+        for line in [
+            "let end = Instant::now() + within;",
+            "let end = SystemTime::now() + request.timeout;",
+            "return Some(now + config.delay);",
+            "hooks.iter().map(limit).sum::<Duration>()",
+            "let end = Instant::now() + Duration::from_secs(seconds);",
+        ] {
+            assert_eq!(texts("crates/a/b/src/x.rs", line).len(), 1, "{line}");
+        }
+        for line in [
+            "let end = Instant::now() + LIMIT;",
+            "let end = now + super::START_LIMIT;",
+            "let end = Instant::now() + Duration::from_secs(5);",
+            "let end = Instant::now() + within.min(FAR);",
+            "let end = Instant::now() + fault::limit(\"x\", LIMIT);",
+        ] {
+            assert!(texts("crates/a/b/src/x.rs", line).is_empty(), "{line}");
+        }
+        assert!(texts("crates/a/b/tests/x.rs", "let end = Instant::now() + within;").is_empty());
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! The OCI runtime specification 1.3: `config.json` and the state document.
 //!
 //! The forms are those that Go's encoder writes: camelCase keys in the specification's order, empty values left out,
-//! maps sorted. Reading is as lenient as Go's decoder: unknown keys are ignored, absent ones take their zero value and
-//! `null` counts as absent. Whether a document makes sense is the runtime's question, not this module's.
+//! maps sorted. Reading is as lenient as Go's decoder (see [`crate::json`]). Whether a document makes sense is the runtime's question, not this module's.
 
 mod default;
 pub mod features;
@@ -15,8 +14,9 @@ mod state;
 
 use std::collections::BTreeMap;
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+use crate::json;
 
 pub use default::{DEFAULT_PATH_ENV, default_capabilities, default_mounts, default_unix_spec};
 pub use linux::{
@@ -74,8 +74,8 @@ pub struct Spec {
 
 impl Spec {
     /// Reads a `config.json`.
-    pub fn from_slice(json: &[u8]) -> Result<Self, serde_json::Error> {
-        from_slice(json)
+    pub fn from_slice(document: &[u8]) -> Result<Self, serde_json::Error> {
+        json::first_from_slice(document)
     }
 
     /// The Linux section, made empty if there is none yet.
@@ -91,37 +91,15 @@ impl Spec {
 
 impl Process {
     /// Reads a process document, as `runc exec --process` takes it.
-    pub fn from_slice(json: &[u8]) -> Result<Self, serde_json::Error> {
-        from_slice(json)
+    pub fn from_slice(document: &[u8]) -> Result<Self, serde_json::Error> {
+        json::first_from_slice(document)
     }
 }
 
 impl LinuxResources {
     /// Reads a resources document, as `runc update --resources` and the shim's Update take it.
-    pub fn from_slice(json: &[u8]) -> Result<Self, serde_json::Error> {
-        from_slice(json)
-    }
-}
-
-/// Reads any document of this module, taking `null` for an absent value as Go's decoder does.
-///
-/// Documents without `null` (nearly all) are read in one pass.
-pub fn from_slice<T: DeserializeOwned>(json: &[u8]) -> Result<T, serde_json::Error> {
-    serde_json::from_slice(json).or_else(|error| {
-        let Ok(mut value) = serde_json::from_slice::<serde_json::Value>(json) else { return Err(error) };
-        drop_nulls(&mut value);
-        serde_json::from_value(value).map_err(|_| error)
-    })
-}
-
-fn drop_nulls(value: &mut serde_json::Value) {
-    match value {
-        serde_json::Value::Object(map) => {
-            map.retain(|_, value| !value.is_null());
-            map.values_mut().for_each(drop_nulls);
-        }
-        serde_json::Value::Array(items) => items.iter_mut().for_each(drop_nulls),
-        _ => {}
+    pub fn from_slice(document: &[u8]) -> Result<Self, serde_json::Error> {
+        json::first_from_slice(document)
     }
 }
 
@@ -231,9 +209,22 @@ mod tests {
     }
 
     #[test]
+    fn document_with_keys_in_another_case_is_read() {
+        let spec = br#"{"OCIVersion":"1.0.2","Process":{"Args":["sh"],"User":{"UID":7}},"Linux":{"Sysctl":{"Net.x":"1"},
+            "Resources":{"Memory":{"limit":5}},"Namespaces":[{"Type":"pid"}]}} and more"#;
+        let spec = Spec::from_slice(spec).unwrap();
+        let process = spec.process.unwrap();
+        assert_eq!((process.args[0].as_str(), process.user.uid), ("sh", 7));
+        let linux = spec.linux.unwrap();
+        assert_eq!(linux.sysctl["Net.x"], "1");
+        assert_eq!(linux.resources.unwrap().memory.unwrap().limit, Some(5));
+        assert_eq!(linux.namespaces.len(), 1);
+    }
+
+    #[test]
     fn a_wrong_type_is_reported_with_its_place() {
         let error = Spec::from_slice(b"{\"ociVersion\":\n 1}").unwrap_err();
-        assert_eq!(error.line(), 2);
+        assert_eq!(error.to_string(), "ociVersion: invalid type: integer `1`, expected a string");
     }
 
     #[test]

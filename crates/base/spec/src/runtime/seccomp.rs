@@ -16,9 +16,9 @@ pub struct LinuxSeccomp {
     /// Architectures whose calls are filtered by these rules; others are refused. Empty is the native one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub architectures: Vec<Arch>,
-    /// `SECCOMP_FILTER_FLAG_*` names.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub flags: Vec<String>,
+    /// `SECCOMP_FILTER_FLAG_*` names; absent is the runtime's default, empty is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flags: Option<Vec<String>>,
     /// Unix socket that receives the notification descriptor.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub listener_path: String,

@@ -37,7 +37,7 @@ pub fn seccomp_default<S: AsRef<str>>(capabilities: &[S]) -> LinuxSeccomp {
         default_action: SeccompAction::Errno,
         default_errno_ret: None,
         architectures: architectures(),
-        flags: Vec::new(),
+        flags: None,
         listener_path: String::new(),
         listener_metadata: String::new(),
         syscalls,

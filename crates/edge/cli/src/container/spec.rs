@@ -57,13 +57,14 @@ fn cpu(spec: &mut Spec) -> &mut LinuxCpu {
     resources(spec).cpu.get_or_insert_default()
 }
 
-/// Applies what the image says of a process. `tree` answers who its user is.
+/// Applies what the image says of a process; a command replaces the image's entrypoint too, as with Go's ctr. `tree`
+/// answers who its user is.
 pub fn apply_image(spec: &mut Spec, config: &ProcessConfig, command: &[String], tree: &Tree) -> Result {
     let process = spec.process_mut();
     let defaults = if config.env.is_empty() { vec![DEFAULT_PATH_ENV.to_owned()] } else { config.env.clone() };
     process.env = merge_env(defaults, &process.env);
-    let tail = if command.is_empty() { &config.cmd } else { command };
-    process.args = config.entrypoint.iter().chain(tail).cloned().collect();
+    process.args =
+        if command.is_empty() { [&config.entrypoint[..], &config.cmd].concat() } else { command.to_vec() };
     process.cwd = if config.working_dir.is_empty() { "/".into() } else { config.working_dir.clone() };
     let user = if config.user.is_empty() { "root" } else { &config.user };
     match user::resolve(tree, user) {
@@ -261,7 +262,7 @@ fn security(spec: &mut Spec, flags: &ContainerFlags) -> Result {
         (true, Some(file)) => {
             let text = fs::read(file).or_fail(format!("cannot load seccomp profile {}", file.display()))?;
             let profile =
-                serde_json::from_slice(&text).or_fail(format!("{} is no seccomp profile", file.display()))?;
+                spec::json::from_slice(&text).or_fail(format!("{} is no seccomp profile", file.display()))?;
             spec.linux_mut().seccomp = Some(profile);
         }
         (true, None) => {
@@ -464,6 +465,26 @@ mod tests {
             &["B=9".into(), "C".into(), "D=4".into()],
         );
         assert_eq!(merged, ["A=1", "B=9", "D=4"]);
+    }
+
+    #[test]
+    fn command_replaces_entrypoint_and_cmd() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = Tree::of_directory(dir.path()).unwrap();
+        let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        for (entrypoint, cmd, command, expected) in [
+            ("/entry -x", "default", "", "/entry -x default"),
+            ("/entry -x", "default", "sh -c true", "sh -c true"),
+            ("/entry", "", "sh", "sh"),
+            ("", "default", "sh", "sh"),
+            ("", "default", "", "default"),
+        ] {
+            let mut spec = base("default", "x");
+            let config =
+                ProcessConfig { entrypoint: words(entrypoint), cmd: words(cmd), ..ProcessConfig::default() };
+            apply_image(&mut spec, &config, &words(command), &tree).unwrap();
+            assert_eq!(spec.process_mut().args, words(expected), "{entrypoint} {cmd} {command}");
+        }
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Users: `name|uid[:group|gid]`, looked up in an image's own `/etc/passwd` and `/etc/group`.
+//! Users: `name|uid[:group|gid]`, looked up in an image's own `/etc/passwd` and `/etc/group`. Behind or before a colon,
+//! nothing is 0.
 //!
 //! The text may come from an image, so numbers out of range are errors and never zero (CVE-2024-40635).
 
@@ -72,7 +73,7 @@ fn look_up(text: &str, passwd: &str, group: &str) -> Result<User> {
         [user, group] => (user, Some(group)),
         _ => return Err(Failure::new(format!("invalid USER value {text}"))),
     };
-    let uid = number(user, text, "uid")?;
+    let uid = if user.is_empty() && wanted_group.is_some() { Some(0) } else { number(user, text, "uid")? };
     let account = match uid {
         Some(uid) => accounts(passwd).find(|account| account.uid == uid),
         None => Some(accounts(passwd).find(|account| account.name == user).ok_or_else(|| {
@@ -82,6 +83,7 @@ fn look_up(text: &str, passwd: &str, group: &str) -> Result<User> {
     let uid = uid.or(account.as_ref().map(|account| account.uid)).unwrap_or(0);
     let gid = match wanted_group {
         None => account.as_ref().map_or(0, |account| account.gid),
+        Some("") => 0,
         Some(wanted) => match number(wanted, text, "gid")? {
             Some(gid) => gid,
             None => {
@@ -120,6 +122,16 @@ mod tests {
         assert_eq!((user.uid, user.gid), (33, 50));
         let user = look_up("1000", PASSWD, GROUP).unwrap();
         assert_eq!((user.uid, user.gid), (1000, 0));
+    }
+
+    #[test]
+    fn empty_user_or_group_beside_a_colon_is_zero() {
+        for (text, wanted) in
+            [("web:", (33, 0)), ("1000:", (1000, 0)), (":2000", (0, 2000)), (":logs", (0, 50))]
+        {
+            let user = look_up(text, PASSWD, GROUP).unwrap();
+            assert_eq!((user.uid, user.gid), wanted, "{text}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use api::containerd::services::content::v1 as wire;
 use clap::Subcommand;
-use regex::Regex;
+use regex::bytes::Regex;
 use spec::Digest;
 
 use super::args;
@@ -133,11 +133,12 @@ pub async fn copy_to_stdout(client: &Client, digest: &str) -> Result {
 }
 
 async fn active(client: &Client, regexp: &str) -> Result {
-    let regexp = Regex::new(regexp).map_err(|error| Failure::new(error.to_string()))?;
+    let translated = spec::regexp::translate(regexp).map_err(|error| Failure::new(error.to_string()))?;
+    let regexp = Regex::new(&translated).map_err(|error| Failure::new(error.to_string()))?;
     let request = wire::ListStatusesRequest::default();
     let statuses = client.content().list_statuses(request).await?.into_inner().statuses;
     let mut table = Table::new(["REF", "SIZE", "AGE"]);
-    for status in statuses.into_iter().filter(|status| regexp.is_match(&status.r#ref)) {
+    for status in statuses.into_iter().filter(|status| regexp.is_match(status.r#ref.as_bytes())) {
         let size = quantity::bytes(u64::try_from(status.offset).unwrap_or(0));
         table.row([status.r#ref, size, quantity::ago(quantity::time(status.started_at))]);
     }

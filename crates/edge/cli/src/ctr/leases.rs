@@ -1,7 +1,7 @@
 //! `ctr leases`.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use api::containerd::services::leases::v1 as wire;
 use clap::Subcommand;
@@ -70,7 +70,7 @@ impl Command {
 /// Puts the label that ends a lease `after` now; zero never ends it.
 pub fn expire(labels: &mut BTreeMap<String, String>, after: Duration) {
     if !after.is_zero() {
-        let end = humantime::format_rfc3339_seconds(SystemTime::now() + after).to_string();
+        let end = humantime::format_rfc3339_seconds(spec::time::expiry(after)).to_string();
         labels.insert(spec::label::GC_EXPIRE.into(), end);
     }
 }
@@ -111,4 +111,19 @@ async fn delete(client: &Client, ids: &[String], sync: bool) -> Result {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lease_that_expires_after_any_time_has_a_label() {
+        for after in [Duration::MAX, Duration::from_secs(99_999_999 * 3600), Duration::from_secs(u64::MAX)] {
+            let mut labels = BTreeMap::new();
+            expire(&mut labels, after);
+            let end = humantime::parse_rfc3339(&labels[spec::label::GC_EXPIRE]).unwrap();
+            assert!(end > std::time::SystemTime::now());
+        }
+    }
 }

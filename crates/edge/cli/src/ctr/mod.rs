@@ -28,6 +28,9 @@ use self::commands::Command;
 use crate::client::Client;
 use crate::failure::Result;
 
+/// The revision that ctr reports: what its builder named, else berth's version.
+pub const REVISION: &str = spec::version::revision(option_env!("BERTH_REVISION"));
+
 /// How Go's ctr lays out its help.
 const TEMPLATE: &str = "\
 NAME:
@@ -58,7 +61,7 @@ GLOBAL OPTIONS:
 
 /// ctr is an unsupported debug and administrative client for interacting with the containerd daemon.
 #[derive(Parser, Debug)]
-#[command(name = "ctr", version, disable_version_flag = true, help_template = TEMPLATE)]
+#[command(name = "ctr", version = spec::version::VERSION, disable_version_flag = true, help_template = TEMPLATE)]
 #[command(subcommand_required = true)]
 pub struct Ctr {
     #[command(flatten)]
@@ -128,7 +131,9 @@ pub async fn main(args: impl IntoIterator<Item = std::ffi::OsString>) -> Result 
     if args.len() < 2 {
         return Ok(command().print_help()?); // as Go's ctr does, on standard output
     }
-    let matches = command().get_matches_from(args);
+    let command = command();
+    let args = flags::with_usual_dashes(&command, args);
+    let matches = command.get_matches_from(args);
     let ctr = Ctr::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let timeout = ctr.global.timeout;
     let run = dispatch(ctr);
@@ -187,4 +192,30 @@ pub async fn end_lease(client: &Client, id: String) -> Result {
     let request = api::containerd::services::leases::v1::DeleteRequest { id, sync: false };
     client.leases().delete(request).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_flags_take_one_dash() {
+        for (line, expected) in [
+            (
+                "ctr -address=/x -namespace k8s.io images ls -quiet",
+                "ctr --address=/x --namespace k8s.io images ls --quiet",
+            ),
+            (
+                "ctr --n ns run -rm -env A=1 -tty img id sh -rm",
+                "ctr -n ns run --rm --env A=1 --tty img id sh -rm",
+            ),
+            ("ctr tasks exec -exec-id e1 id ls -quiet", "ctr tasks exec --exec-id e1 id ls -quiet"),
+            ("ctr c create -net-host img id -debug", "ctr c create --net-host img id -debug"),
+        ] {
+            let args = flags::with_usual_dashes(&command(), line.split(' ').map(Into::into));
+            let args: Vec<_> = args.iter().map(|arg| arg.to_string_lossy()).collect();
+            assert_eq!(args.join(" "), expected);
+            command().try_get_matches_from(expected.split(' ')).unwrap();
+        }
+    }
 }

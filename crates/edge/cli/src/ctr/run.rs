@@ -99,7 +99,17 @@ impl Run {
             no_pivot: self.flags.no_pivot,
             runtime: created.container.runtime.as_ref(),
         };
-        let pid = new_task(client, task).await?;
+        let pid = match new_task(client, task).await {
+            Ok(pid) => pid,
+            Err(failure) if failure.is_already_exists() => {
+                // The id is that of a task without a container, which another engine left: no record stays beside it.
+                if let Err(left) = create::delete_made(client, &created.container).await {
+                    crate::ui::say(format!("ctr: failed to cleanup container: {left}"));
+                }
+                return Err(failure.hint(format!("`ctr task rm -f {id}` ends the task that has this id")));
+            }
+            Err(failure) => return Err(failure),
+        };
         let process = Process { client, id, exec_id: "" };
         let outcome = self.start_and_follow(&process, pid, terminal, copies.is_some()).await;
         let stays = self.detach && outcome.is_ok();

@@ -186,7 +186,7 @@ impl Exec {
         let process = match &self.spec {
             Some(file) => {
                 let text = std::fs::read(file).or_fail(format!("cannot read {}", file.display()))?;
-                serde_json::from_slice(&text)?
+                spec::runtime::Process::from_slice(&text)?
             }
             None => spec::runtime::Process {
                 args: self.command.clone(),

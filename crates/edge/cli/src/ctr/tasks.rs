@@ -294,7 +294,12 @@ async fn kill(
 /// The signal that the image asks to be stopped by.
 async fn stop_signal(client: &Client, id: &str) -> Result<String> {
     let request = api::containerd::services::containers::v1::GetContainerRequest { id: id.into() };
-    let container = client.containers().get(request).await?.into_inner().container.unwrap_or_default();
+    let container = match client.containers().get(request).await {
+        Ok(response) => response.into_inner().container.unwrap_or_default(),
+        // A task that another engine left runs without a container.
+        Err(status) if status.code() == tonic::Code::NotFound => return Ok("SIGTERM".into()),
+        Err(status) => return Err(status.into()),
+    };
     Ok(container.labels.get(spec::label::STOP_SIGNAL).cloned().unwrap_or_else(|| "SIGTERM".into()))
 }
 

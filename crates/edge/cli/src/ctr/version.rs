@@ -11,10 +11,10 @@ pub struct Version {}
 impl Version {
     /// Prints both versions.
     pub async fn run(self, client: &Client) -> Result {
-        let own = env!("CARGO_PKG_VERSION");
+        let own = spec::version::VERSION;
         ui::line("Client:")?;
         ui::line(format!("  Version:  {own}"))?;
-        ui::line(format!("  Revision: {}", option_env!("BERTH_REVISION").unwrap_or_default()))?;
+        ui::line(format!("  Revision: {}", super::REVISION))?;
         ui::line("")?;
         let server = client.version().version(()).await?.into_inner();
         let info = client.introspection().server(()).await?.into_inner();

@@ -81,9 +81,11 @@ fn trimmed(value: f64) -> String {
 /// A protobuf timestamp as a system time; before 1970 is 1970.
 pub fn time(timestamp: Option<api::Timestamp>) -> SystemTime {
     let Some(timestamp) = timestamp else { return UNIX_EPOCH };
-    let seconds = Duration::from_secs(u64::try_from(timestamp.seconds).unwrap_or(0));
-    let nanos = Duration::from_nanos(u64::try_from(timestamp.nanos).unwrap_or(0));
-    UNIX_EPOCH.checked_add(seconds + nanos).unwrap_or(UNIX_EPOCH)
+    // The last second that RFC 3339 can name.
+    const LAST_SECOND: u64 = 253_402_300_799;
+    let seconds = u64::try_from(timestamp.seconds).unwrap_or(0).min(LAST_SECOND);
+    let nanos = u32::try_from(timestamp.nanos).unwrap_or(0).min(999_999_999);
+    UNIX_EPOCH + Duration::new(seconds, nanos)
 }
 
 /// RFC 3339 with the fraction that is needed, in UTC, as Go prints a time in JSON.
@@ -123,5 +125,12 @@ mod tests {
     fn json_times_are_gos() {
         let timestamp = api::Timestamp { seconds: 1_700_000_000, nanos: 120_000_000 };
         assert_eq!(rfc3339(Some(timestamp)), "2023-11-14T22:13:20.12Z");
+    }
+
+    #[test]
+    fn timestamp_of_any_size_is_printed() {
+        let far = |seconds, nanos| rfc3339(Some(api::Timestamp { seconds, nanos }));
+        assert_eq!(far(i64::MAX, i32::MAX), "9999-12-31T23:59:59.999999999Z");
+        assert_eq!(far(i64::MIN, i32::MIN), "1970-01-01T00:00:00Z");
     }
 }

@@ -1,7 +1,8 @@
 //! Ends processes by our own hand, when their shim does not.
 //!
-//! Invariant: only processes of the container's own cgroup are signalled: a cgroup whose path has the container's id in
-//! it, checked again for each process behind its pidfd, so a number that the kernel gave to another hits nobody.
+//! Invariant: only processes of the container's own cgroup are signalled, and its init as the runtime has recorded it: a
+//! cgroup whose path has the container's id in it, or the recorded start time, checked again for each process behind its
+//! pidfd, so a number that the kernel gave to another hits nobody.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +26,10 @@ const MAX_GROUPS: usize = 1024;
 const DEATH: Duration = Duration::from_secs(2);
 /// Stops a process, which cannot refuse.
 const SIGSTOP: i32 = 19;
+/// Where shims keep the records of their runtime, by namespace and container.
+const RUNTIME_ROOT: &str = "/run/containerd/runc";
+/// The most bytes of such a record that are read.
+const MAX_RECORD: u64 = 16 << 20;
 /// Where cgroups are mounted.
 const CGROUPS: &str = "/sys/fs/cgroup";
 
@@ -143,7 +148,7 @@ fn belonging(leader: u32, facts: &BTreeMap<u32, (u32, u32)>) -> BTreeSet<u32> {
     }
 }
 
-/// The process `pid`, if it is in a cgroup of the container `id`.
+/// The process `pid`, if it is in a cgroup of the container `id`, or is its init.
 fn own_process(proc: &Procfs, pid: u32, id: &str) -> Option<OwnedFd> {
     if pid == 0 || id.is_empty() {
         return None;
@@ -151,8 +156,38 @@ fn own_process(proc: &Procfs, pid: u32, id: &str) -> Option<OwnedFd> {
     let process = sys::process::pidfd(pid.try_into().ok()?).ok()?;
     // Read behind the pidfd: what is in the file now is of this process, or the pidfd hits nobody.
     let text = proc.read(&format!("{pid}/cgroup"), MAX_FILE).ok()?;
-    let ours = !paths(&String::from_utf8_lossy(&text), id).is_empty();
+    let ours = !paths(&String::from_utf8_lossy(&text), id).is_empty() || is_recorded_init(proc, pid, id);
     ours.then_some(process)
+}
+
+/// Whether the runtime has recorded the process `pid` as the init of `id`: its cgroup can have been removed, or it was
+/// moved to another, and it runs on all the same.
+fn is_recorded_init(proc: &Procfs, pid: u32, id: &str) -> bool {
+    let Ok(stat) = proc.read(&format!("{pid}/stat"), MAX_FILE) else { return false };
+    let Some(start) = start_time(&String::from_utf8_lossy(&stat)) else { return false };
+    std::fs::read_dir(RUNTIME_ROOT).into_iter().flatten().flatten().any(|namespace| {
+        let file = std::fs::File::open(namespace.path().join(id).join("state.json"));
+        let Ok(file) = file else { return false };
+        let mut text = Vec::new();
+        let read = std::io::Read::read_to_end(&mut std::io::Read::take(file, MAX_RECORD), &mut text);
+        read.is_ok() && recorded(&text) == Some((pid, start))
+    })
+}
+
+/// The start time of a process, field 22 of `/proc/PID/stat`.
+fn start_time(line: &str) -> Option<u64> {
+    line.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
+/// The init of a runtime's record, in the form that runc writes: its number and its start time.
+fn recorded(text: &[u8]) -> Option<(u32, u64)> {
+    #[derive(serde::Deserialize)]
+    struct Init {
+        init_process_pid: u32,
+        init_process_start: u64,
+    }
+    let init: Init = serde_json::from_slice(text).ok()?;
+    Some((init.init_process_pid, init.init_process_start))
 }
 
 /// The directories of the container's cgroup, in every hierarchy that has one.
@@ -236,6 +271,17 @@ mod tests {
             (20, (1, 20)),
         ]);
         assert_eq!(belonging(10, &facts), BTreeSet::from([10, 11, 12, 13]));
+    }
+
+    #[test]
+    fn init_is_known_by_the_start_time_in_its_record() {
+        let line = "7 (a) Z 1) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20 21";
+        assert_eq!(start_time(line), Some(4711));
+        let record =
+            br#"{"id": "x", "init_process_pid": 7, "init_process_start": 4711, "config": {"rootfs": "/"}}"#;
+        assert_eq!(recorded(record), Some((7, 4711)));
+        assert_eq!(recorded(b"{"), None);
+        assert!(!is_recorded_init(&Procfs::of_host().unwrap(), std::process::id(), "no-such-container"));
     }
 
     #[test]

@@ -23,7 +23,7 @@ impl Cri {
     /// Some would not stop in time; every one was tried.
     pub(crate) async fn stop_pod_containers(self: &Arc<Self>, pod: &Pod) -> Result<()> {
         let containers = self.containers_of(&pod.record.id);
-        all(containers.iter().map(|container| self.stop(container, std::time::Duration::ZERO))).await
+        all(containers.iter().map(|container| self.stop(container))).await
     }
 
     /// Removes every container of a pod at once; those that still run are stopped. What is left of others goes too.

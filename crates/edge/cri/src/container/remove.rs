@@ -30,7 +30,7 @@ impl Cri {
     pub(super) async fn remove(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
         let id = &container.record.id;
         if !matches!(container.phase(), Phase::Created | Phase::Exited) {
-            self.stop(container, std::time::Duration::ZERO)
+            self.stop(container)
                 .await
                 .map_err(|error| error.context(format_args!("failed to forcibly stop container {id:?}")))?;
         }

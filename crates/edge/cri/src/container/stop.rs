@@ -1,6 +1,7 @@
 //! Stops a container: its signal and some grace, SIGKILL to all, and at last our own hand.
 //!
-//! Calls for the same container join: the signal goes once, and all wait for the one end.
+//! Calls for the same container join: the signal goes once, and all wait for the one end. A call that its caller gives
+//! up during the grace kills nothing.
 //!
 //! Invariant: bounded whatever the shim does; a container is told as ended only when its init was seen gone.
 
@@ -31,6 +32,16 @@ const LOOK: Duration = Duration::from_millis(250);
 /// How long a shim that answers may take to clean up.
 const CLEAN_UP: Duration = Duration::from_secs(40);
 
+/// What there is to stop of a container.
+enum Target {
+    /// Nothing: it never ran or has ended.
+    Ended,
+    /// Perhaps processes, but no task.
+    Lost,
+    /// Its task, and its init.
+    Runs(Arc<dyn Task>, u32),
+}
+
 /// What came of waiting for a container's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Seen {
@@ -52,41 +63,58 @@ impl Cri {
             return Ok(v1::StopContainerResponse {});
         };
         let grace = Duration::from_secs(u64::try_from(request.timeout).unwrap_or(0));
+        if grace > Duration::ZERO {
+            // A caller who leaves drops this wait: who has not sat the grace out has not asked for the kill.
+            self.ask_to_end(&container, grace).await?;
+        }
         let cri = Arc::clone(self);
-        Self::whole(async move { cri.stop(&container, grace).await }).await?;
+        Self::whole(async move { cri.stop(&container).await }).await?;
         Ok(v1::StopContainerResponse {})
     }
 
-    /// Stops `container`. One that does not run is stopped.
-    pub(super) async fn stop(self: &Arc<Self>, container: &Arc<Container>, grace: Duration) -> Result<()> {
+    /// Sends `container` its stop signal and waits for its end, for as long as `grace`.
+    async fn ask_to_end(self: &Arc<Self>, container: &Arc<Container>, grace: Duration) -> Result<()> {
+        let Target::Runs(task, pid) = self.to_stop(container).await? else { return Ok(()) };
+        let (cri, of, to) = (Arc::clone(self), Arc::clone(container), Arc::clone(&task));
+        Self::whole(async move { cri.signal_once(&of, &*to, pid).await }).await?;
+        if self.wait(container, &*task, pid, grace).await != Seen::Gone {
+            return Ok(());
+        }
+        let (cri, of) = (Arc::clone(self), Arc::clone(container));
+        Self::whole(async move { cri.finish_by_hand(&of, pid).await }).await
+    }
+
+    /// Kills `container`. One that does not run is stopped.
+    pub(super) async fn stop(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
+        match self.to_stop(container).await? {
+            Target::Ended => Ok(()),
+            Target::Lost => self.stop_without_task(container).await,
+            Target::Runs(task, pid) => self.kill(container, &*task, pid).await,
+        }
+    }
+
+    /// What there is to stop of `container`, once a start under way is over.
+    async fn to_stop(self: &Arc<Self>, container: &Arc<Container>) -> Result<Target> {
         if container.phase() == Phase::Created
             && let Ok(_started) = tokio::time::timeout(START, container.turn.lock()).await
             && container.phase() == Phase::Created
         {
-            return Ok(());
+            return Ok(Target::Ended);
         }
         if container.phase() == Phase::Exited {
-            return Ok(());
+            return Ok(Target::Ended);
         }
         let id = &container.record.id;
         let task = match self.engine.tasks.get(&self.namespace, id) {
             Ok(task) => task,
-            Err(error) if error.kind() == Kind::NotFound => return self.stop_without_task(container).await,
+            Err(error) if error.kind() == Kind::NotFound => return Ok(Target::Lost),
             Err(error) => return Err(error.context(format_args!("failed to get task for container {id:?}"))),
         };
         if container.phase() == Phase::Unknown {
             self.watch(container, Arc::clone(&task));
         }
         let pid = [container.now().pid, task.pid()].into_iter().find(|&pid| pid != 0).unwrap_or(0);
-        if grace > Duration::ZERO {
-            self.signal_once(container, &*task, pid).await?;
-            match self.wait(container, &*task, pid, grace).await {
-                Seen::Ended => return Ok(()),
-                Seen::Gone => return self.finish_by_hand(container, pid).await,
-                Seen::Nothing => {}
-            }
-        }
-        self.kill(container, &*task, pid).await
+        Ok(Target::Runs(task, pid))
     }
 
     /// Sends the stop signal, unless an earlier call has.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ::spec::Error;
 use api::runtime::v1::AuthConfig;
 use model::Result;
-use model::pull::{Login, LoginFor};
+use model::pull::{Login, LoginFor, LoginHost};
 
 use crate::config::RegistryHost;
 
@@ -18,9 +18,13 @@ const DOCKER_HUB: [&str; 3] = ["docker.io", "index.docker.io", "registry-1.docke
 /// Answers with `request` when the kubelet sent one, and with the configuration's `hosts` otherwise.
 pub fn login(request: Option<AuthConfig>, hosts: &BTreeMap<String, RegistryHost>) -> LoginFor {
     let hosts = hosts.clone();
-    Arc::new(move |host| match &request {
-        Some(auth) => at(auth, host),
-        None => hosts.get(host).map_or(Ok(None), |configured| at(&configured_auth(configured), host)),
+    Arc::new(move |host| match (&request, host) {
+        // Without an address the login is the image's registry's, whoever that redirects to.
+        (Some(auth), LoginHost::Redirected(_)) if auth.server_address.is_empty() => Ok(None),
+        (Some(auth), LoginHost::Endpoint(host) | LoginHost::Redirected(host)) => at(auth, host),
+        (None, LoginHost::Endpoint(host) | LoginHost::Redirected(host)) => {
+            hosts.get(host).map_or(Ok(None), |configured| at(&configured_auth(configured), host))
+        }
     })
 }
 
@@ -162,8 +166,22 @@ mod tests {
     fn the_configuration_speaks_when_the_kubelet_does_not() {
         let configured = RegistryHost { username: "c".into(), ..RegistryHost::default() };
         let hosts = BTreeMap::from([("r.io".to_owned(), configured)]);
-        assert_eq!(login(None, &hosts)("r.io").unwrap(), password("c", ""));
-        assert_eq!(login(None, &hosts)("other.io").unwrap(), None);
-        assert_eq!(login(Some(AuthConfig::default()), &hosts)("r.io").unwrap(), None);
+        let (known, other) = (LoginHost::Endpoint("r.io"), LoginHost::Endpoint("other.io"));
+        assert_eq!(login(None, &hosts)(known).unwrap(), password("c", ""));
+        assert_eq!(login(None, &hosts)(LoginHost::Redirected("r.io")).unwrap(), password("c", ""));
+        assert_eq!(login(None, &hosts)(other).unwrap(), None);
+        assert_eq!(login(Some(AuthConfig::default()), &hosts)(known).unwrap(), None);
+    }
+
+    #[test]
+    fn login_without_an_address_does_not_follow_a_redirect() {
+        let mut request = auth(|auth| auth.username = "u".into());
+        let hosts = BTreeMap::new();
+        let at = |request: &AuthConfig, host| login(Some(request.clone()), &hosts)(host).unwrap();
+        assert_eq!(at(&request, LoginHost::Endpoint("r.io")), password("u", ""));
+        assert_eq!(at(&request, LoginHost::Redirected("cdn.io")), None);
+        request.server_address = "https://cdn.io".into();
+        assert_eq!(at(&request, LoginHost::Redirected("cdn.io")), password("u", ""));
+        assert_eq!(at(&request, LoginHost::Redirected("evil.io")), None);
     }
 }

@@ -73,7 +73,7 @@ impl Cri {
     pub(super) async fn everything(&self) -> Result<(Vec<pb::PodSandbox>, Vec<pb::Container>)> {
         let stored =
             self.on_disk(&self.ctx(), |engine, cx| engine.containers.list(cx, &Filters::default())).await?;
-        let spec = |any: Option<model::Any>| serde_json::from_slice::<Spec>(&any?.value).ok();
+        let spec = |any: Option<model::Any>| Spec::from_slice(&any?.value).ok();
         let mut specs: BTreeMap<String, Spec> =
             stored.into_iter().filter_map(|stored| Some((stored.id, spec(stored.spec)?))).collect();
         let known = self.pods.list().into_iter().filter(|pod| pod.now().phase != PodPhase::Unknown);

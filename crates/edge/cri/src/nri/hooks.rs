@@ -373,7 +373,7 @@ impl Nri {
 async fn pod_spec(cri: &Cri, id: &str) -> Option<Spec> {
     let id = id.to_owned();
     let stored = cri.on_disk(&cri.ctx(), move |engine, cx| engine.containers.get(cx, &id)).await.ok()?;
-    serde_json::from_slice(&stored.spec?.value).ok()
+    Spec::from_slice(&stored.spec?.value).ok()
 }
 
 fn rejected(validator: &str, reason: &str) -> Error {

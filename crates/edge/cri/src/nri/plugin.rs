@@ -199,7 +199,7 @@ impl Plugin {
         mut pods: Vec<pb::PodSandbox>,
         mut containers: Vec<pb::Container>,
     ) -> Result<Vec<pb::ContainerUpdate>> {
-        let deadline = tokio::time::Instant::now() + self.limit;
+        let deadline = tokio::time::Instant::from_std(::spec::time::deadline(self.limit));
         let (mut some_pods, mut some_containers) = (pods.len(), containers.len());
         loop {
             let more = some_pods < pods.len() || some_containers < containers.len();

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use ::spec::Error;
-use ::spec::runtime::{Capabilities, LinuxDeviceCgroup, LinuxSeccomp, Spec, from_slice, seccomp_default};
+use ::spec::json;
+use ::spec::runtime::{Capabilities, LinuxDeviceCgroup, LinuxSeccomp, Spec, seccomp_default};
 use api::runtime::v1;
 use api::runtime::v1::security_profile::ProfileType;
 use model::Result;
@@ -172,7 +173,7 @@ fn read(path: &str) -> Result<Filter> {
     }
     let what = format!("cannot load seccomp profile {path:?}");
     let bytes = super::read_file(Path::new(path), MAX_PROFILE).map_err(|error| failed(&what, &error))?;
-    let profile = from_slice::<LinuxSeccomp>(&bytes)
+    let profile = json::from_slice::<LinuxSeccomp>(&bytes)
         .map_err(|error| Error::invalid(format_args!("decoding seccomp profile failed {path:?}: {error}")))?;
     Ok(Filter::Profile(Box::new(profile)))
 }

@@ -84,14 +84,14 @@ impl Accounts {
         })
     }
 
-    /// Finds who `text` is: `user`, `uid`, each with `:group` or `:gid`.
+    /// Finds who `text` is: `user`, `uid`, each with `:group` or `:gid`. Behind or before a colon, nothing is 0.
     fn find(&self, text: &str) -> Result<(u32, u32)> {
         let (user, group) = match text.split_once(':') {
             None => (text, None),
-            Some((user, group)) if !user.is_empty() && !group.contains(':') => (user, Some(group)),
+            Some((user, group)) if !group.contains(':') => (user, Some(group)),
             Some(_) => return Err(Error::invalid(format_args!("invalid USER value {text:?}"))),
         };
-        let number = id(user, text, "uid")?;
+        let number = if user.is_empty() && group.is_some() { Some(0) } else { id(user, text, "uid")? };
         let account = match number {
             Some(uid) => self.accounts().find(|account| account.uid == uid),
             None => Some(self.account(user)?),
@@ -100,6 +100,7 @@ impl Accounts {
         let uid = uid.ok_or_else(|| Error::invalid(format_args!("invalid USER value {text:?}")))?;
         let gid = match group {
             None => account.map_or(0, |account| account.gid),
+            Some("") => 0,
             Some(group) => match id(group, text, "gid")? {
                 Some(gid) => gid,
                 None => self.gid_of(group)?,

@@ -94,7 +94,7 @@ impl Cri {
                 return None;
             }
         };
-        let features: Features = match serde_json::from_slice(&told) {
+        let features: Features = match ::spec::json::from_slice(&told) {
             Ok(features) => features,
             Err(error) => {
                 tracing::warn!(handler = name, %error, "a runtime's features are not readable");

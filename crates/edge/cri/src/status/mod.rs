@@ -59,8 +59,9 @@ impl Cri {
         let trouble = network.err().map(|error| {
             ("NetworkPluginNotReady", format!("Network plugin returns error: {}", error.text()))
         });
+        let runtime = self.on_disk(&self.ctx(), |engine, cx| Ok((engine.trouble)(cx))).await?;
         let conditions = vec![
-            condition("RuntimeReady", None),
+            condition("RuntimeReady", runtime.map(|trouble| (trouble.reason, trouble.message))),
             condition("NetworkReady", trouble),
             condition("ContainerdHasNoDeprecationWarnings", None),
         ];

@@ -97,6 +97,24 @@ fn ends_have_reasons() {
 }
 
 #[test]
+fn a_stop_given_up_during_its_grace_kills_nothing() {
+    needs!(root, overlayfs, built "containerd");
+    let kubelet = Kubelet::new();
+    let config = kubelet.pod("given-up");
+    let pod = kubelet.run_pod(&config).unwrap();
+    let deaf = "trap '' TERM; i=0; while [ $i -lt 40 ]; do sleep 0.1; i=$((i+1)); done; exit 7";
+    let id = kubelet.start(&pod, &config, kubelet.container("one", deaf));
+    let stop = v1::StopContainerRequest { container_id: id.clone(), timeout: 1 };
+    let mut impatient = tonic::Request::new(stop);
+    impatient.set_timeout(Duration::from_millis(200));
+    let given_up = kubelet.block(async |mut client| client.stop_container(impatient).await);
+    given_up.unwrap_err();
+    assert_eq!(kubelet.ended(&id).exit_code, 7, "it ran to its own end");
+    kubelet.remove_pod(&pod);
+    kubelet.check_clean();
+}
+
+#[test]
 fn names_are_taken_once_and_given_back() {
     needs!(root, overlayfs, built "containerd");
     let kubelet = Kubelet::new();

@@ -14,6 +14,7 @@ mod images;
 mod life;
 mod lists;
 mod logs;
+mod lost;
 mod metrics;
 mod network;
 mod node;

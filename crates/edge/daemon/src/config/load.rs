@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Component, Path, PathBuf};
 
 use super::keys::{self, KEYS};
 use super::read::{self, ConfigError, MAX_FILE};
@@ -27,17 +28,30 @@ pub struct Loaded {
 /// # Errors
 /// See [`ConfigError`].
 pub fn load(path: &Path, required: bool) -> Result<Loaded, ConfigError> {
+    load_over(defaults(), path, required)
+}
+
+fn load_over(mut values: Values, path: &Path, required: bool) -> Result<Loaded, ConfigError> {
+    let path =
+        &std::path::absolute(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
     let mut loader = Loader { seen: BTreeSet::new(), warnings: Vec::new() };
     let set = match read_file(path) {
         Ok(text) => loader.file(path, &text, VERSION)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound && !required => Values::default(),
         Err(source) => return Err(ConfigError::Read { path: path.into(), source }),
     };
-    let mut values = defaults();
+    let drop_ins = patterns(&values);
     for (table, keys) in set.tables() {
         for (key, value) in keys {
             values.set(table, key, value.clone());
         }
+    }
+    // A file adds to the default drop-in directory; an empty list alone leaves it out.
+    let own = patterns(&values);
+    if !own.is_empty() {
+        let added: Vec<_> = drop_ins.into_iter().filter(|pattern| !own.contains(pattern)).collect();
+        let all = added.into_iter().chain(own).map(Value::Text).collect();
+        values.set("", "imports", Value::List(all));
     }
     loader.imports(path, &mut values)?;
     values.set("", "version", Value::Integer(VERSION));
@@ -97,7 +111,9 @@ impl Loader {
         let mut values = Values::default();
         let mut idle = BTreeSet::new();
         for entry in entries {
+            let stated = entry.key.clone();
             let entry = migrate::entry(entry, version);
+            let is_renamed = stated != entry.key;
             let table = entry.table.join("/");
             let name = match table.as_str() {
                 "" => entry.key.clone(),
@@ -109,7 +125,15 @@ impl Loader {
                         let place = format!("{}:{}", path.display(), entry.line);
                         self.warnings.push(format!("{place}: {name} has no effect"));
                     }
-                    values.set(&table, &entry.key, entry.value);
+                    match (values.get(&table, &entry.key), entry.value) {
+                        // An old key and the new one may both be there: lists hold both, else the new one is meant.
+                        (Some(Value::List(have)), Value::List(more)) => {
+                            let both = have.iter().cloned().chain(more).collect();
+                            values.set(&table, &entry.key, Value::List(both));
+                        }
+                        (Some(_), _) if is_renamed => {}
+                        (_, value) => values.set(&table, &entry.key, value),
+                    }
                 }
                 Some(key) => {
                     return Err(ConfigError::Type {
@@ -141,27 +165,24 @@ impl Loader {
 
     /// Merges every imported file, in order; a file is read once, so circles end.
     fn imports(&mut self, root: &Path, values: &mut Values) -> Result<(), ConfigError> {
-        let patterns = |values: &Values, of: &Path| match values.get("", "imports") {
-            Some(Value::List(list)) => list
-                .iter()
-                .filter_map(|item| match item {
-                    Value::Text(text) => Some((text.clone(), of.to_owned())),
-                    _ => None,
-                })
-                .collect(),
-            _ => Vec::new(),
+        let listed = |values: &Values, path: &Path| {
+            patterns(values).into_iter().map(|pattern| (pattern, path.to_owned())).collect::<Vec<_>>()
         };
-        let mut pending: Vec<(String, PathBuf)> = patterns(values, root);
+        let mut pending = listed(values, root);
         while !pending.is_empty() {
             let (pattern, of) = pending.remove(0);
             for path in matches(&pattern, &of)? {
-                if self.seen.contains(&path) || self.seen.len() > MAX_FILES {
+                if self.seen.contains(&path) {
                     continue;
+                }
+                if self.seen.len() > MAX_FILES {
+                    let reason = format!("more than {MAX_FILES} files");
+                    return Err(ConfigError::Value { key: "imports".into(), reason });
                 }
                 let text =
                     read_file(&path).map_err(|source| ConfigError::Read { path: path.clone(), source })?;
                 let set = self.file(&path, &text, VERSION)?;
-                pending.extend(patterns(&set, &path));
+                pending.extend(listed(&set, &path));
                 values.merge(set);
             }
         }
@@ -182,43 +203,81 @@ fn version(path: &Path, entries: &[read::Entry], most: i64) -> Result<i64, Confi
     }
 }
 
-/// The files that a pattern names, in order: relative to the importing file, `*` and `?` in the last part only.
+fn patterns(values: &Values) -> Vec<String> {
+    values.get("", "imports").map_or_else(Vec::new, Value::texts)
+}
+
+/// The files that an import names, in order: a path relative to the importing file, or a pattern where it has a star.
+/// What a pattern names need not exist.
 fn matches(pattern: &str, of: &Path) -> Result<Vec<PathBuf>, ConfigError> {
-    let path = of.parent().unwrap_or(Path::new("/")).join(pattern);
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
-    if !name.contains(['*', '?']) {
-        return Ok(if path.exists() { vec![path] } else { Vec::new() });
+    let path = clean(&of.parent().unwrap_or(Path::new("/")).join(pattern));
+    if !pattern.contains('*') {
+        return Ok(vec![path]);
     }
-    let Some(dir) = path.parent() else { return Ok(Vec::new()) };
+    let mut found = vec![PathBuf::new()];
+    for part in path.components() {
+        let Component::Normal(name) = part else {
+            found.iter_mut().for_each(|path| path.push(part));
+            continue;
+        };
+        if !name.as_bytes().iter().any(|byte| b"*?[\\".contains(byte)) {
+            found.iter_mut().for_each(|path| path.push(name));
+            continue;
+        }
+        let below = found.iter().map(|dir| entries(dir, name.as_bytes())).collect::<Result<Vec<_>, _>>()?;
+        found = below.concat();
+    }
+    found.retain(|path| path.exists());
+    Ok(found)
+}
+
+/// The entries of `dir` whose names match, in order; none where it is no directory.
+fn entries(dir: &Path, pattern: &[u8]) -> Result<Vec<PathBuf>, ConfigError> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(Vec::new());
+        }
         Err(source) => return Err(ConfigError::Read { path: dir.into(), source }),
     };
     let mut found: Vec<PathBuf> = entries
         .flatten()
-        .filter(|entry| entry.file_name().to_str().is_some_and(|text| glob(name.as_bytes(), text.as_bytes())))
+        .filter(|entry| glob(pattern, entry.file_name().as_bytes()))
         .map(|entry| entry.path())
         .collect();
     found.sort();
     Ok(found)
 }
 
-/// Whether `text` matches a pattern of `*`, `?` and plain characters.
+/// `path` without `.` and `..`, by its words alone: a file that is imported twice has one name.
+fn clean(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => drop(clean.pop()),
+            other => clean.push(other),
+        }
+    }
+    clean
+}
+
+/// Whether `text` matches a pattern of `*`, `?`, `[a-z]`, `[^a-z]`, `\\` before a plain character, and plain characters.
 fn glob(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
     let mut star = None;
     while t < text.len() {
-        match pattern.get(p) {
-            Some(b'*') => {
-                star = Some((p, t));
-                p += 1;
-            }
-            Some(byte) if *byte == b'?' || *byte == text[t] => {
-                p += 1;
+        if pattern.get(p) == Some(&b'*') {
+            star = Some((p, t));
+            p += 1;
+            continue;
+        }
+        match one(&pattern[p..], text[t]) {
+            Some(length) => {
+                p += length;
                 t += 1;
             }
-            _ => match star {
+            None => match star {
                 // The last star takes one character more.
                 Some((at, from)) => {
                     p = at + 1;
@@ -230,6 +289,44 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
         }
     }
     pattern[p..].iter().all(|byte| *byte == b'*')
+}
+
+/// The length of the pattern's first part if it matches `byte`.
+fn one(pattern: &[u8], byte: u8) -> Option<usize> {
+    match *pattern {
+        [] => None,
+        [b'?', ..] => Some(1),
+        [b'\\', plain, ..] => (plain == byte).then_some(2),
+        [b'[', ref set @ ..] => {
+            let is_negated = set.first() == Some(&b'^');
+            let start = usize::from(is_negated);
+            let end = start + set.get(start..)?.iter().position(|byte| *byte == b']')?;
+            let is_in = within(&set[start..end], byte);
+            (is_in != is_negated).then_some(end + 2)
+        }
+        [plain, ..] => (plain == byte).then_some(1),
+    }
+}
+
+/// Whether a set of characters and ranges has `byte`.
+fn within(mut set: &[u8], byte: u8) -> bool {
+    loop {
+        set = match *set {
+            [] => return false,
+            [low, b'-', high, ref rest @ ..] => {
+                if (low..=high).contains(&byte) {
+                    return true;
+                }
+                rest
+            }
+            [plain, ref rest @ ..] => {
+                if plain == byte {
+                    return true;
+                }
+                rest
+            }
+        };
+    }
 }
 
 /// What a key's type cannot say: plugins are named in full.
@@ -325,6 +422,89 @@ mod tests {
         assert_eq!(values.get("", "disabled_plugins"), Some(&Value::List(both.into())));
     }
 
+    /// A configuration in a directory of its own, whose default drop-in directory is `default.d`.
+    fn loaded_with_files(files: &[(&str, &str)]) -> Result<Loaded, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, format!("version = 2\n{text}\n")).unwrap();
+        }
+        let mut values = defaults();
+        let pattern = dir.path().join("default.d/*.toml").display().to_string();
+        values.set("", "imports", Value::List(vec![Value::Text(pattern)]));
+        load_over(values, &dir.path().join("config.toml"), true)
+    }
+
+    fn disabled(files: &[(&str, &str)]) -> Vec<String> {
+        let loaded = loaded_with_files(files).unwrap();
+        loaded.values.get("", "disabled_plugins").map_or_else(Vec::new, Value::texts)
+    }
+
+    #[test]
+    fn own_imports_add_to_the_default_directory() {
+        let drop_in = ("default.d/1.toml", "disabled_plugins = ['a.default']");
+        let own = ("own/2.toml", "disabled_plugins = ['a.own']");
+        assert_eq!(disabled(&[("config.toml", ""), drop_in, own]), ["a.default"]);
+        let both = ("config.toml", "imports = ['own/*.toml']");
+        assert_eq!(disabled(&[both, drop_in, own]), ["a.default", "a.own"]);
+        assert_eq!(disabled(&[("config.toml", "imports = []"), drop_in, own]), [""; 0]);
+    }
+
+    #[test]
+    fn import_patterns_match_in_every_part_of_the_path() {
+        let root =
+            ("config.toml", "imports = ['parts/*/conf.d/[12]?.toml', './parts/../parts/x/conf.d/11.toml']");
+        let files = [
+            root,
+            ("parts/x/conf.d/11.toml", "disabled_plugins = ['x.11']"),
+            ("parts/y/conf.d/20.toml", "disabled_plugins = ['y.20']\nimports = ['../conf.d/20.toml']"),
+            ("parts/y/conf.d/30.toml", "disabled_plugins = ['y.30']"),
+            ("parts/file", ""),
+        ];
+        assert_eq!(disabled(&files), ["x.11", "y.20"]);
+    }
+
+    #[test]
+    fn missing_import_is_an_error_unless_a_pattern_names_it() {
+        let error = loaded_with_files(&[("config.toml", "imports = ['missing.toml']")]).unwrap_err();
+        assert!(error.to_string().ends_with("/missing.toml"), "{error}");
+        loaded_with_files(&[("config.toml", "imports = ['missing/*.toml']")]).unwrap();
+    }
+
+    #[test]
+    fn keys_of_version_2_that_got_another_name_keep_their_effect() {
+        let text = "[plugins.'io.containerd.runtime.v2.task']\nsched_core = true\n\
+                    [plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.kata]\nsandbox_mode = 'shim'\n\
+                    [plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.both]\n\
+                    sandboxer = 'podsandbox'\nsandbox_mode = 'shim'";
+        let loaded = loaded_with_files(&[("config.toml", text)]).unwrap();
+        let env = loaded.values.get("plugins/io.containerd.shim.v1.manager", "env").unwrap().texts();
+        assert_eq!(env, ["SCHED_CORE=1"]);
+        let sandboxer = |name: &str| {
+            let table = format!("plugins/io.containerd.cri.v1.runtime/containerd/runtimes/{name}");
+            loaded.values.get(&table, "sandboxer").cloned()
+        };
+        assert_eq!(sandboxer("kata"), Some(Value::Text("shim".into())));
+        assert_eq!(sandboxer("both"), Some(Value::Text("podsandbox".into())));
+        assert!(
+            !loaded.warnings.iter().any(|warning| warning.contains("unknown key")),
+            "{:?}",
+            loaded.warnings
+        );
+        let text = "[plugins.'io.containerd.shim.v1.manager']\nenv = ['A=1']\n\
+                    [plugins.'io.containerd.runtime.v2.task']\nsched_core = false\n";
+        for (text, expected) in
+            [(text.to_owned(), &["A=1"][..]), (text.replace("false", "true"), &["SCHED_CORE=1", "A=1"])]
+        {
+            let loaded = loaded_with_files(&[("config.toml", &text)]).unwrap();
+            assert_eq!(
+                loaded.values.get("plugins/io.containerd.shim.v1.manager", "env").unwrap().texts(),
+                expected
+            );
+        }
+    }
+
     #[test]
     fn patterns_match_whole_names() {
         for (pattern, text, expected) in [
@@ -333,6 +513,12 @@ mod tests {
             ("a?*", "ab", true),
             ("a?*", "a", false),
             ("*a*b", "xaab", true),
+            ("[0-9]*[^x]", "1ab", true),
+            ("[0-9]*[^x]", "1ax", false),
+            ("[ab]", "b", true),
+            ("[ab", "a", false),
+            ("\\*", "*", true),
+            ("\\*", "a", false),
         ] {
             assert_eq!(glob(pattern.as_bytes(), text.as_bytes()), expected, "{pattern} {text}");
         }

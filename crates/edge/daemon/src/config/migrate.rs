@@ -54,6 +54,10 @@ fn lookup(table: &[(&str, &'static str)], name: &str) -> Option<&'static str> {
     table.iter().find(|(from, _)| *from == name).map(|(_, to)| *to)
 }
 
+/// Where core scheduling was a key, and the plugin that is given its variable since version 4.
+const TASKS: &str = "io.containerd.runtime.v2.task";
+const SHIMS: &str = "io.containerd.shim.v1.manager";
+
 /// CRI's one table of versions 1 and 2, and the tables that it became.
 const CRI: &str = "io.containerd.grpc.v1.cri";
 const CRI_IMAGES: &str = "io.containerd.cri.v1.images";
@@ -95,6 +99,10 @@ fn cri(entry: &mut Entry) {
         None if CRI_IMAGE_KEYS.contains(&entry.key.as_str()) => to(CRI_IMAGES, &[]),
         None if CRI_STREAM_KEYS.contains(&entry.key.as_str()) => {}
         Some("x509_key_pair_streaming") => {}
+        Some("containerd") if below.len() == 3 && below[1] == "runtimes" && entry.key == "sandbox_mode" => {
+            to(CRI_RUNTIME, &below);
+            entry.key = "sandboxer".into();
+        }
         Some("registry" | "image_decryption") => to(CRI_IMAGES, &below),
         Some("containerd") if below.len() == 1 && CRI_SNAPSHOT_KEYS.contains(&entry.key.as_str()) => {
             to(CRI_IMAGES, &[]);
@@ -119,8 +127,17 @@ pub fn entry(mut entry: Entry, version: i64) -> Entry {
             *plugin = now.to_owned();
         }
     }
-    if version < 3 && entry.table.len() >= 2 && entry.table[0] == "plugins" && entry.table[1] == CRI {
+    if version < 4 && entry.table.len() >= 2 && entry.table[0] == "plugins" && entry.table[1] == CRI {
         cri(&mut entry);
+    }
+    if version < 4
+        && entry.key == "sched_core"
+        && matches!(entry.table.as_slice(), [_, plugin] if plugin == TASKS)
+        && let Value::Boolean(is_on) = entry.value
+    {
+        entry.table[1] = SHIMS.into();
+        entry.key = "env".into();
+        entry.value = Value::List(if is_on { vec![Value::Text("SCHED_CORE=1".into())] } else { Vec::new() });
     }
     // One directory of plugins has become several.
     if entry.key == "bin_dir"

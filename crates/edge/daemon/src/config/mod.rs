@@ -26,7 +26,7 @@ mod value;
 pub use load::{Loaded, defaults, load, migrated};
 pub use print::print;
 pub use read::ConfigError;
-pub use settings::Settings;
+pub use settings::{Settings, absolute};
 pub use value::{Value, Values};
 
 /// The version of the files that this daemon writes.

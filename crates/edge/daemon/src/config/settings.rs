@@ -46,8 +46,8 @@ pub struct Settings {
     pub overlay: Overlay,
     /// Directory of the native driver, when not the usual.
     pub native_root: Option<PathBuf>,
-    /// Where shims make their sockets, when not the usual.
-    pub socket_dir: Option<PathBuf>,
+    /// Directory of shims' sockets, at most [`MAX_SOCKET_DIR`] bytes long.
+    pub socket_dir: PathBuf,
     /// Environment added for shims.
     pub shim_env: Vec<String>,
     /// Where `hosts.toml` files are.
@@ -114,7 +114,7 @@ impl Table<'_> {
     }
 
     pub fn path(&self, key: &str) -> Option<PathBuf> {
-        Some(PathBuf::from(self.text(key))).filter(|path| path.is_absolute())
+        Some(self.text(key)).filter(|text| !text.is_empty()).map(|text| absolute(text.into()))
     }
 
     pub fn integer(&self, key: &str) -> i64 {
@@ -165,12 +165,12 @@ impl Settings {
         let shim = Table(values, "plugins/io.containerd.shim.v1.manager");
         let transfer = Table(values, "plugins/io.containerd.transfer.v1.local");
         let verifiers = Table(values, "plugins/io.containerd.image-verifier.v1.bindir");
-        let address = PathBuf::from(grpc.text("address").trim_start_matches("unix://"));
+        let address = absolute(grpc.text("address").trim_start_matches("unix://").into());
         let owner = (grpc.count("uid")?, grpc.count("gid")?);
         let own = (ttrpc.count("uid")?, ttrpc.count("gid")?);
         Ok(Self {
-            root: top.text("root").into(),
-            state: top.text("state").into(),
+            root: absolute(top.text("root").into()),
+            state: absolute(top.text("state").into()),
             owner,
             ttrpc_address: ttrpc.path("address").unwrap_or_else(|| beside(&address)),
             ttrpc_owner: if own == (0, 0) { owner } else { own },
@@ -186,7 +186,7 @@ impl Settings {
             gc: gc(values)?,
             overlay: overlay(values),
             native_root: Table(values, "plugins/io.containerd.snapshotter.v1.native").path("root_path"),
-            socket_dir: shim.path("socket_dir"),
+            socket_dir: shim.path("socket_dir").unwrap_or_else(|| SOCKET_DIR.into()),
             shim_env: shim.texts("env"),
             hosts_dir: transfer.text("config_path"),
             downloads: transfer.count("max_concurrent_downloads")?,
@@ -207,7 +207,7 @@ impl Settings {
         })
     }
 
-    /// Checks what flags can spoil too: directories that are not absolute, or the same.
+    /// Checks what flags can spoil too: directories that are empty, or the same.
     ///
     /// # Errors
     /// The key and what is wrong with it.
@@ -215,8 +215,15 @@ impl Settings {
         let wrong = |key: &str, reason: &str| ConfigError::Value { key: key.into(), reason: reason.into() };
         for (key, path) in [("root", &self.root), ("state", &self.state), ("address", &self.address)] {
             if !path.is_absolute() {
-                return Err(wrong(key, "must be an absolute path"));
+                return Err(wrong(key, "must be specified"));
             }
+        }
+        let key = "plugins.\"io.containerd.shim.v1.manager\".socket_dir";
+        if !self.socket_dir.is_absolute() {
+            return Err(wrong(key, "must be an absolute path"));
+        }
+        if self.socket_dir.as_os_str().len() > MAX_SOCKET_DIR {
+            return Err(wrong(key, &format!("must be at most {MAX_SOCKET_DIR} characters long")));
         }
         if self.root == self.state {
             return Err(wrong("state", "root and state cannot be the same path"));
@@ -231,6 +238,17 @@ impl Settings {
         }
         self.address = address;
     }
+}
+
+/// Directory of shims' sockets unless it is set, as containerd has it: short whatever `state` is.
+const SOCKET_DIR: &str = "/run/containerd/s";
+
+/// Longest directory of shims' sockets, in bytes: an address holds 107, and a name is a hash of 64 hexadecimal digits.
+const MAX_SOCKET_DIR: usize = 107 - 64 - 1;
+
+/// `path` from the working directory on where it is relative; an empty one stays empty.
+pub fn absolute(path: PathBuf) -> PathBuf {
+    std::path::absolute(&path).unwrap_or(path)
 }
 
 /// The ttrpc socket of a gRPC socket.
@@ -308,6 +326,53 @@ pub fn duration(text: &str) -> Option<Duration> {
 mod tests {
     use super::super::load::defaults;
     use super::*;
+
+    #[test]
+    fn sockets_of_shims_have_a_short_directory() {
+        let mut settings = Settings::new(&defaults()).unwrap();
+        assert_eq!(settings.socket_dir, PathBuf::from("/run/containerd/s"));
+        settings.state = format!("/{}", "long/".repeat(50)).into();
+        settings.check().unwrap();
+        settings.socket_dir = format!("/{}", "x".repeat(41)).into();
+        settings.check().unwrap();
+        settings.socket_dir = format!("/{}", "x".repeat(42)).into();
+        let error = settings.check().unwrap_err().to_string();
+        assert!(error.contains("socket_dir") && error.contains("at most 42 characters"), "{error}");
+        settings.socket_dir = "s".into();
+        assert!(settings.check().is_err());
+    }
+
+    #[test]
+    fn relative_paths_are_in_the_working_directory() {
+        let mut values = defaults();
+        let overlay = "plugins/io.containerd.snapshotter.v1.overlayfs";
+        for (table, key) in [
+            ("", "root"),
+            ("", "state"),
+            ("", "temp"),
+            ("plugins/io.containerd.server.v1.grpc", "address"),
+            (overlay, "root_path"),
+        ] {
+            values.set(table, key, Value::Text(format!("below/{key}")));
+        }
+        let settings = Settings::new(&values).unwrap();
+        let here = std::env::current_dir().unwrap().join("below");
+        assert_eq!((settings.root.clone(), settings.state.clone()), (here.join("root"), here.join("state")));
+        assert_eq!(
+            (settings.temporary.clone(), settings.overlay.root.clone()),
+            (Some(here.join("temp")), Some(here.join("root_path")))
+        );
+        assert_eq!(
+            (settings.address.clone(), settings.ttrpc_address.clone()),
+            (here.join("address"), here.join("address.ttrpc"))
+        );
+        settings.check().unwrap();
+        values.set("", "root", Value::Text(String::new()));
+        assert_eq!(
+            Settings::new(&values).unwrap().check().unwrap_err().to_string(),
+            "root: must be specified"
+        );
+    }
 
     #[test]
     fn durations_are_gos() {

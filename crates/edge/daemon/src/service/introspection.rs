@@ -9,7 +9,8 @@ use model::{Error, Filters, Result};
 use tonic::{Request, Response, Status};
 
 use super::Introspection;
-use crate::request::{answer, open_anywhere};
+use crate::orphans;
+use crate::request::{answer, fail, open_anywhere};
 
 #[tonic::async_trait]
 impl introspection_server::Introspection for Introspection {
@@ -25,11 +26,13 @@ impl introspection_server::Introspection for Introspection {
     }
 
     async fn server(&self, _: Request<()>) -> Result<Response<wire::ServerResponse>, Status> {
+        let mut deprecations = self.0.plugins.deprecations();
+        deprecations.extend(orphans::warnings(&self.0).await.map_err(|error| fail(&error))?);
         Ok(Response::new(wire::ServerResponse {
             uuid: self.0.uuid.clone(),
             pid: u64::from(std::process::id()),
             pidns: pid_namespace(),
-            deprecations: self.0.plugins.deprecations(),
+            deprecations,
         }))
     }
 

@@ -1,7 +1,8 @@
 //! `Content.Write`: one ingest, driven by the messages of one stream.
 //!
 //! The first message names the ingest, which stays locked while the stream lives. `STAT` reports, `WRITE` appends,
-//! `COMMIT` appends and makes a blob. Every message is answered; an error ends the stream.
+//! `COMMIT` appends and makes a blob. Every message is answered, with the digest of the bytes so far; an error ends the
+//! stream.
 
 use std::sync::Arc;
 
@@ -107,7 +108,11 @@ async fn agree(
             let text = format!("commit digest {wanted}, expected {before}");
             return Err(Error::new(Kind::InvalidArgument, text));
         }
-        known(engine, ctx, &wanted).await?;
+        if has(engine, ctx, &wanted).await? {
+            abort(engine, ctx, &open.reference).await;
+            let text = format!("blob with expected digest {wanted} exists");
+            return Err(Error::new(Kind::AlreadyExists, text));
+        }
         open.expected = Some(wanted);
     }
     if total > 0 {
@@ -120,16 +125,23 @@ async fn agree(
     Ok(())
 }
 
-/// Fails with `AlreadyExists` when the namespace has the blob already.
-async fn known(engine: &Arc<Engine>, ctx: &Ctx, digest: &Digest) -> Result<()> {
+/// Whether the namespace has the blob already.
+async fn has(engine: &Arc<Engine>, ctx: &Ctx, digest: &Digest) -> Result<bool> {
     let (engine, wanted) = (Arc::clone(engine), digest.clone());
     let found = ctx.blocking(Lane::Disk, move |cx| engine.store.content().info(cx, &wanted)).await;
     match found {
-        Ok(_) => {
-            let text = format!("blob with expected digest {digest} exists");
-            Err(Error::new(Kind::AlreadyExists, text))
-        }
-        Err(_) => Ok(()),
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == Kind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Drops the ingest of bytes that are not needed: the next writer of the reference must not append to them.
+async fn abort(engine: &Arc<Engine>, ctx: &Ctx, reference: &str) {
+    let (engine, name) = (Arc::clone(engine), reference.to_owned());
+    let aborted = ctx.blocking(Lane::Disk, move |cx| engine.store.content().abort(cx, &name)).await;
+    if let Err(error) = aborted {
+        tracing::error!(reference, %error, "cannot abort an ingest whose blob exists");
     }
 }
 
@@ -137,16 +149,16 @@ fn act(cx: &model::Cx<'_>, open: &mut Session, message: WriteContentRequest) -> 
     let action = WriteAction::try_from(message.action)
         .map_err(|_| Error::invalid(format_args!("unknown write action {}", message.action)))?;
     match action {
-        WriteAction::Stat => Ok(answer(action, &open.ingest.status(), open, None)),
+        WriteAction::Stat => Ok(answer(action, &open.ingest.status(), open, &open.ingest.digest()?)),
         WriteAction::Write => {
             append(open.ingest.as_mut(), message.offset, &message.data)?;
-            Ok(answer(action, &open.ingest.status(), open, None))
+            Ok(answer(action, &open.ingest.status(), open, &open.ingest.digest()?))
         }
         WriteAction::Commit => {
             append(open.ingest.as_mut(), message.offset, &message.data)?;
             let before = open.ingest.status();
             let digest = commit(cx, open, message.labels)?;
-            Ok(answer(action, &before, open, Some(digest)))
+            Ok(answer(action, &before, open, &digest))
         }
     }
 }
@@ -169,18 +181,13 @@ fn commit(cx: &model::Cx<'_>, open: &mut Session, labels: Labels) -> Result<Dige
     open.ingest.commit(cx, &Commit { size, expected: open.expected.clone(), labels })
 }
 
-fn answer(
-    action: WriteAction,
-    at: &Progress,
-    open: &Session,
-    digest: Option<Digest>,
-) -> WriteContentResponse {
+fn answer(action: WriteAction, at: &Progress, open: &Session, digest: &Digest) -> WriteContentResponse {
     WriteContentResponse {
         action: action.into(),
         started_at: Some(timestamp(at.started_at)),
         updated_at: Some(timestamp(at.updated_at)),
         offset: signed(at.offset),
         total: signed(open.total.max(at.total)),
-        digest: digest.map(|digest| digest.as_str().into()).unwrap_or_default(),
+        digest: digest.as_str().into(),
     }
 }

@@ -205,13 +205,9 @@ impl Write for Stored {
 }
 
 fn platform(cx: &Cx<'_>, content: &dyn Content, config: &Descriptor) -> Result<Option<Platform>> {
-    #[derive(Deserialize)]
-    struct Config {
-        #[serde(flatten)]
-        platform: Platform,
-    }
     let bytes = model::content::read_blob(content, cx, &config.digest, model::manifest::MAX_DOCUMENT)?;
-    let config: Config = serde_json::from_slice(&bytes)
+    // Only these keys: an archive's config may lack what an image's must have.
+    let platform: Platform = spec::json::from_slice(&bytes)
         .map_err(|error| Error::invalid(format!("malformed image config {}: {error}", config.digest)))?;
-    Ok((!config.platform.os.is_empty()).then(|| config.platform.normalized()))
+    Ok((!platform.os.is_empty()).then(|| platform.normalized()))
 }

@@ -293,7 +293,7 @@ fn clean(name: &str) -> String {
 }
 
 fn json<T: serde::de::DeserializeOwned>(name: &str, bytes: &[u8]) -> Result<T> {
-    serde_json::from_slice(bytes).map_err(|error| Error::invalid(format!("malformed {name}: {error}")))
+    spec::json::from_slice(bytes).map_err(|error| Error::invalid(format!("malformed {name}: {error}")))
 }
 
 /// Takes compression off the archive.

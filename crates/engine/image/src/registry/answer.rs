@@ -7,6 +7,7 @@ use http::header::RETRY_AFTER;
 use http::{HeaderMap, Method, StatusCode, Uri};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use serde_json::{Map, Value};
 use tokio::time::timeout;
 
 use super::address::shown;
@@ -112,21 +113,25 @@ impl Answer {
 
 /// What a registry's JSON error says, behind a colon.
 fn message(body: &[u8]) -> String {
-    let Ok(json) = serde_json::from_slice::<serde_json::Value>(body) else { return String::new() };
-    let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
-    let errors = json["errors"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let Ok(Value::Object(document)) = spec::json::first_from_slice(body) else { return String::new() };
+    let text = |object: &Map<String, Value>, name| match spec::json::field(object, name) {
+        Some(Value::String(text)) => Some(text.clone()),
+        Some(Value::Number(number)) => Some(number.to_string()),
+        _ => None,
+    };
+    let errors = spec::json::field(&document, "errors").and_then(Value::as_array);
+    let errors = errors.into_iter().flatten().filter_map(Value::as_object);
     let mut said: Vec<String> = errors
-        .iter()
         .take(3)
         .filter_map(|error| {
-            let (code, words) = (text(&error["code"]), text(&error["message"]));
+            let (code, words) = (text(error, "code"), text(error, "message"));
             match (code, words) {
                 (Some(code), Some(words)) => Some(format!("{}: {words}", code.to_lowercase())),
                 (one, other) => one.or(other),
             }
         })
         .collect();
-    said.extend(text(&json["details"]).or_else(|| text(&json["message"])));
+    said.extend(text(&document, "details").or_else(|| text(&document, "message")));
     // A hostile registry's words end up in logs and on terminals.
     let said = said.join("; ").chars().filter(|c| !c.is_control()).take(512).collect::<String>();
     if said.is_empty() { said } else { format!(": server message: {said}") }
@@ -166,6 +171,8 @@ mod tests {
     fn a_registrys_words_are_kept_short_and_clean() {
         let body = br#"{"errors":[{"code":"DENIED","message":"no \u001b[31mentry"}]}"#;
         assert_eq!(message(body), ": server message: denied: no [31mentry");
+        let odd = br#"{"Errors":[{"code":401,"Message":"no","detail":null},null]} "#;
+        assert_eq!(message(odd), ": server message: 401: no");
         assert_eq!(message(b"<html>"), "");
     }
 }

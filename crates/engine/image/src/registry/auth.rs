@@ -1,7 +1,8 @@
-//! Credentials of one endpoint: what it asked for, the tokens it was given, and when to ask again.
+//! Credentials of one host: what it asked for, the tokens it was given, and when to ask again.
 //!
 //! Invariant: a password goes to the endpoint itself (basic) or to the token service that the endpoint names (bearer), and
-//! never in clear to a service that another scheme than the endpoint's own could have kept secret.
+//! never in clear to a service that another scheme than the endpoint's own could have kept secret. A token service's redirect
+//! is followed with the password on the same host alone, and never from TLS to clear.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,8 +25,10 @@ use super::{Ask, Credential, Credentials, RequestError};
 
 /// The longest answer of a token service, in bytes.
 const MAX_TOKEN: u64 = 1 << 20;
-/// How long a token lives that does not say so.
-const DEFAULT_LIFE: Duration = Duration::from_secs(60);
+/// How long a token lives at least, whatever its service says of it.
+const MIN_LIFE: Duration = Duration::from_secs(60);
+/// The longest that a token is kept.
+const MAX_LIFE: Duration = Duration::from_secs(86_400);
 /// Our name at OAuth services.
 const CLIENT: &str = "containerd-client";
 
@@ -37,6 +40,12 @@ impl Scope {
     /// No scope: of the requests to a token service itself.
     pub fn none() -> Self {
         Self::default()
+    }
+
+    fn add(&mut self, one: &str) {
+        if !self.0.iter().any(|known| known == one) {
+            self.0.push(one.to_owned());
+        }
     }
 
     /// To read `repository`.
@@ -55,10 +64,11 @@ impl Scope {
     }
 }
 
-/// What one endpoint wants and what we have for it.
+/// What one host wants and what we have for it.
 pub(super) struct Keyring {
     host: String,
     secret: bool,
+    redirected: bool,
     reference: String,
     credentials: Arc<dyn Credentials>,
     state: Mutex<State>,
@@ -81,8 +91,21 @@ impl Keyring {
         Self {
             host: endpoint.host.clone(),
             secret: endpoint.scheme == "https",
+            redirected: false,
             reference: reference.to_string(),
             credentials,
+            state: Mutex::default(),
+        }
+    }
+
+    /// That of the host of `url`, to which a redirect led.
+    pub fn redirected(&self, url: &Uri) -> Self {
+        Self {
+            host: url.authority().map(|authority| authority.as_str()).unwrap_or_default().to_owned(),
+            secret: url.scheme_str() == Some("https"),
+            redirected: true,
+            reference: self.reference.clone(),
+            credentials: Arc::clone(&self.credentials),
             state: Mutex::default(),
         }
     }
@@ -118,6 +141,7 @@ impl Keyring {
                     host: self.host.clone(),
                     reference: self.reference.clone(),
                     challenges: fields.to_vec(),
+                    redirected: self.redirected,
                 };
                 let host = self.host.clone();
                 let asked = self.credentials.get(&ask).await;
@@ -171,9 +195,10 @@ impl Keyring {
         let realm = challenge.param("realm").ok_or_else(|| self.denied("no realm in its challenge"))?;
         let realm: Uri = realm.parse().map_err(|_| self.denied("its realm is no address"))?;
         self.check_realm(&realm, credential)?;
-        let wanted = challenge.param("scope").map(|text| Scope(vec![text.to_owned()])).unwrap_or_default();
-        // The challenge repeats what was asked for; only where it wants something else both are asked.
-        let scope = if scope.0.is_empty() { wanted } else { scope.clone() };
+        // The challenge repeats what was asked for; where it names something else, both are requested.
+        let mut scope = scope.clone();
+        let named = challenge.param("scope").unwrap_or_default().split_ascii_whitespace();
+        named.for_each(|named| scope.add(named));
         let service = challenge.param("service");
         let call = match credential {
             Credential::Refresh(token) => oauth(&realm, service, &scope, token),
@@ -186,7 +211,7 @@ impl Keyring {
             }
             Credential::None | Credential::Header(_) => get(&realm, service, &scope, None),
         };
-        let answer = session.ask_token_service(&call).await?;
+        let answer = session.ask_token_service(call).await?;
         if !answer.status.is_success() {
             let status = answer.status;
             let complaint = answer.complaint().await;
@@ -198,6 +223,7 @@ impl Keyring {
         self.read(&answer.whole(MAX_TOKEN).await?)
     }
 
+    /// Refuses a token service that would get the password in clear.
     fn check_realm(&self, realm: &Uri, credential: &Credential) -> Result<(), RequestError> {
         let host = realm.authority().map(|authority| authority.as_str()).unwrap_or_default();
         match realm.scheme_str() {
@@ -209,28 +235,12 @@ impl Keyring {
     }
 
     fn read(&self, body: &[u8]) -> Result<Token, RequestError> {
-        #[derive(Deserialize)]
-        struct Answer {
-            #[serde(default)]
-            token: String,
-            #[serde(default)]
-            access_token: String,
-            #[serde(default)]
-            expires_in: Option<u64>,
-        }
-        let answer: Answer =
-            serde_json::from_slice(body).map_err(|_| self.denied("its token service answers nonsense"))?;
-        let token = if answer.token.is_empty() { answer.access_token } else { answer.token };
-        if token.is_empty() {
-            return Err(self.denied("its token service gives no token"));
-        }
+        let (token, life) = token_answer(body).map_err(|what| self.denied(what))?;
         let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
             .map_err(|_| self.denied("its token fits no header field"))?;
         value.set_sensitive(true);
-        let life =
-            answer.expires_in.map_or(DEFAULT_LIFE, Duration::from_secs).min(Duration::from_secs(86_400));
         // A little early, so that a request under way does not meet the end.
-        Ok(Token { value, until: Instant::now() + life.mul_f32(0.9) })
+        Ok(Token { value, until: spec::time::deadline(life / 10 * 9) })
     }
 
     fn denied(&self, what: &str) -> RequestError {
@@ -246,6 +256,32 @@ impl State {
         let token = self.tokens.get(scope)?;
         (Instant::now() < token.until).then(|| token.value.clone())
     }
+}
+
+/// The token in the answer of a token service, and how long it lives. Only what is needed is read: services differ in the
+/// rest.
+fn token_answer(body: &[u8]) -> Result<(String, Duration), &'static str> {
+    #[derive(Deserialize)]
+    struct Answer {
+        #[serde(default)]
+        token: String,
+        #[serde(default)]
+        access_token: String,
+        #[serde(default)]
+        expires_in: serde_json::Value,
+    }
+    let answer: Answer =
+        spec::json::first_from_slice(body).map_err(|_| "its token service answers nonsense")?;
+    let token = if answer.token.is_empty() { answer.access_token } else { answer.token };
+    if token.is_empty() {
+        return Err("its token service gives no token");
+    }
+    let seconds = match &answer.expires_in {
+        serde_json::Value::String(text) => text.trim().parse().ok(),
+        other => other.as_f64(),
+    };
+    let life = seconds.and_then(|seconds: f64| Duration::try_from_secs_f64(seconds).ok());
+    Ok((token, life.unwrap_or(MIN_LIFE).clamp(MIN_LIFE, MAX_LIFE)))
 }
 
 fn get(realm: &Uri, service: Option<&str>, scope: &Scope, account: Option<&str>) -> Call {
@@ -274,4 +310,30 @@ fn oauth(realm: &Uri, service: Option<&str>, scope: &Scope, token: &str) -> Call
         .absolutely()
         .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
         .payload(Payload::Bytes(body.join("&").into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn token_answer_is_read_whatever_else_it_says() {
+        for (body, seconds) in [
+            (r#"{"token":"t","expires_in":300}"#, 300),
+            (r#"{"access_token":"t","token":null,"expires_in":300.5,"issued_at":5,"scope":["a"]}"#, 300),
+            (r#"{"Token":"t","Expires_In":"300"} trailing"#, 300),
+            (r#"{"token":"t"}"#, 60),
+            (r#"{"token":"t","expires_in":null}"#, 60),
+            (r#"{"token":"t","expires_in":-1}"#, 60),
+            (r#"{"token":"t","expires_in":0}"#, 60),
+            (r#"{"token":"t","expires_in":1e300}"#, 60),
+            (r#"{"token":"t","expires_in":99999999999}"#, 86_400),
+            (r#"{"token":"t","expires_in":{}}"#, 60),
+        ] {
+            let (token, life) = token_answer(body.as_bytes()).unwrap();
+            assert_eq!((token.as_str(), life.as_secs()), ("t", seconds), "{body}");
+        }
+        assert_eq!(token_answer(b"{}").unwrap_err(), "its token service gives no token");
+        assert_eq!(token_answer(b"<html>").unwrap_err(), "its token service answers nonsense");
+    }
 }

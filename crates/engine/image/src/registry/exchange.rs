@@ -1,7 +1,8 @@
 //! One request up to the head of its answer: credentials, redirects, the doubt about the scheme, and a bound on every wait.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use http::header::{AUTHORIZATION, LOCATION, PROXY_AUTHORIZATION, USER_AGENT, WWW_AUTHENTICATE};
@@ -21,13 +22,19 @@ use super::{Config, Limits, Log, RequestError, Tls, Traffic};
 
 /// How many redirects are followed.
 const MAX_REDIRECTS: usize = 10;
+/// How often a request is made anew for credentials: each host on its way asks once, a token may have run out.
+const MAX_CHALLENGES: usize = 5;
+/// Most hosts of redirects that tokens are kept for.
+const MAX_OTHER_HOSTS: usize = 16;
 /// Who we are.
-const AGENT: &str = concat!("containerd/2.3.0+berth-", env!("CARGO_PKG_VERSION"));
+const AGENT: &str = spec::version::USER_AGENT;
 
 /// An endpoint with its connections and what it has told us.
 pub(super) struct Session {
     endpoint: Endpoint,
-    keyring: Keyring,
+    keyring: Arc<Keyring>,
+    /// Of the hosts that redirects led to and that asked for credentials, by origin.
+    others: Mutex<BTreeMap<String, Arc<Keyring>>>,
     plain: OnceLock<Plain>,
     secure: OnceLock<Secure>,
     /// Whether the scheme proved to be the other one.
@@ -83,8 +90,9 @@ impl Call {
 
 impl Session {
     pub fn open(endpoint: Endpoint, reference: &Reference, config: &Config) -> Result<Self, RequestError> {
-        let keyring = Keyring::new(&endpoint, reference, config.credentials.clone());
+        let keyring = Arc::new(Keyring::new(&endpoint, reference, config.credentials.clone()));
         let session = Self {
+            others: Mutex::default(),
             plain: OnceLock::new(),
             secure: OnceLock::new(),
             other_scheme: AtomicBool::new(endpoint.doubt == Doubt::PlainIfNoTls),
@@ -96,8 +104,9 @@ impl Session {
             endpoint,
         };
         // Here and not at the first request, because reading certificates blocks.
-        if session.scheme() == "https" {
-            session.secure()?;
+        match session.scheme() {
+            "https" => session.secure().map(drop)?,
+            _ => session.plain().map(drop)?,
         }
         Ok(session)
     }
@@ -147,16 +156,45 @@ impl Session {
         self.endpoint.dial_timeout.unwrap_or(self.limits.connect)
     }
 
-    fn plain(&self) -> &Plain {
-        self.plain.get_or_init(|| connect::plain(self.dial_timeout()))
+    fn plain(&self) -> Result<&Plain, RequestError> {
+        if self.plain.get().is_none() {
+            let client = connect::plain(self.dial_timeout(), &self.endpoint.tls)?;
+            let _ = self.plain.set(client); // another request was first
+        }
+        self.plain.get().ok_or(RequestError::Address(self.endpoint.host.clone()))
     }
 
     fn secure(&self) -> Result<&Secure, RequestError> {
         if self.secure.get().is_none() {
             let client = connect::secure(self.dial_timeout(), &self.endpoint.tls)?;
-            let _ = self.secure.set(client);
+            let _ = self.secure.set(client); // another request was first
         }
         self.secure.get().ok_or(RequestError::Address(self.endpoint.host.clone()))
+    }
+
+    /// The credentials of the host of `url`; `None` where none are ever sent.
+    fn keyring(&self, url: &Uri) -> Option<Arc<Keyring>> {
+        if self.is_stranger() {
+            return None;
+        }
+        if self.owns(url) {
+            return Some(Arc::clone(&self.keyring));
+        }
+        let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        others.get(&origin(url)).cloned()
+    }
+
+    /// [`Self::keyring`], made for a host that has just asked for credentials.
+    fn keyring_for_challenge(&self, url: &Uri) -> Option<Arc<Keyring>> {
+        if let Some(known) = self.keyring(url) {
+            return Some(known);
+        }
+        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_stranger() || others.len() >= MAX_OTHER_HOSTS {
+            return None;
+        }
+        let keyring = || Arc::new(self.keyring.redirected(url));
+        Some(Arc::clone(others.entry(origin(url)).or_insert_with(keyring)))
     }
 
     /// Makes `call`: an answer of 2xx, or an error.
@@ -167,47 +205,62 @@ impl Session {
 
     /// Makes `call`: whatever answer comes once credentials are settled.
     pub async fn ask(&self, call: &Call) -> Result<Answer, RequestError> {
-        let mut known = self.keyring.authorization(&call.scope).await;
-        for _ in 0..3 {
-            let answer = match self.follow(call, known.as_ref()).await {
-                Err(error) if self.doubts(&error) => self.follow(call, known.as_ref()).await?,
+        let mut host = self.endpoint.host.clone();
+        for _ in 0..MAX_CHALLENGES {
+            let (answer, tried) = match self.follow(call).await {
+                Err(error) if self.doubts(&error) => self.follow(call).await?,
                 answer => answer?,
             };
             if self.speaks_tls(&answer) {
                 continue;
             }
             self.answered.store(true, Ordering::Relaxed);
-            if answer.status != StatusCode::UNAUTHORIZED || self.is_stranger() || !self.owns(&answer.url) {
+            if answer.status != StatusCode::UNAUTHORIZED {
                 return Ok(answer);
             }
+            let Some(keyring) = self.keyring_for_challenge(&answer.url) else { return Ok(answer) };
+            host = answer.url.authority().map(|authority| authority.to_string()).unwrap_or_default();
             let fields = answer.headers.get_all(WWW_AUTHENTICATE).iter();
             let fields: Vec<String> =
                 fields.filter_map(|field| field.to_str().ok()).map(str::to_owned).collect();
             answer.discard().await;
-            known = Some(self.keyring.settle(self, &fields, &call.scope, known.as_ref()).await?);
+            keyring.settle(self, &fields, &call.scope, tried.as_ref()).await?;
         }
-        Err(RequestError::Denied {
-            host: self.endpoint.host.clone(),
-            what: "the credentials are refused".into(),
-        })
+        Err(RequestError::Denied { host, what: "the credentials are refused".into() })
     }
 
-    /// Asks a token service: its answer as it is. No redirect is followed, because the call holds a password.
-    pub async fn ask_token_service(&self, call: &Call) -> Result<Answer, RequestError> {
-        let url = self.url(call)?;
-        self.exchange(call, &url, None, false).await
+    /// Asks a token service. Redirects are followed, with the password as long as [`may_keep_secret`] says; a call whose
+    /// secret is its body goes nowhere else.
+    pub async fn ask_token_service(&self, mut call: Call) -> Result<Answer, RequestError> {
+        let mut url = self.url(&call)?;
+        for _ in 0..MAX_REDIRECTS {
+            let answer = self.exchange(&call, &url, None, false).await?;
+            let Some(next) = redirect(&answer)? else { return Ok(answer) };
+            if !may_keep_secret(&url, &next) {
+                if call.method != Method::GET {
+                    return Ok(answer);
+                }
+                call.headers.retain(|(name, _)| name != AUTHORIZATION);
+            }
+            debug!(url = %shown(&next), "following a token service's redirect");
+            url = next;
+            answer.discard().await;
+        }
+        Err(RequestError::Answer { url: shown(&url), what: format!("more than {MAX_REDIRECTS} redirects") })
     }
 
-    /// Makes the request and follows redirects; what is ours goes to our own origin only.
-    async fn follow(&self, call: &Call, auth: Option<&HeaderValue>) -> Result<Answer, RequestError> {
+    /// Makes the request and follows redirects; what is ours goes to our own origin only, and a token to the host that it
+    /// is for. Says which `Authorization` the last host was sent.
+    async fn follow(&self, call: &Call) -> Result<(Answer, Option<HeaderValue>), RequestError> {
         let mut url = self.url(call)?;
         for _ in 0..MAX_REDIRECTS {
-            let own = self.owns(&url);
-            let answer = self.exchange(call, &url, auth.filter(|_| own), own).await?;
-            let moved = matches!(answer.status.as_u16(), 301 | 302 | 303 | 307 | 308);
-            let Some(location) = answer.headers.get(LOCATION).filter(|_| moved) else { return Ok(answer) };
-            let location = location.to_str().map_err(|_| RequestError::Address("redirect".into()))?;
-            url = join(&url, location)?;
+            let auth = match self.keyring(&url) {
+                Some(keyring) => keyring.authorization(&call.scope).await,
+                None => None,
+            };
+            let answer = self.exchange(call, &url, auth.as_ref(), self.owns(&url)).await?;
+            let Some(next) = redirect(&answer)? else { return Ok((answer, auth)) };
+            url = next;
             debug!(url = %shown(&url), "following a redirect");
             answer.discard().await;
         }
@@ -268,7 +321,7 @@ impl Session {
         let answer = async {
             match url.scheme_str() {
                 Some("https") => Ok(self.secure()?.request(request).await),
-                Some("http") => Ok(self.plain().request(request).await),
+                Some("http") => Ok(self.plain()?.request(request).await),
                 _ => Err(RequestError::Address(shown(url))),
             }
         };
@@ -321,6 +374,27 @@ impl Session {
         self.other_scheme.fetch_xor(true, Ordering::Relaxed);
         self.scheme() == "http" || self.secure().is_ok()
     }
+}
+
+/// Where an answer sends its request; `None` when it is no redirect.
+fn redirect(answer: &Answer) -> Result<Option<Uri>, RequestError> {
+    let moved = matches!(answer.status.as_u16(), 301 | 302 | 303 | 307 | 308);
+    let Some(location) = answer.headers.get(LOCATION).filter(|_| moved) else { return Ok(None) };
+    let location = location.to_str().map_err(|_| RequestError::Address("redirect".into()))?;
+    join(&answer.url, location).map(Some)
+}
+
+/// `scheme://host:port` of `url`.
+fn origin(url: &Uri) -> String {
+    let authority = url.authority().map(|authority| authority.as_str()).unwrap_or_default();
+    format!("{}://{authority}", url.scheme_str().unwrap_or_default())
+}
+
+/// Whether a redirect `from` a token service `to` another address may take the password along: on the same host, and not
+/// from TLS to clear.
+fn may_keep_secret(from: &Uri, to: &Uri) -> bool {
+    let same_host = from.host().zip(to.host()).is_some_and(|(from, to)| from.eq_ignore_ascii_case(to));
+    same_host && (to.scheme_str() == Some("https") || from.scheme_str() == Some("http"))
 }
 
 fn failed(error: hyper_util::client::legacy::Error, method: &Method, url: &Uri) -> RequestError {

@@ -139,10 +139,16 @@ impl Stream<'_> {
         let ranged = Call::new(call.method.clone(), call.target.clone(), call.scope.clone());
         let mut ranged = Call { headers: call.headers.clone(), absolute: call.absolute, ..ranged };
         ranged = ranged.header(RANGE, &format!("bytes={}-", self.at));
-        let mut answer = session.send(&ranged).await?;
+        let mut answer = session.ask(&ranged).await?;
         if answer.status == StatusCode::PARTIAL_CONTENT {
             check_range(&answer, self.at)?;
             return Ok(answer);
+        }
+        if refuses_range(answer.status) {
+            answer.discard().await;
+            answer = session.send(call).await?;
+        } else if !answer.status.is_success() {
+            return Err(answer.complaint().await);
         }
         // Ranges are not known here: what we have is read again and dropped.
         self.may_split = false;
@@ -263,7 +269,10 @@ async fn piece_at(session: &Session, call: &Call, first: u64, end: u64) -> Resul
     let ranged = Call::new(call.method.clone(), call.target.clone(), call.scope.clone());
     let ranged = Call { headers: call.headers.clone(), ..ranged };
     let ranged = ranged.header(RANGE, &format!("bytes={first}-{}", end - 1));
-    let mut answer = session.send(&ranged).await?;
+    let mut answer = session.ask(&ranged).await?;
+    if !answer.status.is_success() && !refuses_range(answer.status) {
+        return Err(answer.complaint().await);
+    }
     if answer.status != StatusCode::PARTIAL_CONTENT {
         return Err(RequestError::Answer { url: shown(&answer.url), what: "it knows no ranges".into() });
     }
@@ -282,9 +291,18 @@ async fn piece_at(session: &Session, call: &Call, first: u64, end: u64) -> Resul
     Ok(chunks)
 }
 
-/// A partial answer must begin where it was asked to.
+/// Whether `status` refuses the range of a request rather than the request: without a range it may still be served.
+fn refuses_range(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::BAD_REQUEST | StatusCode::NOT_IMPLEMENTED
+    )
+}
+
+/// A partial answer must begin where it was asked to; one that does not say where is taken at its word, and the digest
+/// tells.
 fn check_range(answer: &Answer, first: u64) -> Result<(), RequestError> {
-    let field = answer.field("content-range").unwrap_or_default();
+    let Some(field) = answer.field("content-range") else { return Ok(()) };
     let begins = field.strip_prefix("bytes ").and_then(|text| text.split_once('-')?.0.parse().ok());
     if begins == Some(first) {
         return Ok(());

@@ -161,7 +161,7 @@ impl Table<'_, '_> {
             key: key.into(),
             message: format!("unable to parse server {text:?}: {message}"),
         };
-        let whole = if text.starts_with("http") { text.to_owned() } else { format!("https://{text}") };
+        let whole = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
         let uri: http::Uri = whole.parse().map_err(|_| fail("not a URL"))?;
         let scheme = uri.scheme_str().filter(|scheme| matches!(*scheme, "http" | "https"));
         let scheme = scheme.ok_or_else(|| fail("the scheme must be http or https"))?;
@@ -345,6 +345,7 @@ skip_verify = false
 [host."http://a.example:5000/proxy"]
   override_path = true
 [host."b.example/sub"]
+[host."httpd.example:5000"]
 "#;
         let hosts = parse(text).unwrap();
         assert_eq!(hosts.server.address, address("https", "registry-1.docker.io", "/v2"));
@@ -354,6 +355,7 @@ skip_verify = false
             address("https", "z.example", "/v2"),
             address("http", "a.example:5000", "/proxy"),
             address("https", "b.example", "/sub/v2"),
+            address("https", "httpd.example:5000", "/v2"),
         ];
         assert_eq!(addresses, wanted);
         let first = &hosts.mirrors[0];

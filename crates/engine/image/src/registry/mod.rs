@@ -4,8 +4,9 @@
 //! through [`exchange`](self), which adds credentials (`auth`, `challenge`), follows redirects and bounds every wait;
 //! `resolve`, `fetch` and `upload` are the verbs.
 //!
-//! Invariant: credentials and configured headers go only to the endpoint that they are for: never along a redirect to
-//! another origin, never to the addresses that a manifest names.
+//! Invariant: credentials and configured headers go only to the host that they are for: never along a redirect to another
+//! origin, never to the addresses that a manifest names. A host that a redirect leads to is answered with what is known for
+//! exactly that host, else anonymously.
 //! Invariant: every wait has a deadline: for the connection, for the head of an answer, and between two pieces of a body.
 
 mod address;
@@ -20,6 +21,7 @@ mod exchange;
 mod fetch;
 pub mod hosts;
 mod patience;
+mod proxy;
 mod resolve;
 mod tls;
 mod traffic;
@@ -164,6 +166,8 @@ pub struct Ask {
     pub reference: String,
     /// The `WWW-Authenticate` fields, as they came.
     pub challenges: Vec<String>,
+    /// Whether a redirect led to the host: only what is known for exactly this host may go to it.
+    pub redirected: bool,
 }
 
 /// What somebody knew.
@@ -221,8 +225,8 @@ pub struct Fixed(pub Credential);
 
 #[async_trait]
 impl Credentials for Fixed {
-    async fn get(&self, _ask: &Ask) -> Result<Credential> {
-        Ok(self.0.clone())
+    async fn get(&self, ask: &Ask) -> Result<Credential> {
+        Ok(if ask.redirected { Credential::None } else { self.0.clone() })
     }
 }
 

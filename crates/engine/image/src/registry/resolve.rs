@@ -138,7 +138,7 @@ fn sniffed(bytes: &[u8]) -> Option<String> {
         layers: Option<serde::de::IgnoredAny>,
         fs_layers: Option<serde::de::IgnoredAny>,
     }
-    let document: Document = serde_json::from_slice(bytes).ok()?;
+    let document: Document = spec::json::from_slice(bytes).ok()?;
     if is_known(&document.media_type) {
         return Some(document.media_type);
     }

@@ -70,7 +70,9 @@ impl Payload {
     pub fn patience(&self, limits: &Limits) -> Duration {
         match self {
             Self::Empty | Self::Bytes(_) => limits.answer,
-            Self::Blob(blob) => limits.answer + Duration::from_secs(blob.descriptor.size / SLOWEST),
+            Self::Blob(blob) => {
+                limits.answer.saturating_add(Duration::from_secs(blob.descriptor.size / SLOWEST))
+            }
         }
     }
 }

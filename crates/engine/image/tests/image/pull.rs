@@ -103,6 +103,59 @@ fn a_second_pull_fetches_nothing() {
     assert_eq!(existing, 3, "{events:#?}");
 }
 
+/// Damages or removes the stored bytes of `digest`.
+fn damage(place: &Place, digest: &str, how: &str) {
+    let path = place.dir.path().join("root/io.containerd.content.v1.content/blobs");
+    let path = path.join(digest.replace(':', "/"));
+    let mut bytes = std::fs::read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    match how {
+        "flip" => bytes[20] ^= 4,
+        "cut" => bytes.truncate(bytes.len() / 2),
+        "empty" => bytes.clear(),
+        _ => return,
+    }
+    std::fs::write(&path, bytes).unwrap();
+}
+
+#[test]
+fn a_pull_repairs_damaged_and_missing_blobs() {
+    needs!(root, overlayfs);
+    let (place, peer) = (Place::new(), Peer::start());
+    let image = layered();
+    let layers: Vec<String> = image.blobs.iter().map(|blob| blob.digest.clone()).collect();
+    let reference = peer.serve("x", "v1", image);
+    for snapshotter in ["overlayfs", "native"] {
+        let pulled = place.run(place.order(&reference, snapshotter)).unwrap();
+        let chain = pulled.unpacked[0].chain_id.clone().unwrap();
+        let tree = place.tree(snapshotter, &chain);
+        let digests = layers.iter().map(String::as_str).chain([pulled.target.digest.as_str()]);
+        for (at, digest) in digests.enumerate() {
+            let how = ["flip", "cut", "missing", "empty"][at % 4];
+            for how in [how, "flip"] {
+                // The snapshots go, so that the layers are needed again.
+                let driver = place.driver(snapshotter);
+                place.cx(|cx| {
+                    loop {
+                        let all = driver.list(cx, &model::Filters::default()).unwrap();
+                        if all.is_empty() {
+                            break;
+                        }
+                        // Those that others stand on go in a later round.
+                        all.iter().for_each(|info| drop(driver.remove(cx, &info.name)));
+                    }
+                });
+                damage(&place, digest, how);
+                let again = place.run(place.order(&reference, snapshotter)).unwrap();
+                assert_eq!(again.target, pulled.target);
+                assert_eq!(place.tree(snapshotter, &chain), tree, "{how} {digest}");
+                place.assert_clean();
+            }
+        }
+        assert!(place.store.check().unwrap().iter().all(|problem| !problem.is_loss()));
+    }
+}
+
 #[test]
 fn progress_tells_the_tree_and_ends_each_node() {
     needs!(root, overlayfs);

@@ -1,7 +1,7 @@
 //! From text to [`Filter`].
 
-use regex::{Regex, RegexBuilder};
-use spec::{HasKind, Kind};
+use regex::bytes::{Regex, RegexBuilder};
+use spec::{HasKind, Kind, regexp};
 
 use super::quote::unquote;
 use super::scan::{Scanner, Token};
@@ -10,8 +10,11 @@ use super::{Filter, Selector, Test};
 /// The longest filter, in bytes: a label is at most 4096.
 const MAX_FILTER: usize = 64 * 1024;
 
-/// How much memory one compiled regular expression may take.
-const MAX_REGEX_BYTES: usize = 1024 * 1024;
+/// How much memory one compiled regular expression may take, of the first few of a request.
+const MAX_REGEX_BYTES: usize = 8 << 20;
+
+/// How many of a request's regular expressions may take that much; each further one a sixteenth of it.
+const MAX_LARGE_REGEXES: usize = 16;
 
 /// How many filters a request may have.
 const MAX_FILTERS: usize = 4096;
@@ -116,7 +119,8 @@ impl Parser<'_, '_> {
 
     fn regex(&mut self) -> Result<Regex, ParseFilterError> {
         *self.regexes = self.regexes.checked_sub(1).ok_or(ParseFilterError::Number("regular expressions"))?;
-        regex(&self.value(true)?)
+        let is_early = *self.regexes >= MAX_REGEXES - MAX_LARGE_REGEXES;
+        regex(&self.value(true)?, if is_early { MAX_REGEX_BYTES } else { MAX_REGEX_BYTES / 16 })
     }
 
     fn path(&mut self) -> Result<Vec<String>, ParseFilterError> {
@@ -166,10 +170,11 @@ impl Parser<'_, '_> {
     }
 }
 
-fn regex(text: &str) -> Result<Regex, ParseFilterError> {
-    RegexBuilder::new(text).size_limit(MAX_REGEX_BYTES).build().map_err(|error| {
+fn regex(text: &str, limit: usize) -> Result<Regex, ParseFilterError> {
+    let fail = |why: String| ParseFilterError::Regex { text: text.to_owned(), why };
+    let translated = regexp::translate(text).map_err(|error| fail(error.to_string()))?;
+    RegexBuilder::new(&translated).size_limit(limit).build().map_err(|error| {
         let why = error.to_string();
-        let why = why.lines().last().unwrap_or_default().trim().to_owned();
-        ParseFilterError::Regex { text: text.to_owned(), why }
+        fail(why.lines().last().unwrap_or_default().trim().to_owned())
     })
 }

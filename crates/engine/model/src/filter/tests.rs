@@ -108,6 +108,22 @@ fn what_is_no_filter_is_refused_in_containerds_words() {
 }
 
 #[test]
+fn regular_expression_follows_gos_syntax() {
+    let passes = |filter: &str, name: &str| {
+        let filters = Filters::parse(&[filter]).unwrap_or_else(|error| panic!("{filter}: {error}"));
+        filters.matches(&record(&[("name", name)]))
+    };
+    // What dockerd's image store asks.
+    let tags = r#"name~="^docker\\.io/library/busybox:[\\w][\\w.-]{0,127}$""#;
+    assert!(passes(tags, "docker.io/library/busybox:latest"));
+    assert!(!passes(tags, "docker.io/library/busybox:lat\u{e9}st"));
+    assert!(!passes(r"name~=/^\\d+$/", "\u{0663}"));
+    assert!(passes(r"name~=/^\\Qa.b\\E\\z/", "a.b"));
+    assert!(!passes(r"name~=/^\\Qa.b\\E\\z/", "axb"));
+    assert!(passes(r"name~=/^(?P<n>[[:word:]]+)$/", "a_b"));
+}
+
+#[test]
 fn a_regular_expression_has_a_size() {
     assert!(Filters::parse(&["name~=/(a{1000}){1000}/"]).is_err());
     assert!(Filters::parse(&[format!("name=={}", "x".repeat(70_000))]).is_err());

@@ -208,6 +208,7 @@ fn any_record() -> impl Strategy<Value = Record> {
             holds: vec![(if snapshot { Kind::Snapshot } else { Kind::Content }, if snapshot { format!("s/{key}") } else { key.into() })],
         }),
         2 => prop::option::of(key()).prop_map(|parent| Noun::Snapshot { parent: parent.map(|key| format!("s/{key}")) }),
+        1 => Just(Noun::Sandbox),
         1 => prop::option::of(key()).prop_map(|key| Noun::Container { snapshot: key.map(|key| format!("s/{key}")) }),
     ];
     let label = prop::sample::select(vec![
@@ -247,10 +248,10 @@ fn naive(records: &[Record]) -> BTreeSet<usize> {
             _ => false,
         };
         let labelled = a.noun.kind() != Kind::Lease
-            && !matches!(b.noun.kind(), Kind::Lease | Kind::Container)
+            && !matches!(b.noun.kind(), Kind::Lease | Kind::Container | Kind::Sandbox)
             && (has(a, &format!("ref.{}", word(b)), &plain(b))
                 || has(a, &format!("ref.{}.0", word(b)), &plain(b)));
-        let back = !matches!(a.noun.kind(), Kind::Lease | Kind::Container)
+        let back = !matches!(a.noun.kind(), Kind::Lease | Kind::Container | Kind::Sandbox)
             && has(b, &format!("bref.{}", word(a)), &plain(a));
         direct || labelled || back
     };

@@ -36,6 +36,8 @@ pub enum SnapshotError {
     Open { path: PathBuf, source: std::io::Error },
     #[error("snapshot records {path}")]
     Records { path: PathBuf, source: Box<redb::Error> },
+    #[error("record file {path}")]
+    RecordFile { path: PathBuf, source: std::io::Error },
     #[error("snapshot records {path}: the record of {key:?} is damaged: {why}")]
     Damaged { path: PathBuf, key: String, why: String },
     #[error("cannot {what} {path}")]
@@ -70,12 +72,16 @@ impl HasKind for SnapshotError {
             Self::Raced(_) => Kind::Aborted,
             Self::Open { source, .. } => Kind::from_errno(source.raw_os_error().unwrap_or(libc::EIO)),
             Self::Records { source, .. } => match source.as_ref() {
+                error if is_damage(error) => Kind::DataLoss,
                 redb::Error::Io(error) => Kind::from_errno(error.raw_os_error().unwrap_or(libc::EIO)),
-                redb::Error::Corrupted(_) => Kind::DataLoss,
                 redb::Error::DatabaseAlreadyOpen => Kind::FailedPrecondition,
                 _ => Kind::Internal,
             },
             Self::Damaged { .. } => Kind::DataLoss,
+            Self::RecordFile { source, .. } => match source.raw_os_error().map(Kind::from_errno) {
+                Some(Kind::ResourceExhausted) => Kind::ResourceExhausted,
+                _ => Kind::Internal,
+            },
             // A file that vanished is no snapshot that is missing: only records decide what exists.
             Self::Files { source, .. } => match Kind::from_errno(source.errno()) {
                 Kind::ResourceExhausted => Kind::ResourceExhausted,
@@ -84,5 +90,18 @@ impl HasKind for SnapshotError {
             },
             Self::Stopped(error) => error.kind(),
         }
+    }
+}
+
+/// Whether the file of a database is at fault: it is not what was written, or cannot be read.
+pub(super) fn is_damage(error: &redb::Error) -> bool {
+    match error {
+        // Also what a flipped bit makes of the version.
+        redb::Error::Corrupted(_) | redb::Error::UpgradeRequired(_) => true,
+        redb::Error::Io(error) => {
+            error.raw_os_error() == Some(libc::EIO)
+                || matches!(error.kind(), std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof)
+        }
+        _ => false,
     }
 }

@@ -2,8 +2,10 @@
 //!
 //! ```text
 //! <root>/metadata.redb      records
+//! <root>/records/<id>       a second copy of each, from which a lost database is made again
 //! <root>/snapshots/<id>/    one snapshot; what is in it is the driver's [`Layout`]
 //! <root>/snapshots/new-*    being made; removed when the driver opens
+//! <root>/set-aside/<id>     directories that no record is of, moved there by an operator's recovery
 //! ```
 //!
 //! Invariant: a directory `<id>` exists before its record does and goes after it, so every record has its directory.
@@ -29,7 +31,9 @@ mod error;
 
 pub mod native;
 pub mod overlay;
+mod record_files;
 mod records;
+mod restore;
 mod settle;
 mod usage;
 
@@ -39,8 +43,12 @@ pub(crate) use settle::{hide_root, remove_whiteouts};
 
 pub use records::Place;
 use records::Records;
+pub use restore::Origin;
 
 use crate::lower::Lower;
+
+/// The directory of what a recovery moved out of the way.
+const ASIDE: &str = "set-aside";
 
 /// How a driver lays out one snapshot.
 pub trait Layout: Send + Sync {
@@ -100,6 +108,7 @@ pub struct Driver<L> {
     paths: Paths,
     snapshots: Root,
     records: Records,
+    origin: Origin,
     sync_remove: bool,
     staged: AtomicU64,
     /// Held while directories are deleted: of two that delete one tree, one would find names gone under its feet.
@@ -114,14 +123,16 @@ impl<L: Layout> Driver<L> {
         make_private_dir(root)?;
         let dir = root.join("snapshots");
         make_private_dir(&dir)?;
-        let records = Records::open(&root.join("metadata.redb"))?;
         let snapshots = Root::open_dir(&dir).map_err(SnapshotError::files("open", &dir))?;
+        let entries = at::entries(snapshots.as_fd()).map_err(SnapshotError::files("list", &dir))?;
+        let numbers: BTreeSet<u64> =
+            entries.iter().filter_map(|(name, _)| name.to_str()?.parse().ok()).collect();
+        let (records, origin) = restore::open(&root.join("metadata.redb"), &numbers)?;
+        if let Some(notice) = origin.notice() {
+            tracing::warn!("{notice}");
+        }
         let paths = Paths { root: root.to_owned(), files: layout.files() };
-        let numbers = || -> sys::Result<Option<u64>> {
-            let entries = at::entries(snapshots.as_fd())?;
-            Ok(entries.iter().filter_map(|(name, _)| name.to_str()?.parse().ok()).max())
-        };
-        let kept = records.keep(numbers().map_err(SnapshotError::files("list", &dir))?)?;
+        let kept = records.keep(numbers.last().copied())?;
         if kept > 0 {
             tracing::warn!(
                 directory = %dir.display(),
@@ -133,6 +144,7 @@ impl<L: Layout> Driver<L> {
             paths,
             snapshots,
             records,
+            origin,
             sync_remove,
             staged: AtomicU64::new(0),
             deleting: Mutex::new(()),
@@ -145,6 +157,36 @@ impl<L: Layout> Driver<L> {
     /// The driver's root directory.
     pub fn root(&self) -> &Path {
         &self.paths.root
+    }
+
+    /// How the driver's records came to be when it was opened.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Moves directories that have no record, and were kept for being older than the records, out of the way; where to.
+    /// They are the operator's to look at and to delete.
+    ///
+    /// # Errors
+    /// A directory cannot be listed or moved.
+    pub fn set_aside(&self) -> Result<Vec<PathBuf>> {
+        let dir = self.paths.root.join("snapshots");
+        let old: Vec<u64> = self.records.with_ids(|known: &BTreeSet<u64>| {
+            let entries = at::entries(self.snapshots.as_fd()).map_err(SnapshotError::files("list", &dir))?;
+            let numbers = entries.into_iter().filter_map(|(name, _)| name.to_str()?.parse().ok());
+            Ok(numbers.filter(|id| *id < self.kept && !known.contains(id)).collect())
+        })?;
+        let aside = self.paths.root.join(ASIDE);
+        if !old.is_empty() {
+            make_private_dir(&aside)?;
+        }
+        let mut moved = Vec::new();
+        for id in old {
+            let (from, to) = (self.paths.snapshot(id), aside.join(id.to_string()));
+            std::fs::rename(&from, &to).map_err(|source| SnapshotError::Open { path: from, source })?;
+            moved.push(to);
+        }
+        Ok(moved)
     }
 
     fn create(

@@ -6,6 +6,8 @@
 //! state      "next" -> the next id;  "kept" -> directories of ids below it may be of a time before the records
 //! ```
 //!
+//! Every record has a file too ([`super::record_files`]).
+//!
 //! Invariant: every verb is one transaction, durable when it returns.
 
 use std::collections::BTreeSet;
@@ -19,7 +21,9 @@ use serde::{Deserialize, Serialize};
 use spec::Labels;
 
 use super::SnapshotError;
-use super::distrust::Distrusted;
+use super::record_files::{Keyed, RecordFiles};
+
+mod refill;
 
 const SNAPSHOTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("snapshots");
 const CHILDREN: TableDefinition<'_, (u64, u64), ()> = TableDefinition::new("children");
@@ -31,21 +35,21 @@ const KEPT: &str = "kept";
 const VERSION: u8 = 1;
 
 /// A stored snapshot.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Record {
-    id: u64,
-    kind: char,
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub(super) id: u64,
+    pub(super) kind: char,
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    parent: String,
+    pub(super) parent: String,
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
-    labels: Labels,
+    pub(super) labels: Labels,
     /// Nanoseconds since 1970.
-    created: u64,
-    updated: u64,
+    pub(super) created: u64,
+    pub(super) updated: u64,
     #[serde(default)]
-    size: u64,
+    pub(super) size: u64,
     #[serde(default)]
-    inodes: u64,
+    pub(super) inodes: u64,
 }
 
 /// A snapshot as the records know it.
@@ -84,22 +88,26 @@ pub(crate) struct Active {
 pub(crate) struct Records {
     db: Database,
     path: PathBuf,
+    files: RecordFiles,
 }
 
 /// redb's error of whichever step, with the file it concerns.
-fn failed<E: Into<redb::Error>>(path: &Path) -> impl FnOnce(E) -> SnapshotError {
+pub(super) fn failed<E: Into<redb::Error>>(path: &Path) -> impl FnOnce(E) -> SnapshotError {
     let path = path.to_owned();
     move |error| SnapshotError::Records { path, source: Box::new(error.into()) }
 }
 
 impl Records {
-    pub fn open(path: &Path) -> Result<Self, SnapshotError> {
-        let file = Distrusted::open(path).map_err(failed(path))?;
-        let db = Database::builder().create_with_backend(file).map_err(failed(path))?;
-        let records = Self { db, path: path.to_owned() };
+    /// The records in `db`, which is the file `path`, and their second copy.
+    pub(super) fn new(db: Database, path: &Path, files: RecordFiles) -> Result<Self, SnapshotError> {
+        let records = Self { db, path: path.to_owned(), files };
         // The tables exist from here on, so that readers need not ask.
         records.write(|_| Ok(()))?;
         Ok(records)
+    }
+
+    pub(super) fn files(&self) -> &RecordFiles {
+        &self.files
     }
 
     /// Keeps directories up to the id `highest` if no id was ever given out, since they are older than the records; the
@@ -230,6 +238,7 @@ impl Records {
                 tables.children.remove((*parent, record.id)).map_err(failed(tables.path))?;
             }
             tables.snapshots.remove(key).map_err(failed(tables.path))?;
+            tables.files.remove(record.id)?;
             Ok(record.id)
         })
     }
@@ -287,6 +296,7 @@ impl Records {
         let out = {
             let mut tables = Writing {
                 snapshots: tx.open_table(SNAPSHOTS).map_err(failed(&self.path))?,
+                files: &self.files,
                 children: tx.open_table(CHILDREN).map_err(failed(&self.path))?,
                 state: tx.open_table(STATE).map_err(failed(&self.path))?,
                 path: &self.path,
@@ -381,6 +391,7 @@ struct Writing<'tx> {
     snapshots: redb::Table<'tx, &'static str, &'static [u8]>,
     children: redb::Table<'tx, (u64, u64), ()>,
     state: redb::Table<'tx, &'static str, u64>,
+    files: &'tx RecordFiles,
     path: &'tx Path,
 }
 
@@ -389,7 +400,13 @@ impl<'tx> Writing<'tx> {
         View { snapshots: &self.snapshots, path: self.path }
     }
 
+    /// Writes a record and its file.
     fn put(&mut self, key: &str, record: &Record) -> Result<(), SnapshotError> {
+        self.files.write(&Keyed { key: key.to_owned(), record: record.clone() })?;
+        self.put_row(key, record)
+    }
+
+    fn put_row(&mut self, key: &str, record: &Record) -> Result<(), SnapshotError> {
         let mut bytes = vec![VERSION];
         serde_json::to_writer(&mut bytes, record).map_err(|error| self.damaged(key, error))?;
         self.snapshots.insert(key, bytes.as_slice()).map_err(failed(self.path))?;
@@ -417,6 +434,10 @@ fn decode(path: &Path, key: &str, bytes: &[u8]) -> Result<Record, SnapshotError>
 }
 
 impl Record {
+    pub(super) fn is_committed(&self) -> bool {
+        self.kind() == Kind::Committed
+    }
+
     fn kind(&self) -> Kind {
         match self.kind {
             'v' => Kind::View,
@@ -456,52 +477,5 @@ fn time(nanos: u64) -> SystemTime {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_damaged_page_is_an_error_and_names_the_file() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("metadata.redb");
-        let records = Records::open(&path).unwrap();
-        for number in 0..300 {
-            let key = format!("snapshot-{number:04}");
-            records.create(Kind::Active, &key, "", &[], &Labels::new(), |_| Ok(())).unwrap();
-        }
-        drop(records);
-        let good = std::fs::read(&path).unwrap();
-        let pages = good.chunks(4096).enumerate().filter(|(_, page)| page.iter().any(|&byte| byte != 0));
-        for (page, _) in pages.skip(1) {
-            let mut bad = good.clone();
-            bad[page * 4096 + 16..page * 4096 + 600].fill(0xa5);
-            std::fs::write(&path, &bad).unwrap();
-            match Records::open(&path).and_then(|records| records.list()) {
-                Ok(list) => assert_eq!(list.len(), 300, "page {page}: the damage is in nothing that is read"),
-                Err(error) => assert!(error.to_string().contains("metadata.redb"), "{error}"),
-            }
-        }
-    }
-
-    #[test]
-    fn the_second_to_open_is_refused() {
-        use spec::HasKind;
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("metadata.redb");
-        let first = Records::open(&path).unwrap();
-        let second = Records::open(&path).map(drop).unwrap_err();
-        assert_eq!(second.kind(), spec::Kind::FailedPrecondition);
-        drop(first);
-        Records::open(&path).unwrap();
-    }
-
-    #[test]
-    fn ids_are_never_given_twice() {
-        let dir = tempfile::tempdir().unwrap();
-        let records = Records::open(&dir.path().join("metadata.redb")).unwrap();
-        let create =
-            |key: &str| records.create(Kind::Active, key, "", &[], &Labels::new(), |_| Ok(())).unwrap().id;
-        let first = create("a");
-        records.remove("a").unwrap();
-        assert!(create("a") > first);
-    }
-}
+#[path = "records_tests.rs"]
+mod tests;

@@ -43,21 +43,26 @@ impl Hasher {
 
     /// Adds the first `size` bytes of `file`; how many there were.
     pub(super) fn read(&mut self, file: &File, size: u64) -> io::Result<u64> {
+        self.read_from(file, 0, size)
+    }
+
+    /// Adds up to `size` bytes of `file` from `start` on; how many there were.
+    pub(super) fn read_from(&mut self, file: &File, start: u64, size: u64) -> io::Result<u64> {
         let mut buffer = vec![0; PIECE];
-        let mut offset = 0;
-        while offset < size {
-            let wanted = usize::try_from(size - offset).map_or(PIECE, |left| left.min(PIECE));
-            match file.read_at(&mut buffer[..wanted], offset) {
+        let mut count = 0;
+        while count < size {
+            let wanted = usize::try_from(size - count).map_or(PIECE, |left| left.min(PIECE));
+            match file.read_at(&mut buffer[..wanted], start + count) {
                 Ok(0) => break,
-                Ok(count) => {
-                    self.update(&buffer[..count]);
-                    offset += count as u64;
+                Ok(read) => {
+                    self.update(&buffer[..read]);
+                    count += read as u64;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(offset)
+        Ok(count)
     }
 }
 

@@ -99,8 +99,10 @@ impl Contents {
     /// Holds the blob by the request's lease if the namespace has it; whether it has.
     fn lease_existing(&self, cx: &Cx<'_>, digest: &Digest) -> Result<bool> {
         let key = table::key(&[cx.namespace()?.as_str(), digest.as_str()])?;
+        let length = self.layout.blob_size(digest)?;
         self.core.write(Change::Adds, |tx| {
-            let exists = tx.has(table::BLOBS, &key)?;
+            let row: Option<record::Blob> = record::get(tx, table::BLOBS, &key)?;
+            let exists = row.is_some_and(|row| length == Some(row.size));
             if exists {
                 lease::hold(tx, cx, lease::CONTENT, digest.as_str())?;
             }
@@ -113,14 +115,22 @@ impl Contents {
         let namespace = cx.namespace()?;
         let key = table::key(&[namespace.as_str(), &open.reference])?;
         let new_ref = self.core.unique_key(namespace.as_str(), &open.reference)?;
+        let length =
+            open.expected.as_ref().map(|digest| self.layout.blob_size(digest)).transpose()?.flatten();
         self.core.write(Change::Adds, |tx| {
             let mut expected = String::new();
             if let Some(digest) = &open.expected {
-                if tx.has(table::BLOBS, &table::key(&[namespace.as_str(), digest.as_str()])?)? {
+                let blob = table::key(&[namespace.as_str(), digest.as_str()])?;
+                let row: Option<record::Blob> = record::get(tx, table::BLOBS, &blob)?;
+                // A record whose bytes are lost keeps nobody from writing them again.
+                if row.is_some_and(|row| length == Some(row.size)) {
                     lease::hold(tx, cx, lease::CONTENT, digest.as_str())?;
                     return Ok(Found::Exists(digest.clone()));
                 }
-                if self.is_shareable(tx, digest, open.total)? {
+                let length = length.filter(|length| open.total == 0 || *length == open.total);
+                if let Some(length) = length
+                    && self.is_shareable(tx, digest, length)?
+                {
                     expected = digest.to_string();
                 }
             }
@@ -138,13 +148,12 @@ impl Contents {
         })
     }
 
-    /// Whether the blob of another namespace may stand for what is asked.
-    fn is_shareable(&self, rows: &dyn Rows, digest: &Digest, total: u64) -> Result<bool> {
-        let known = is_known(rows, digest, |labels| match self.sharing {
+    /// Whether the blob of another namespace, whose file has `length` bytes, may stand for what is asked.
+    fn is_shareable(&self, rows: &dyn Rows, digest: &Digest, length: u64) -> Result<bool> {
+        is_known(rows, digest, length, |labels| match self.sharing {
             Sharing::Shared => true,
             Sharing::Isolated => labels.get(SHAREABLE).is_some_and(|value| value == "true"),
-        })?;
-        Ok(known && self.layout.blob_size(digest)?.is_some_and(|size| total == 0 || size == total))
+        })
     }
 
     fn open_shared(&self, digest: &Digest, open: &Open) -> Result<(Data, Status)> {
@@ -269,7 +278,7 @@ impl OpenIngest {
     }
 
     /// The digest of what is written, by the algorithm of `expected`.
-    fn digest(&self, expected: Option<&Digest>) -> Result<Digest> {
+    fn digest_as(&self, expected: Option<&Digest>) -> Result<Digest> {
         let Data::Own { file, hasher, .. } = &self.data else {
             return match &self.data {
                 Data::Shared(digest) => Ok(digest.clone()),
@@ -298,18 +307,17 @@ impl OpenIngest {
         Ok(())
     }
 
-    /// Puts the data where the blob belongs, durably; whether a file of ours went there.
+    /// Puts the data where the blob belongs, durably; whether a file of ours went there that no record knows.
     fn place(&self, digest: &Digest) -> Result<bool> {
         let layout = &self.contents.layout;
-        let there = layout.blob_size(digest)? == Some(self.status.offset);
+        let offset = self.status.offset;
         if matches!(self.data, Data::Shared(_)) {
             // The ingest's own record has kept the file since a record of it was seen.
+            let there = layout.blob_size(digest)? == Some(offset);
             return if there { Ok(false) } else { Err(ContentError::NoBlob(digest.clone()).into()) };
         }
-        if there && self.contents.core.read(|rows| is_known(rows, digest, |_| true))? {
-            return Ok(false);
-        }
-        // A file that no record knows may be anything; ours has just been verified and takes its place.
+        let known = self.contents.core.read(|rows| is_known(rows, digest, offset, |_| true))?;
+        // A file that is there may be damaged, whoever knows it; ours has just been verified and takes its place.
         layout.make_algorithm(digest.algorithm())?;
         let (from, to) = (self.dir().data(), layout.blob(digest));
         fs::rename(&from, &to).map_err(|source| {
@@ -320,17 +328,21 @@ impl OpenIngest {
             FileError::new("rename", &from, source).into()
         })?;
         layout.sync_blobs(digest)?;
-        Ok(true)
+        Ok(!known)
     }
 
-    /// The transaction: the blob's record in, the ingest's out; whether the blob's is new.
-    fn record(&self, tx: &WriteTx<'_>, cx: &Cx<'_>, info: &Info) -> Result<bool> {
+    /// The transaction: the blob's record in, the ingest's out; whether the blob's is new. One whose bytes were lost is as
+    /// good as new, and keeps its labels.
+    fn record(&self, tx: &WriteTx<'_>, cx: &Cx<'_>, info: &Info, was_lost: bool) -> Result<bool> {
         let (namespace, reference) = (self.namespace.as_str(), &self.status.reference);
         let key = table::key(&[namespace, info.digest.as_str()])?;
-        let is_new = !tx.has(table::BLOBS, &key)?;
+        let row: Option<record::Blob> = record::get(tx, table::BLOBS, &key)?;
+        let is_new = row.is_none() || was_lost;
         if is_new {
             namespace::ensure(tx, &self.namespace)?;
-            record::put(tx, table::BLOBS, &key, &to_row(info))?;
+            let mut labels = row.map(|row| row.labels).unwrap_or_default();
+            labels.extend(info.labels.clone());
+            record::put(tx, table::BLOBS, &key, &record::Blob { labels, ..to_row(info) })?;
         }
         tx.remove(table::INGESTS, &table::key(&[namespace, reference])?)?;
         lease::release(tx, cx, lease::INGESTS, reference)?;
@@ -345,8 +357,9 @@ impl OpenIngest {
         let _one_at_a_time = contents.digests.take(cx, vec![digest.to_string()])?;
         let _no_sweep = contents.placing.read().unwrap_or_else(PoisonError::into_inner);
         contents.core.read(|rows| lease::check(rows, cx))?;
+        let was_lost = contents.layout.blob_size(digest)? != Some(info.size);
         let placed = self.place(digest)?;
-        let recorded = contents.core.write(Change::Adds, |tx| self.record(tx, cx, info));
+        let recorded = contents.core.write(Change::Adds, |tx| self.record(tx, cx, info, was_lost));
         if recorded.is_err() && placed {
             // The data goes back to where a later commit looks for it.
             let (from, to) = (contents.layout.blob(digest), self.dir().data());
@@ -361,6 +374,10 @@ impl OpenIngest {
 impl Ingest for OpenIngest {
     fn status(&self) -> Status {
         self.status.clone()
+    }
+
+    fn digest(&self) -> Result<Digest> {
+        self.digest_as(None)
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
@@ -414,7 +431,7 @@ impl Ingest for OpenIngest {
         if let Some(wanted) = commit.size.filter(|wanted| *wanted != found) {
             return Err(ContentError::Size { reference, found, wanted }.into());
         }
-        let digest = self.digest(commit.expected.as_ref())?;
+        let digest = self.digest_as(commit.expected.as_ref())?;
         if let Some(wanted) = commit.expected.as_ref().filter(|wanted| **wanted != digest) {
             return Err(ContentError::Digest { found: digest, wanted: wanted.clone() }.into());
         }

@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 
 use spec::{HasKind, Kind};
 
+/// Error number of a disk that cannot read or write.
+const EIO: i32 = 5;
+
 /// Why the metadata database did not answer. Cloned for every writer of a group.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum DbError {
@@ -14,7 +17,9 @@ pub enum DbError {
         path: PathBuf,
     },
     /// It is no database, or one whose pages do not match their checksums.
-    #[error("metadata database {path} is damaged: {why}; move it away to start with an empty one")]
+    #[error(
+        "metadata database {path} is damaged: {why}; see \"When the records are lost\" in docs/operations.md"
+    )]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -30,6 +35,8 @@ pub enum DbError {
         why: String,
         /// What they mean.
         kind: Kind,
+        /// Whether the disk cannot read or write it (EIO).
+        is_input_output: bool,
     },
     /// It had failed before, and has been opened again just now.
     #[error("the metadata database was opened again after a failure: unavailable")]
@@ -71,10 +78,13 @@ impl DbError {
             redb::Error::Io(error) if is_nonsense(&error) => Self::Damaged { path, why: error.to_string() },
             redb::Error::Io(error) => {
                 let kind = error.raw_os_error().map_or(Kind::Internal, Kind::from_errno);
-                Self::Storage { path, why: error.to_string(), kind }
+                let is_input_output = error.raw_os_error() == Some(EIO);
+                Self::Storage { path, why: error.to_string(), kind, is_input_output }
             }
             redb::Error::PreviousIo => Self::Reopened,
-            other => Self::Storage { path, why: other.to_string(), kind: Kind::Internal },
+            other => {
+                Self::Storage { path, why: other.to_string(), kind: Kind::Internal, is_input_output: false }
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! meta.redb        the database
 //! meta.redb.new    one that is being made; what a crash leaves of it is removed
-//! lock             locked by the process that has the database
+//! lock             locked by the process that has the database; there since the directory had its first
 //! ```
 //!
 //! Invariant: `meta.redb` has every table from the moment it has its name.
@@ -20,6 +20,12 @@ use crate::table;
 /// How much of the file is kept in memory: the records of a node, not of a warehouse.
 const CACHE_BYTES: usize = 4 * 1024 * 1024;
 
+/// Whether the directory of `path` never had a database.
+pub(super) fn is_first(path: &Path) -> Result<bool, DbError> {
+    let lock = path.with_file_name("lock");
+    lock.try_exists().map(|there| !there).map_err(|error| failed(&lock, error))
+}
+
 /// Takes the right to the database at `path` for this process, until the file drops.
 pub(super) fn lock(path: &Path) -> Result<File, DbError> {
     let lock = path.with_file_name("lock");
@@ -32,28 +38,17 @@ pub(super) fn lock(path: &Path) -> Result<File, DbError> {
     }
 }
 
-/// Opens the database at `path`, making it if it is missing. The caller has the lock.
-pub(super) fn open(path: &Path) -> Result<Database, DbError> {
-    if !path.try_exists().map_err(|error| failed(path, error))? {
-        make(path)?;
+/// Opens the database at `path` again. One that is missing or empty by now is lost, and never made here.
+pub(super) fn open_again(path: &Path) -> Result<Database, DbError> {
+    let length = fs::metadata(path).map_err(|error| failed(path, error))?.len();
+    if length == 0 {
+        return Err(DbError::Damaged { path: path.to_owned(), why: "it is empty".to_owned() });
     }
     open_whole(path)
 }
 
-/// Makes an empty database beside `path`, and gives it its name once it is whole.
-fn make(path: &Path) -> Result<(), DbError> {
-    let new = path.with_extension("redb.new");
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(&new, error)),
-        _ => {}
-    }
-    drop(open_whole(&new)?);
-    fs::rename(&new, path).map_err(|error| failed(&new, error))?;
-    let dir = path.parent().unwrap_or(Path::new("/"));
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| failed(dir, error))
-}
-
-fn open_whole(path: &Path) -> Result<Database, DbError> {
+/// Opens the database at `path`, which is made where it is missing or empty.
+pub(super) fn open_whole(path: &Path) -> Result<Database, DbError> {
     let file = Distrusting::open(path).map_err(|error| DbError::from_redb(path, error.into()))?;
     open_storage(path, file)
 }
@@ -80,6 +75,7 @@ pub(super) fn open_storage(path: &Path, storage: impl StorageBackend) -> Result<
     Ok(database)
 }
 
-fn failed(path: &Path, error: io::Error) -> DbError {
+/// The failure of a call on `path`.
+pub(super) fn failed(path: &Path, error: io::Error) -> DbError {
     DbError::from_redb(path, redb::Error::Io(error))
 }

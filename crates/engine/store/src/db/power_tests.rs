@@ -88,13 +88,7 @@ fn open(dir: &Path, disk: &Disk) -> Result<Db, DbError> {
     let path = dir.join("meta.redb");
     let lock = file::lock(&path)?;
     let database = file::open_storage(&path, Distrusting::new(disk.clone()))?;
-    Ok(Db {
-        _lock: lock,
-        path,
-        database: RwLock::new(Some(database)),
-        turn: Mutex::default(),
-        waiting: AtomicUsize::new(0),
-    })
+    Ok(Db::new(lock, &path, database, Origin::Opened))
 }
 
 /// Numbers that look random and are the same in every run.

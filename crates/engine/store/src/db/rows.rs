@@ -1,11 +1,12 @@
 //! Rows of a transaction, the same to read from both kinds.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::path::Path;
 
 use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 
 use super::DbError;
+use super::frame::Change;
 use crate::table::Table;
 
 type Bytes = &'static [u8];
@@ -87,18 +88,23 @@ impl Rows for ReadTx<'_> {
 pub(crate) struct WriteTx<'t> {
     path: &'t Path,
     tx: &'t WriteTransaction,
-    changed: Cell<bool>,
+    changes: RefCell<Vec<Change>>,
     broken: Cell<bool>,
 }
 
 impl<'t> WriteTx<'t> {
     pub(super) fn new(path: &'t Path, tx: &'t WriteTransaction) -> Self {
-        Self { path, tx, changed: Cell::new(false), broken: Cell::new(false) }
+        Self { path, tx, changes: RefCell::default(), broken: Cell::new(false) }
     }
 
     /// Whether anything was written.
     pub(super) fn has_changed(&self) -> bool {
-        self.changed.get()
+        !self.changes.borrow().is_empty()
+    }
+
+    /// What was written, in order; nothing of it a second time.
+    pub(super) fn take_changes(&self) -> Vec<Change> {
+        self.changes.take()
     }
 
     /// Whether the storage failed, so that redb can no longer be trusted with it.
@@ -108,7 +114,7 @@ impl<'t> WriteTx<'t> {
 
     /// Writes the row `key`.
     pub(crate) fn put(&self, table: Table, key: &[u8], row: &[u8]) -> Result<(), DbError> {
-        self.changed.set(true);
+        self.changes.borrow_mut().push(Change::new(table, key, Some(row)));
         self.on(table, |table| {
             table.insert(key, row).map(drop).map_err(|error| Failure::Storage(error.into()))
         })
@@ -119,7 +125,9 @@ impl<'t> WriteTx<'t> {
         let removed = self.on(table, |table| {
             table.remove(key).map(|row| row.is_some()).map_err(|error| Failure::Storage(error.into()))
         })?;
-        self.changed.set(self.changed.get() || removed);
+        if removed {
+            self.changes.borrow_mut().push(Change::new(table, key, None));
+        }
         Ok(removed)
     }
 

@@ -69,7 +69,11 @@ impl Garden {
                     let event = SnapshotRemove { key: key.to_owned(), snapshotter: snapshotter.to_owned() };
                     self.core.publish(&namespace, "/snapshot/remove", &event);
                 }
-                Noun::Content | Noun::Container { .. } | Noun::Ingest { .. } | Noun::Lease { .. } => {}
+                Noun::Content
+                | Noun::Container { .. }
+                | Noun::Sandbox
+                | Noun::Ingest { .. }
+                | Noun::Lease { .. } => {}
             }
         }
     }
@@ -83,7 +87,7 @@ impl Garden {
                 Kind::Snapshot => {
                     dirty.drivers.insert(split(&record.key).0.to_owned());
                 }
-                Kind::Container | Kind::Image | Kind::Lease => {}
+                Kind::Container | Kind::Sandbox | Kind::Image | Kind::Lease => {}
             }
         }
         if dirty.content {
@@ -146,6 +150,9 @@ fn records(rows: &dyn Rows, content: &Contents) -> Result<Vec<Record>, Error> {
         let snapshot = (!row.snapshotter.is_empty()).then_some(snapshot);
         found.push(entry(key, row.labels, Noun::Container { snapshot }));
     })?;
+    record::scan(rows, table::SANDBOXES, b"", &mut |key, row: record::Sandbox| {
+        found.push(entry(key, row.labels, Noun::Sandbox));
+    })?;
     record::scan(rows, table::SNAPSHOTS, b"", &mut |key, row: record::Snapshot| {
         let snapshotter = table::parts(key).get(1).copied().unwrap_or_default().to_owned();
         let parent = (!row.parent.is_empty()).then(|| format!("{snapshotter}/{}", row.parent));
@@ -189,7 +196,7 @@ fn drop_record(tx: &WriteTx<'_>, record: &Record) -> Result<(), Error> {
         Kind::Image => table::IMAGES,
         Kind::Ingest => table::INGESTS,
         // Never garbage; see `model::gc`.
-        Kind::Container => return Ok(()),
+        Kind::Container | Kind::Sandbox => return Ok(()),
     };
     tx.remove(table, &table::key(&[namespace, key])?)?;
     Ok(())

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use model::Result;
 use spec::Error;
+use spec::time::FAR;
 
 use super::demand::Counts;
 use super::{Config, Garden};
@@ -28,7 +29,7 @@ pub(super) fn start(garden: Arc<Garden>, config: Config) -> Result<JoinHandle<()
 
 fn run(garden: &Garden, config: &Config) {
     garden.core.demand.wake_at(config.mutation_threshold);
-    let mut clock = Clock { startup: Instant::now() + config.startup_delay, ..Clock::default() };
+    let mut clock = Clock { startup: spec::time::deadline(config.startup_delay), ..Clock::default() };
     while garden.core.demand.sleep(|counts| clock.due(config, counts)) {
         let result = garden.collect();
         if let Err(error) = &result {
@@ -63,11 +64,10 @@ impl Default for Clock {
 impl Clock {
     /// When to collect, as things stand.
     fn due(&self, config: &Config, counts: &Counts) -> Option<Instant> {
-        let now = Instant::now();
         let at_once = counts.triggered
             || (config.deletion_threshold > 0 && counts.deletions >= config.deletion_threshold);
         if at_once {
-            return Some(now + config.schedule_delay);
+            return Some(spec::time::deadline(config.schedule_delay));
         }
         let Some(last) = self.last else { return Some(self.startup) };
         let wanted = counts.deletions > 0
@@ -87,7 +87,10 @@ impl Clock {
         self.pause = FIRST_PAUSE;
         if config.pause_threshold > 0.0 {
             let average = (self.spent / self.collections).max(SHORTEST);
-            self.pause = average.div_f64(config.pause_threshold).saturating_sub(average);
+            // A share of nearly nothing asks for a pause without end.
+            let wanted = average.as_secs_f64() / config.pause_threshold;
+            let wanted = Duration::try_from_secs_f64(wanted).unwrap_or(FAR).min(FAR);
+            self.pause = wanted.saturating_sub(average);
         }
     }
 }
@@ -95,6 +98,20 @@ impl Clock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn schedule_of_any_configured_size_saturates() {
+        let config = Config {
+            pause_threshold: f64::MIN_POSITIVE,
+            startup_delay: Duration::MAX,
+            schedule_delay: Duration::MAX,
+            ..Config::default()
+        };
+        let mut clock = Clock::default();
+        clock.collected(&config, Some(Duration::from_millis(10)));
+        assert!(clock.due(&config, &counts(u64::MAX, 1, false)).unwrap() > Instant::now());
+        assert!(clock.due(&config, &counts(0, 0, true)).unwrap() > Instant::now());
+    }
 
     fn counts(mutations: u64, deletions: u64, triggered: bool) -> Counts {
         Counts { mutations, deletions, triggered }

@@ -11,9 +11,9 @@ use crate::{lease, table};
 
 /// Where the rows are.
 #[derive(Clone, Copy)]
-pub(super) struct Below<'b> {
-    pub(super) namespace: &'b str,
-    pub(super) snapshotter: &'b str,
+pub(crate) struct Below<'b> {
+    pub(crate) namespace: &'b str,
+    pub(crate) snapshotter: &'b str,
 }
 
 impl Below<'_> {
@@ -22,7 +22,7 @@ impl Below<'_> {
     }
 
     /// The snapshot `key`, if there is one.
-    pub(super) fn get(&self, rows: &dyn Rows, key: &str) -> Result<Option<Snapshot>, Error> {
+    pub(crate) fn get(&self, rows: &dyn Rows, key: &str) -> Result<Option<Snapshot>, Error> {
         Ok(record::get(rows, table::SNAPSHOTS, &self.key(key)?)?)
     }
 
@@ -37,7 +37,7 @@ impl Below<'_> {
     }
 
     /// Writes the snapshot `key`.
-    pub(super) fn put(&self, tx: &WriteTx<'_>, key: &str, row: &Snapshot) -> Result<(), Error> {
+    pub(crate) fn put(&self, tx: &WriteTx<'_>, key: &str, row: &Snapshot) -> Result<(), Error> {
         if !row.parent.is_empty() {
             let child = table::key(&[self.namespace, self.snapshotter, &row.parent, key])?;
             tx.put(table::CHILDREN, &child, b"")?;
@@ -92,7 +92,7 @@ impl Below<'_> {
     }
 
     /// Every snapshot.
-    pub(super) fn all(&self, rows: &dyn Rows) -> Result<Vec<(String, Snapshot)>, Error> {
+    pub(crate) fn all(&self, rows: &dyn Rows) -> Result<Vec<(String, Snapshot)>, Error> {
         let below = table::prefix(&[self.namespace, self.snapshotter])?;
         let mut found = Vec::new();
         record::scan(rows, table::SNAPSHOTS, &below, &mut |key, row| {
@@ -114,7 +114,7 @@ pub(crate) fn forget(tx: &WriteTx<'_>, namespace: &str, snapshotter: &str, key: 
 }
 
 /// The driver's keys that the records of all namespaces name, for one driver.
-pub(super) fn driver_keys(rows: &dyn Rows, name: &str) -> Result<Vec<String>, DbError> {
+pub(crate) fn driver_keys(rows: &dyn Rows, name: &str) -> Result<Vec<String>, DbError> {
     let mut found = Vec::new();
     record::scan(rows, table::SNAPSHOTS, b"", &mut |key, row: Snapshot| {
         if table::parts(key).get(1) == Some(&name) {

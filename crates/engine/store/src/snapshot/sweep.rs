@@ -1,6 +1,6 @@
 //! Removes the driver's snapshots that no record names.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
 use model::filter::Filters;
@@ -34,6 +34,13 @@ impl Snapshots {
 
     /// The driver's keys that no record names and nothing keeps, children before their parents.
     pub(crate) fn unnamed(&self, cx: &Cx<'_>) -> Result<Vec<String>> {
+        let mut unnamed = self.without_record(cx)?;
+        unnamed.retain(|key| !self.core.kept.has_snapshot(&self.name, key));
+        Ok(unnamed)
+    }
+
+    /// The driver's keys that no record names, children before their parents.
+    pub(crate) fn without_record(&self, cx: &Cx<'_>) -> Result<Vec<String>> {
         // In this order; see the invariant of the module above.
         let all = self.driver.list(cx, &Filters::default())?;
         let mut named = self.making.taken();
@@ -48,18 +55,9 @@ impl Snapshots {
         let mut unnamed: Vec<(usize, &str)> = all
             .iter()
             .filter(|info| !named.contains(&info.name))
-            .filter(|info| !self.core.kept.has_snapshot(&self.name, &info.name))
             .map(|info| (depth(&info.name), info.name.as_str()))
             .collect();
         unnamed.sort_by(|a, b| b.cmp(a));
         Ok(unnamed.into_iter().map(|(_, key)| key.to_owned()).collect())
-    }
-
-    /// The keys, by namespace, whose snapshot the driver has lost.
-    pub(crate) fn lost(&self, cx: &Cx<'_>) -> Result<Vec<String>> {
-        let all = self.driver.list(cx, &Filters::default())?;
-        let has: BTreeSet<String> = all.into_iter().map(|info| info.name).collect();
-        let named = self.core.read::<_, DbError>(|tx| rows::driver_keys(tx, &self.name))?;
-        Ok(named.into_iter().filter(|key| !has.contains(key)).collect())
     }
 }

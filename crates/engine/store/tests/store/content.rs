@@ -150,6 +150,50 @@ fn an_ingest_can_be_cut_and_aborted() {
 }
 
 #[test]
+fn an_ingest_cut_off_before_its_data_is_listed_and_aborted() {
+    let bed = Bed::new();
+    let content = bed.store.content();
+    within("one", |cx| {
+        drop(content.ingest(cx, &by_ref("up")).unwrap());
+        drop(content.ingest(cx, &by_ref("other")).unwrap());
+        let ingests = bed.content_root().join("ingest");
+        // What a crash leaves: one directory without its data file, of the other ingest none at all.
+        for entry in std::fs::read_dir(&ingests).unwrap() {
+            let dir = entry.unwrap().path();
+            if std::fs::read_to_string(dir.join("ref")).unwrap().ends_with("/up") {
+                std::fs::remove_file(dir.join("data")).unwrap();
+            } else {
+                std::fs::remove_dir_all(&dir).unwrap();
+            }
+        }
+        let listed = content.statuses(cx, &Filters::default()).unwrap();
+        let listed: Vec<_> = listed.iter().map(|status| (status.reference.as_str(), status.offset)).collect();
+        assert_eq!(listed, [("other", 0), ("up", 0)]);
+        assert_eq!(content.status(cx, "up").unwrap().offset, 0);
+        content.abort(cx, "up").unwrap();
+        content.abort(cx, "other").unwrap();
+        assert!(content.statuses(cx, &Filters::default()).unwrap().is_empty());
+        assert_eq!(std::fs::read_dir(&ingests).unwrap().count(), 0);
+    });
+}
+
+#[test]
+fn the_digest_of_an_ingest_follows_its_bytes() {
+    let bed = Bed::new();
+    let content = bed.store.content();
+    within("one", |cx| {
+        let mut ingest = content.ingest(cx, &by_ref("up")).unwrap();
+        assert_eq!(ingest.digest().unwrap(), sha256(b""));
+        ingest.write(b"hello").unwrap();
+        assert_eq!(ingest.digest().unwrap(), sha256(b"hello"));
+        ingest.truncate(2).unwrap();
+        assert_eq!(ingest.digest().unwrap(), sha256(b"he"));
+        ingest.commit(cx, &Commit::default()).unwrap();
+        assert_eq!(ingest.digest().unwrap_err().kind(), Kind::FailedPrecondition);
+    });
+}
+
+#[test]
 fn every_algorithm_makes_a_blob() {
     let bed = Bed::new();
     let content = bed.store.content();
@@ -282,6 +326,61 @@ fn a_file_without_a_record_is_never_believed() {
     within("one", |cx| {
         let open = Open { expected: Some(digest.clone()), ..by_ref("up") };
         assert_eq!(content.ingest(cx, &open).unwrap().status().offset, 0);
+        put(&*content, cx, b"data", &Labels::new()).unwrap();
+        assert_eq!(read_blob(&*content, cx, &digest, 10).unwrap(), b"data");
+    });
+}
+
+#[test]
+fn a_blob_whose_bytes_are_lost_can_be_written_again() {
+    let bed = Bed::new();
+    let content = bed.store.content();
+    let whole = b"the bytes of a blob";
+    let refs = labels(&[("containerd.io/gc.root", "1")]);
+    let digest = within("one", |cx| put(&*content, cx, whole, &refs).unwrap());
+    within("two", |cx| put(&*content, cx, whole, &Labels::new()).unwrap());
+    let open = Open { expected: Some(digest.clone()), ..by_ref("up") };
+    for how in ["missing", "cut", "empty", "flipped"] {
+        let path = bed.blob_path(&digest);
+        let mut bytes = whole.to_vec();
+        match how {
+            "cut" => bytes.truncate(5),
+            "empty" => bytes.clear(),
+            _ => bytes[3] ^= 1,
+        }
+        std::fs::remove_file(&path).unwrap();
+        if how != "missing" {
+            std::fs::write(&path, bytes).unwrap();
+        }
+        within("one", |cx| {
+            if how == "flipped" {
+                assert!(content.discard_damaged(cx, &digest).unwrap());
+            }
+            assert_eq!(content.info(cx, &digest).unwrap_err().kind(), Kind::NotFound, "{how}");
+            // Neither is there anything to share from the other namespace.
+            let mut ingest = content.ingest(cx, &open).unwrap();
+            assert_eq!(ingest.status().offset, 0);
+            ingest.write(whole).unwrap();
+            let more = Commit { labels: labels(&[("more", how)]), ..Commit::default() };
+            assert_eq!(ingest.commit(cx, &more).unwrap(), digest);
+            let info = content.info(cx, &digest).unwrap();
+            assert_eq!(info.labels, labels(&[("containerd.io/gc.root", "1"), ("more", how)]));
+            assert!(!content.discard_damaged(cx, &digest).unwrap());
+        });
+        // One that is written again is whole for every namespace that knows it.
+        within("two", |cx| assert_eq!(read_blob(&*content, cx, &digest, 100).unwrap(), whole));
+    }
+    bed.assert_whole();
+}
+
+#[test]
+fn a_commit_replaces_damaged_bytes_of_another_namespace() {
+    let bed = Bed::with(Sharing::Isolated);
+    let content = bed.store.content();
+    let digest = within("one", |cx| put(&*content, cx, b"data", &Labels::new()).unwrap());
+    std::fs::remove_file(bed.blob_path(&digest)).unwrap();
+    std::fs::write(bed.blob_path(&digest), b"evil").unwrap();
+    within("two", |cx| {
         put(&*content, cx, b"data", &Labels::new()).unwrap();
         assert_eq!(read_blob(&*content, cx, &digest, 10).unwrap(), b"data");
     });

@@ -5,6 +5,7 @@ mod bed;
 mod containers;
 mod content;
 mod crash;
+mod damage;
 mod events;
 mod full;
 mod gc;

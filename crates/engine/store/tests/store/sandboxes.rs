@@ -10,7 +10,7 @@ use model::mask::Mask;
 use model::sandbox::Sandbox;
 use spec::{Kind, Labels};
 
-use crate::bed::{Bed, labels, refused, within};
+use crate::bed::{Bed, labels, put, refused, within};
 
 fn any(value: &str) -> Any {
     Any { type_url: "types.example/T".into(), value: value.into() }
@@ -119,4 +119,31 @@ fn a_pod_is_made_and_goes_as_one() {
         sandboxes.delete_pod(cx, "p").unwrap();
         assert_eq!(count(), (0, 1, 0));
     });
+}
+
+#[test]
+fn collection_keeps_what_a_sandbox_refers_to() {
+    let bed = Bed::new();
+    let (content, sandboxes) = (bed.store.content(), bed.store.sandboxes());
+    let native = bed.store.snapshotter("native").unwrap();
+    within("one", |cx| {
+        let digest = put(&*content, cx, b"state", &Labels::new()).unwrap();
+        native.prepare(cx, "k", "", &Labels::new()).unwrap();
+        let mut pod = sandbox("s");
+        pod.labels = labels(&[
+            ("containerd.io/gc.ref.content.state", digest.as_str()),
+            ("containerd.io/gc.ref.snapshot.native", "k"),
+        ]);
+        sandboxes.create(cx, &pod).unwrap();
+        assert_eq!(bed.store.collect().unwrap().records, 0);
+        content.info(cx, &digest).unwrap();
+        native.stat(cx, "k").unwrap();
+        // A reference that an update takes away holds no longer.
+        pod.labels.remove("containerd.io/gc.ref.snapshot.native");
+        sandboxes.update(cx, &pod, &Mask::new(["labels".to_owned()])).unwrap();
+        assert_eq!(bed.store.collect().unwrap().records, 1);
+        sandboxes.delete(cx, "s").unwrap();
+        assert_eq!(bed.store.collect().unwrap().records, 1);
+    });
+    assert!(bed.store.check().unwrap().is_empty());
 }

@@ -172,7 +172,7 @@ fn read(path: &Path) -> Option<Entry> {
     if path.file_name()?.to_string_lossy().starts_with(file::UNFINISHED) {
         return None;
     }
-    let entry: Entry = serde_json::from_slice(&file::read(path).ok()?).ok()?;
+    let entry: Entry = spec::json::from_slice(&file::read(path).ok()?).ok()?;
     // What is in the file becomes paths and environments again.
     let sound = entry.kind == KIND
         && super::validate::network_name(&entry.network).is_ok()

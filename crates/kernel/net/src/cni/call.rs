@@ -9,6 +9,7 @@ use std::time::Instant;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use spec::json;
 
 use super::{CniResult, Error, Version, code};
 
@@ -105,8 +106,8 @@ struct Fields {
 
 impl NetworkConfig {
     /// Reads a configuration.
-    pub fn parse(json: &[u8]) -> Result<Self, Error> {
-        let raw: Map<String, Value> = serde_json::from_slice(json)
+    pub fn parse(text: &[u8]) -> Result<Self, Error> {
+        let raw: Map<String, Value> = json::from_slice(text)
             .map_err(|error| Error::new(code::DECODING, format!("error parsing configuration: {error}")))?;
         Self::from_map(raw)
     }
@@ -114,7 +115,7 @@ impl NetworkConfig {
     /// [`NetworkConfig::parse`] of an object.
     pub fn from_map(raw: Map<String, Value>) -> Result<Self, Error> {
         // The version first: of a configuration of the future nothing else is worth a word.
-        let version = match raw.get("cniVersion").and_then(Value::as_str) {
+        let version = match json::field(&raw, "cniVersion").and_then(Value::as_str) {
             Some(text) => text.parse()?,
             None => Version::V0_1_0,
         };
@@ -143,9 +144,9 @@ impl NetworkConfig {
 
     /// What the runtime gave for the capability `name`, in `runtimeConfig`.
     pub fn runtime_config<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Error> {
-        match self.raw.get("runtimeConfig").and_then(|all| all.get(name)) {
-            None | Some(Value::Null) => Ok(None),
-            Some(value) => T::deserialize(value)
+        match json::field(&self.raw, "runtimeConfig").and_then(|all| json::field(all.as_object()?, name)) {
+            None => Ok(None),
+            Some(value) => json::from_value(value)
                 .map(Some)
                 .map_err(|error| Error::new(code::DECODING, format!("runtimeConfig.{name}: {error}"))),
         }
@@ -153,16 +154,17 @@ impl NetworkConfig {
 
     /// Name of the address plugin, when the configuration has one.
     pub fn ipam(&self) -> Option<&str> {
-        self.raw.get("ipam")?.get("type")?.as_str().filter(|name| !name.is_empty())
+        let section = json::field(&self.raw, "ipam")?.as_object()?;
+        json::field(section, "type")?.as_str().filter(|name| !name.is_empty())
     }
 
     /// `GC`: the attachments that live; `None` when the caller did not say, and nothing may be freed.
     pub fn valid_attachments(&self) -> Result<Option<Vec<Attachment>>, Error> {
         // The specification says the first, its library wrote the second at first; both are sent and read.
         let keys = ["cni.dev/valid-attachments", "cni.dev/attachments"];
-        match keys.into_iter().find_map(|key| self.raw.get(key)) {
-            None | Some(Value::Null) => Ok(None),
-            Some(value) => Vec::deserialize(value)
+        match keys.into_iter().find_map(|key| json::field(&self.raw, key)) {
+            None => Ok(None),
+            Some(value) => json::from_value(value)
                 .map(Some)
                 .map_err(|error| Error::new(code::DECODING, format!("valid attachments: {error}"))),
         }
@@ -175,7 +177,7 @@ impl NetworkConfig {
 }
 
 fn decode<T: DeserializeOwned>(raw: &Map<String, Value>) -> Result<T, Error> {
-    T::deserialize(raw)
+    json::from_object(raw)
         .map_err(|error| Error::new(code::DECODING, format!("error parsing configuration: {error}")))
 }
 
@@ -242,6 +244,21 @@ mod tests {
         assert_eq!(mac.as_deref(), Some("00:11:22:33:44:55"));
         assert_eq!(config.runtime_config::<String>("dns").unwrap(), None);
         assert_eq!(NetworkConfig::parse(&config.to_bytes()).unwrap().raw, config.raw);
+    }
+
+    #[test]
+    fn keys_in_another_case_are_read() {
+        let config = config(
+            r#"{"CNIVersion":"0.4.0","Name":"n","Type":"bridge","IPAM":{"Type":"host-local"},"Capabilities":{"ips":true},
+                "RuntimeConfig":{"IPs":["10.0.0.2"]},"PrevResult":{"Interfaces":[{"Name":"eth0","MAC":null}],
+                "IPs":[{"Address":"10.0.0.2/24","Gateway":"10.0.0.1","Interface":0}],"Routes":null}}"#,
+        )
+        .unwrap();
+        assert_eq!((config.name.as_str(), config.plugin.as_str()), ("n", "bridge"));
+        assert_eq!((config.version, config.ipam()), (Version::V0_4_0, Some("host-local")));
+        assert_eq!(config.runtime_config::<Vec<String>>("ips").unwrap().unwrap(), ["10.0.0.2"]);
+        let previous = config.prev_result.unwrap();
+        assert_eq!((previous.interfaces[0].name.as_str(), previous.ips[0].interface), ("eth0", Some(0)));
     }
 
     #[test]

@@ -176,7 +176,7 @@ impl Chain<'_> {
             args: runtime.args.clone(),
             path: self.plugins.bin_dirs.clone(),
             config,
-            deadline: self.deadline.min(Instant::now() + self.each),
+            deadline: self.deadline.min(spec::time::deadline(self.each)),
         };
         let verb = match command {
             Command::Add => "add",

@@ -137,7 +137,7 @@ fn explain(output: &[u8], errors: &[u8], status: std::process::ExitStatus) -> Er
             },
         );
     }
-    match serde_json::from_slice::<Error>(output) {
+    match spec::json::from_slice::<Error>(output) {
         Ok(mut error) => {
             error.msg = self::excerpt(error.msg.as_bytes(), 4096);
             error.details = self::excerpt(error.details.as_bytes(), 4096);

@@ -8,14 +8,10 @@ use std::net::IpAddr;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
+use spec::json;
 
 use super::result::{CniResult, Dns, Interface, IpConfig, IpNet, Route};
 use super::{Error, Version, code};
-
-/// `null` is the default.
-pub fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
-    Ok(Option::<T>::deserialize(from)?.unwrap_or_default())
-}
 
 /// An address; `null` and `""` are none.
 pub fn address<'de, D: Deserializer<'de>>(from: D) -> Result<Option<IpAddr>, D::Error> {
@@ -33,13 +29,13 @@ pub fn is_zero(number: &u32) -> bool {
 /// The forms of 0.3.0 to 1.1.0, which differ in what they write.
 #[derive(Deserialize)]
 struct Modern {
-    #[serde(default, deserialize_with = "nullable")]
+    #[serde(default)]
     interfaces: Vec<Interface>,
-    #[serde(default, deserialize_with = "nullable")]
+    #[serde(default)]
     ips: Vec<IpConfig>,
-    #[serde(default, deserialize_with = "nullable")]
+    #[serde(default)]
     routes: Vec<Route>,
-    #[serde(default, deserialize_with = "nullable")]
+    #[serde(default)]
     dns: Dns,
 }
 
@@ -50,7 +46,7 @@ struct Old {
     ip4: Option<OldIp>,
     #[serde(default)]
     ip6: Option<OldIp>,
-    #[serde(default, deserialize_with = "nullable")]
+    #[serde(default)]
     dns: Dns,
 }
 
@@ -59,14 +55,14 @@ struct OldIp {
     ip: IpNet,
     #[serde(default, deserialize_with = "address", skip_serializing_if = "Option::is_none")]
     gateway: Option<IpAddr>,
-    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     routes: Vec<Route>,
 }
 
 impl CniResult {
     /// Reads a result. One that names no version is of the version `otherwise`, that of the configuration.
-    pub fn parse(json: &[u8], otherwise: Version) -> Result<Self, Error> {
-        let value: Value = serde_json::from_slice(json)
+    pub fn parse(text: &[u8], otherwise: Version) -> Result<Self, Error> {
+        let value: Value = json::from_slice(text)
             .map_err(|error| Error::new(code::DECODING, format!("result is not JSON: {error}")))?;
         Self::from_json(value, otherwise)
     }
@@ -74,19 +70,19 @@ impl CniResult {
     /// [`CniResult::parse`] of a value. `null` is an empty result, as Go's library takes it.
     pub fn from_json(value: Value, otherwise: Version) -> Result<Self, Error> {
         let value = match value {
-            Value::Null => Value::Object(Map::new()),
-            Value::Object(_) => value,
+            Value::Null => Map::new(),
+            Value::Object(object) => object,
             _ => return Err(Error::new(code::DECODING, "result is no JSON object")),
         };
-        let version = match value.get("cniVersion").and_then(Value::as_str) {
+        let version = match json::field(&value, "cniVersion").and_then(Value::as_str) {
             None | Some("") => otherwise,
             Some(text) => text.parse()?,
         };
         let result = if version >= Version::V0_3_0 {
-            let Modern { interfaces, ips, routes, dns } = read(value, version)?;
+            let Modern { interfaces, ips, routes, dns } = read(&value, version)?;
             Self { interfaces, ips, routes, dns }
         } else {
-            let Old { ip4, ip6, dns } = read(value, version)?;
+            let Old { ip4, ip6, dns } = read(&value, version)?;
             let mut result = Self { dns, ..Self::default() };
             for old in [ip4, ip6].into_iter().flatten() {
                 result.ips.push(IpConfig { interface: None, address: old.ip, gateway: old.gateway });
@@ -169,8 +165,8 @@ impl CniResult {
     }
 }
 
-fn read<T: DeserializeOwned>(value: Value, version: Version) -> Result<T, Error> {
-    serde_json::from_value(value)
+fn read<T: DeserializeOwned>(value: &Map<String, Value>, version: Version) -> Result<T, Error> {
+    json::from_object(value)
         .map_err(|error| Error::new(code::DECODING, format!("result of version {version}: {error}")))
 }
 

@@ -5,8 +5,10 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use serde::Deserialize;
 use serde_json::{Map, Value};
 use spec::error::{HasKind, Kind};
+use spec::json;
 
 use super::{CniResult, Error, NetworkConfig, Version, code, file, validate};
 
@@ -110,9 +112,10 @@ impl NetworkList {
 
     /// Reads the configuration of one plugin, which is its network's only one.
     pub fn of_single(bytes: &[u8]) -> Result<Self, ConfigError> {
-        let raw: Map<String, Value> = serde_json::from_slice(bytes).map_err(ConfigError::Json)?;
+        let raw: Map<String, Value> = json::from_slice(bytes).map_err(ConfigError::Json)?;
         let entry = PluginConfig::of("0".into(), raw.clone())?;
-        let (name, version) = (text(&raw, "name")?, text(&raw, "cniVersion")?);
+        let own = |name| json::field(&raw, name).and_then(Value::as_str).unwrap_or_default();
+        let (name, version) = (own("name"), own("cniVersion"));
         let mut list = Map::new();
         list.insert("cniVersion".into(), version.into());
         list.insert("name".into(), name.into());
@@ -121,7 +124,7 @@ impl NetworkList {
     }
 
     fn parse_part(bytes: &[u8]) -> Result<Self, ConfigError> {
-        let raw: Map<String, Value> = serde_json::from_slice(bytes).map_err(ConfigError::Json)?;
+        let raw: Map<String, Value> = json::from_slice(bytes).map_err(ConfigError::Json)?;
         let name = text(&raw, "name")?;
         validate::network_name(name).map_err(ConfigError::Invalid)?;
         let mut list = Self {
@@ -166,7 +169,7 @@ impl NetworkList {
         for path in files(&dir, &["conf"]).map_err(ConfigError::Read)? {
             let plugin = path.display().to_string();
             let bytes = file::read(&path).map_err(ConfigError::Read)?;
-            let raw = serde_json::from_slice(&bytes).map_err(ConfigError::Json)?;
+            let raw = json::from_slice(&bytes).map_err(ConfigError::Json)?;
             self.plugins.push(PluginConfig::of(plugin, raw)?);
             self.scattered = true;
             if self.plugins.len() > MOST_PLUGINS {
@@ -233,16 +236,21 @@ impl NetworkList {
     }
 }
 
+/// The fields of a plugin's configuration that its caller reads.
+#[derive(Deserialize)]
+struct Fields {
+    #[serde(default, rename = "type")]
+    plugin: String,
+    #[serde(default)]
+    capabilities: BTreeMap<String, bool>,
+}
+
 impl PluginConfig {
     fn of(place: String, raw: Map<String, Value>) -> Result<Self, ConfigError> {
         let failed = |source| ConfigError::Plugin { plugin: place.clone(), source };
-        let plugin = raw.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let Fields { plugin, capabilities } =
+            json::from_object(&raw).map_err(|error| failed(Error::new(code::DECODING, error.to_string())))?;
         validate::plugin_name(&plugin).map_err(failed)?;
-        let capabilities = match raw.get("capabilities") {
-            None | Some(Value::Null) => BTreeMap::new(),
-            Some(value) => serde_json::from_value(value.clone())
-                .map_err(|error| failed(Error::new(code::DECODING, format!("capabilities: {error}"))))?,
-        };
         Ok(Self { plugin, capabilities, raw })
     }
 }

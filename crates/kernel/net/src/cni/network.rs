@@ -250,7 +250,7 @@ impl Network {
             Ok(setup) => Ok(setup),
             Err(error) => {
                 // What is left of the time may be nothing; undoing gets its own.
-                let limit = Instant::now() + self.settings.plugin_timeout;
+                let limit = spec::time::deadline(self.settings.plugin_timeout);
                 Err(match self.teardown(pod, limit) {
                     Ok(()) => error,
                     Err(undo) => {

@@ -95,29 +95,19 @@ pub struct Interface {
     #[serde(default)]
     pub name: String,
     /// Its hardware address.
-    #[serde(default, deserialize_with = "json::nullable", skip_serializing_if = "String::is_empty")]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub mac: String,
     /// Its MTU, 0 when not said.
-    #[serde(default, deserialize_with = "json::nullable", skip_serializing_if = "json::is_zero")]
+    #[serde(default, skip_serializing_if = "json::is_zero")]
     pub mtu: u32,
     /// Path of the network namespace that holds it; empty on the host.
-    #[serde(default, deserialize_with = "json::nullable", skip_serializing_if = "String::is_empty")]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub sandbox: String,
     /// Path of a socket, for interfaces that are one (vhost-user).
-    #[serde(
-        default,
-        rename = "socketPath",
-        deserialize_with = "json::nullable",
-        skip_serializing_if = "String::is_empty"
-    )]
+    #[serde(default, rename = "socketPath", skip_serializing_if = "String::is_empty")]
     pub socket_path: String,
     /// Its PCI address, for devices handed over.
-    #[serde(
-        default,
-        rename = "pciID",
-        deserialize_with = "json::nullable",
-        skip_serializing_if = "String::is_empty"
-    )]
+    #[serde(default, rename = "pciID", skip_serializing_if = "String::is_empty")]
     pub pci_id: String,
 }
 
@@ -143,13 +133,13 @@ pub struct Route {
     #[serde(default, deserialize_with = "json::address", skip_serializing_if = "Option::is_none")]
     pub gw: Option<IpAddr>,
     /// Path MTU, 0 when not said.
-    #[serde(default, deserialize_with = "json::nullable", skip_serializing_if = "json::is_zero")]
+    #[serde(default, skip_serializing_if = "json::is_zero")]
     pub mtu: u32,
     /// Advertised maximal segment size, 0 when not said.
-    #[serde(default, deserialize_with = "json::nullable", skip_serializing_if = "json::is_zero")]
+    #[serde(default, skip_serializing_if = "json::is_zero")]
     pub advmss: u32,
     /// Priority (metric), 0 when not said.
-    #[serde(default, deserialize_with = "json::nullable", skip_serializing_if = "json::is_zero")]
+    #[serde(default, skip_serializing_if = "json::is_zero")]
     pub priority: u32,
     /// Routing table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -170,16 +160,16 @@ impl Route {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dns {
     /// Servers, most preferred first.
-    #[serde(default, deserialize_with = "json::nullable", skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nameservers: Vec<String>,
     /// The local domain.
-    #[serde(default, deserialize_with = "json::nullable", skip_serializing_if = "String::is_empty")]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub domain: String,
     /// Search domains, most preferred first.
-    #[serde(default, deserialize_with = "json::nullable", skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub search: Vec<String>,
     /// Options of resolv.conf.
-    #[serde(default, deserialize_with = "json::nullable", skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub options: Vec<String>,
 }
 

@@ -3,6 +3,7 @@
 use std::os::fd::AsFd as _;
 
 use serde::Deserialize;
+use spec::json;
 
 use super::{Commands, config as common, hash, netns};
 use crate::cni::{Call, CniResult, Error, Interface, IpNet, Version};
@@ -30,7 +31,7 @@ struct Limits {
 impl Limits {
     fn read(call: &Call) -> Result<Self, Error> {
         let keys = ["ingressRate", "ingressBurst", "egressRate", "egressBurst"];
-        let fixed = keys.iter().any(|key| call.config.raw.get(*key).is_some_and(|value| !value.is_null()));
+        let fixed = keys.iter().any(|key| json::field(&call.config.raw, key).is_some());
         let own: Self = common::decode(call)?;
         let mut limits: Self = if fixed {
             own
@@ -222,5 +223,39 @@ fn has_bucket(
         Some(found) if found.limit_bytes != wanted.limit_bytes => Err(Error::internal("Limit doesn't match")),
         Some(found) if found.buffer != wanted.buffer => Err(Error::internal("Buffer doesn't match")),
         Some(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::cni::NetworkConfig;
+
+    fn call(config: Value) -> Call {
+        Call {
+            container_id: "pod".into(),
+            netns: None,
+            ifname: "eth0".into(),
+            args: Vec::new(),
+            path: Vec::new(),
+            config: NetworkConfig::parse(config.to_string().as_bytes()).unwrap(),
+            deadline: std::time::Instant::now(),
+        }
+    }
+
+    #[test]
+    fn limits_in_another_case_are_read() {
+        let rates =
+            json!({"IngressRate": 8000, "IngressBurst": 9000, "EgressRate": 0, "unshapedSubnets": null});
+        let mut config = json!({"cniVersion": "1.0.0", "name": "n", "type": "bandwidth"});
+        config["runtimeConfig"] = json!({"bandwidth": rates});
+        let limits = Limits::read(&call(config.clone())).unwrap();
+        assert_eq!((limits.ingress_rate, limits.ingress_burst, limits.egress_rate), (8000, 9000, 0));
+        // Limits of the configuration itself come before those of the runtime, in any spelling.
+        config["INGRESSRATE"] = json!(16000);
+        config["ingressburst"] = json!(16000);
+        assert_eq!(Limits::read(&call(config)).unwrap().ingress_rate, 16000);
     }
 }

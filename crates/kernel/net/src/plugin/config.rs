@@ -1,20 +1,14 @@
 //! Configuration and previous results, as every plugin reads them.
 
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+use serde_json::Value;
+use spec::json;
 
 use crate::cni::{Call, CniResult, Error, code};
 
-/// The plugin's own fields. A `null` is a field that is not there, as in Go.
+/// The plugin's own fields.
 pub fn decode<T: DeserializeOwned>(call: &Call) -> Result<T, Error> {
-    let filled: Map<String, Value> = call
-        .config
-        .raw
-        .iter()
-        .filter(|(_, value)| !value.is_null())
-        .map(|(k, v)| (k.clone(), v.clone()))
-        .collect();
-    T::deserialize(filled)
+    json::from_object(&call.config.raw)
         .map_err(|error| Error::new(code::DECODING, format!("failed to load netconf: {error}")))
 }
 
@@ -28,7 +22,8 @@ pub fn previous(call: &Call) -> Result<CniResult, Error> {
 
 /// The text at `args.cni.KEY`.
 pub fn cni_arg<'a>(call: &'a Call, key: &str) -> Option<&'a Value> {
-    call.config.raw.get("args")?.get("cni")?.get(key).filter(|value| !value.is_null())
+    let args = json::field(&call.config.raw, "args")?.as_object()?;
+    json::field(json::field(args, "cni")?.as_object()?, key)
 }
 
 /// The hardware address asked for: by the capability, else by `args.cni`, else by `CNI_ARGS`.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use spec::json;
 
 use super::number::{Number, Truth};
 use super::{name, yaml};
@@ -149,27 +149,15 @@ pub struct Rdt {
 ///
 /// # Errors
 /// What is wrong with it, in words.
-pub fn parse(bytes: &[u8], json: bool) -> Result<File, String> {
-    let value = if json {
-        serde_json::from_slice(bytes).map_err(|error| error.to_string())?
+pub fn parse(bytes: &[u8], is_json: bool) -> Result<File, String> {
+    let value = if is_json {
+        json::from_slice(bytes).map_err(|error| error.to_string())?
     } else {
         yaml::parse(std::str::from_utf8(bytes).map_err(|error| error.to_string())?)?
     };
-    let file: File = serde_json::from_value(without_nulls(value)).map_err(|error| error.to_string())?;
+    let file: File = json::from_value(&value).map_err(|error| error.to_string())?;
     file.check()?;
     Ok(file)
-}
-
-/// A key without a value says nothing, as in Go.
-fn without_nulls(value: Value) -> Value {
-    match value {
-        Value::Object(map) => {
-            let kept = map.into_iter().filter(|(_, value)| !value.is_null());
-            Value::Object(kept.map(|(key, value)| (key, without_nulls(value))).collect())
-        }
-        Value::Array(list) => Value::Array(list.into_iter().map(without_nulls).collect()),
-        other => other,
-    }
 }
 
 impl File {

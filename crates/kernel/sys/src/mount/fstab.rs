@@ -30,6 +30,10 @@ pub struct Options {
     pub recursive_set: Attributes,
     /// Attributes to clear on the mount and all below it (`rrw`, ...).
     pub recursive_clear: Attributes,
+    /// Access time policy that was asked for (`relatime`, `noatime`, `strictatime`).
+    pub atime: Option<Attributes>,
+    /// Access time policies that were refused (`norelatime`, `atime`, `nostrictatime`).
+    pub refused_atime: Vec<Attributes>,
     /// Propagation, and whether it holds for all below, in the order given.
     pub propagation: Vec<(Propagation, bool)>,
     /// `bind` (`Some(false)`) or `rbind` (`Some(true)`).
@@ -51,6 +55,7 @@ pub fn split<S: AsRef<str>>(options: &[S]) -> Options {
         }
         if let Some((bits, mask, set)) = attribute(option) {
             apply(&mut out.set, &mut out.clear, bits, mask, set);
+            access_time(&mut out, option);
         } else if let Some((bits, mask, set)) = option.strip_prefix('r').and_then(attribute) {
             apply(&mut out.recursive_set, &mut out.recursive_clear, bits, mask, set);
         } else if let Some(propagation) = propagation(option) {
@@ -78,6 +83,26 @@ fn apply(set: &mut Attributes, clear: &mut Attributes, bits: Attributes, mask: A
         if mask == bits {
             clear.0 &= !mask.0;
         }
+    }
+}
+
+/// Records the policy of access times that `option` asks for or refuses; the later of two wins.
+fn access_time(out: &mut Options, option: &str) {
+    let (policy, wanted) = match option {
+        "relatime" => (Attributes::RELATIME, true),
+        "noatime" => (Attributes::NOATIME, true),
+        "strictatime" => (Attributes::STRICTATIME, true),
+        "norelatime" => (Attributes::RELATIME, false),
+        "atime" => (Attributes::NOATIME, false),
+        "nostrictatime" => (Attributes::STRICTATIME, false),
+        _ => return,
+    };
+    out.refused_atime.retain(|refused| *refused != policy);
+    if wanted {
+        out.atime = Some(policy);
+    } else {
+        out.atime = out.atime.filter(|asked| *asked != policy);
+        out.refused_atime.push(policy);
     }
 }
 

@@ -2,20 +2,6 @@
 
 use crate::error::{Result, check};
 
-/// `struct sched_attr` of the kernel, its first version.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct SchedAttr {
-    size: u32,
-    policy: u32,
-    flags: u64,
-    nice: i32,
-    priority: u32,
-    runtime: u64,
-    deadline: u64,
-    period: u64,
-}
-
 /// A scheduling policy and its numbers, as `sched_setattr(2)` takes them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
@@ -35,21 +21,27 @@ pub struct Policy {
     pub period: u64,
 }
 
-/// Sets the policy of this process. `sched_setattr(2)`.
-pub fn set_policy(policy: &Policy) -> Result<()> {
-    let attr = SchedAttr {
-        size: size_of::<SchedAttr>() as u32,
-        policy: policy.policy,
-        flags: policy.flags,
-        nice: policy.nice,
-        priority: policy.priority,
-        runtime: policy.runtime,
-        deadline: policy.deadline,
-        period: policy.period,
-    };
-    // SAFETY: the kernel reads `size` bytes of the struct, which outlives the call; pid 0 is the caller.
-    let done = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attr, 0) };
-    check(done, || format!("sched_setattr({policy:?})")).map(|_| ())
+impl Policy {
+    /// `struct sched_attr` of the kernel, its first version.
+    pub(crate) fn to_bytes(self) -> [u8; 48] {
+        let mut bytes = [0; 48];
+        let fields: [&[u8]; 8] = [
+            &48u32.to_ne_bytes(),
+            &self.policy.to_ne_bytes(),
+            &self.flags.to_ne_bytes(),
+            &self.nice.to_ne_bytes(),
+            &self.priority.to_ne_bytes(),
+            &self.runtime.to_ne_bytes(),
+            &self.deadline.to_ne_bytes(),
+            &self.period.to_ne_bytes(),
+        ];
+        let mut at = 0;
+        for field in fields {
+            bytes[at..at + field.len()].copy_from_slice(field);
+            at += field.len();
+        }
+        bytes
+    }
 }
 
 /// Sets class (1 real time, 2 best effort, 3 idle) and priority of this process's I/O. `ioprio_set(2)`.
@@ -65,6 +57,35 @@ pub fn set_personality(persona: u64) -> Result<()> {
     // SAFETY: takes a number.
     let done = unsafe { libc::personality(persona as libc::c_ulong) };
     check(done.into(), || format!("personality({persona:#x})")).map(|_| ())
+}
+
+/// Lets this process run on every CPU that its cpuset has, now and after a change of it. `sched_setaffinity(2)`.
+///
+/// The kernel cuts the mask to the CPUs it knows and to those of the cpuset.
+pub fn reset_cpus() -> Result<()> {
+    const MAX_CPUS: usize = 64 * 1024;
+    let mask = [0xffu8; MAX_CPUS / 8];
+    // SAFETY: the kernel reads at most as many bytes as it is told the mask has.
+    let done = unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, mask.len(), mask.as_ptr()) };
+    check(done, || "sched_setaffinity(all)".to_owned()).map(|_| ())
+}
+
+/// How many NUMA nodes a policy can name; no kernel has more.
+pub const MAX_NODES: usize = 1024;
+
+/// Sets where memory of this process and its children comes to lie: `mode` with its flags, and the numbers of the nodes
+/// it is about. `set_mempolicy(2)`.
+pub fn set_memory_policy(mode: u32, nodes: &[usize]) -> Result<()> {
+    let mut mask = [0u8; MAX_NODES / 8];
+    for &node in nodes.iter().filter(|&&node| node < MAX_NODES) {
+        mask[node / 8] |= 1 << (node % 8);
+    }
+    // The kernel takes one bit less than it is told.
+    let (mask, bits) = if nodes.is_empty() { (std::ptr::null(), 0) } else { (mask.as_ptr(), MAX_NODES + 1) };
+    // SAFETY: the kernel reads MAX_NODES bits, which is what the mask has, or nothing of a null mask; bytes are little
+    // endian words on the architectures supported here.
+    let done = unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, bits) };
+    check(done, || format!("set_mempolicy({mode:#x}, {nodes:?})")).map(|_| ())
 }
 
 /// Binds this process to the CPUs numbered in `cpus`. `sched_setaffinity(2)`.

@@ -75,7 +75,7 @@ const DENY_ALL: Rule =
 pub(super) fn rules(rules: &[LinuxDeviceCgroup]) -> Result<Vec<Rule>, CgroupError> {
     let mut checked = vec![DENY_ALL];
     for rule in rules {
-        checked.extend(expand(check(rule)?));
+        checked.extend(check(rule)?.into_iter().flat_map(expand));
     }
     // What stands before a rule about everything no longer counts.
     let reset = checked.iter().rposition(|rule| rule.kind == DeviceKind::Any).unwrap_or(0);
@@ -96,7 +96,8 @@ fn expand(rule: Rule) -> Vec<Rule> {
     [DeviceKind::Char, DeviceKind::Block].map(|kind| Rule { kind, ..rule }).into()
 }
 
-fn check(rule: &LinuxDeviceCgroup) -> Result<Rule, CgroupError> {
+/// The rule, checked; `None` for one whose letters give no access.
+fn check(rule: &LinuxDeviceCgroup) -> Result<Option<Rule>, CgroupError> {
     let invalid = |what: String| CgroupError::Value(format!("invalid device cgroup rule: {what}"));
     let kind = match rule.kind.as_str() {
         "" | "a" => DeviceKind::Any,
@@ -114,13 +115,17 @@ fn check(rule: &LinuxDeviceCgroup) -> Result<Rule, CgroupError> {
             'r' => Access::READ.0,
             'w' => Access::WRITE.0,
             'm' => Access::MKNOD.0,
+            // Old documents write it for all; runc takes it and gives nothing by it.
+            'a' => 0,
             other => return Err(invalid(format!("access {other:?}"))),
         };
     }
-    if access.0 == 0 {
+    let (major, minor) = (number(rule.major)?, number(rule.minor)?);
+    let is_about_all = kind == DeviceKind::Any && major.is_none() && minor.is_none();
+    if access.0 == 0 && (rule.access.is_empty() || is_about_all) {
         access = Access::ALL;
     }
-    Ok(Rule { allow: rule.allow, kind, major: number(rule.major)?, minor: number(rule.minor)?, access })
+    Ok((access.0 != 0).then_some(Rule { allow: rule.allow, kind, major, minor, access }))
 }
 
 /// Writes the rules in order; the controller itself resolves overlaps as the specification does.

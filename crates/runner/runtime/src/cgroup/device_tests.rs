@@ -48,6 +48,17 @@ fn a_partial_rule_about_all_devices_does_not_open_everything() {
 }
 
 #[test]
+fn the_letter_a_in_access_gives_nothing() {
+    let lines = |access| -> Vec<_> {
+        let rule = document(false, "c", Some(1), Some(11), access);
+        rules(&[document(true, "a", None, None, "rwm"), rule]).unwrap().iter().take(2).map(line).collect()
+    };
+    assert_eq!(lines("rwa"), ["a", "c 1:11 rw"]);
+    assert_eq!(rules(&[document(true, "c", Some(1), Some(11), "a")]).unwrap(), rules(&[]).unwrap());
+    assert_eq!(rules(&[document(true, "a", None, None, "a")]).unwrap().len(), 1);
+}
+
+#[test]
 fn wrong_rules_are_named() {
     for (rule, text) in [
         (document(true, "x", None, None, ""), "invalid device cgroup rule: device type \"x\""),

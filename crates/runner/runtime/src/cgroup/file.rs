@@ -71,12 +71,15 @@ pub(super) fn value_of(text: &str, key: &str) -> Option<u64> {
     pairs(text).find(|(found, _)| *found == key).map(|(_, value)| value)
 }
 
+pub(super) const EPERM: i32 = 1;
 pub(super) const ENOENT: i32 = 2;
 pub(super) const ESRCH: i32 = 3;
+pub(super) const EACCES: i32 = 13;
 pub(super) const EBUSY: i32 = 16;
 pub(super) const EEXIST: i32 = 17;
 pub(super) const ENODEV: i32 = 19;
 pub(super) const EINVAL: i32 = 22;
+pub(super) const EROFS: i32 = 30;
 const EOPNOTSUPP: i32 = 95;
 
 /// Whether a file, or the cgroup around it, is not there (any more).

@@ -1,13 +1,19 @@
 //! Freezing and thawing.
 
 use std::path::Path;
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use super::{Cgroup, CgroupError, file};
+use crate::ongoing::{Ongoing, Wait, complete};
 
 /// How long tasks may take to freeze; a task in an uninterruptible call keeps the rest waiting.
-const PATIENCE: Duration = Duration::from_secs(2);
+const FREEZE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often v1 looks again at first, for as many rounds as follow; most cgroups freeze in the first.
+const BRISK: (Duration, u32) = (Duration::from_micros(100), 200);
+/// How often v1 looks again after that.
+const SLOW: Duration = Duration::from_millis(1);
+/// How long a v1 cgroup that does not freeze is thawed, and after how many rounds.
+const RELIEF: (Duration, u32) = (Duration::from_millis(10), 50);
 
 /// Whether the tasks of a cgroup run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,11 +29,13 @@ pub enum FreezerState {
 impl Cgroup {
     /// Stops every task and waits until they stand still; on failure they run again.
     pub fn freeze(&self) -> Result<(), CgroupError> {
-        let path = self.freezer()?;
-        let result = if self.is_v2() { freeze_v2(path) } else { freeze_v1(path) };
-        result.inspect_err(|_| {
-            let _ = self.thaw();
-        })
+        complete(self.begin_freeze())
+    }
+
+    /// Begins to stop every task.
+    pub fn begin_freeze(&self) -> Freezing {
+        let now = Instant::now();
+        Freezing { cgroup: self.clone(), round: 0, deadline: now + FREEZE_TIMEOUT, next: now }
     }
 
     /// Lets every task run.
@@ -54,39 +62,76 @@ impl Cgroup {
     }
 }
 
-/// Tasks that fork while being frozen can leave the state at FREEZING for ever; asking again catches the newcomers,
-/// and thawing for a moment lets a task out that others wait for.
-fn freeze_v1(path: &Path) -> Result<(), CgroupError> {
-    let deadline = Instant::now() + PATIENCE;
-    for round in 1u32.. {
-        file::write(path, "freezer.state", "FROZEN")?;
-        if file::read(&path.join("freezer.state"))?.trim() == "FROZEN" {
-            return Ok(());
-        }
-        if Instant::now() > deadline {
-            break;
-        }
-        match round % 50 {
-            0 => {
-                file::write(path, "freezer.state", "THAWED")?;
-                sleep(Duration::from_millis(10));
-            }
-            _ => sleep(Duration::from_micros(100)),
-        }
-    }
-    Err(CgroupError::Timeout { path: path.to_owned(), what: "freeze" })
+/// A freeze under way: over when every task stands still, or in vain after [`FREEZE_TIMEOUT`].
+#[derive(Debug)]
+pub struct Freezing {
+    cgroup: Cgroup,
+    round: u32,
+    deadline: Instant,
+    next: Instant,
 }
 
-fn freeze_v2(path: &Path) -> Result<(), CgroupError> {
-    let deadline = Instant::now() + PATIENCE;
-    file::write(path, "cgroup.freeze", "1")?;
-    let mut pause = Duration::from_micros(50);
-    while file::value_of(&file::read(&path.join("cgroup.events"))?, "frozen") != Some(1) {
-        if Instant::now() > deadline {
-            return Err(CgroupError::Timeout { path: path.to_owned(), what: "freeze" });
-        }
-        sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(10));
+impl Ongoing for Freezing {
+    type Output = Result<(), CgroupError>;
+
+    fn wait(&self) -> Wait<'_> {
+        Wait { fd: None, until: self.next }
     }
-    Ok(())
+
+    fn advance(&mut self) -> Option<Self::Output> {
+        let failure = match self.attempt() {
+            Ok(None) => return Some(Ok(())),
+            Ok(Some(pause)) if Instant::now() < self.deadline => {
+                self.round = self.round.saturating_add(1);
+                self.next = spec::time::deadline(pause);
+                return None;
+            }
+            Ok(Some(_)) => self.timeout(),
+            Err(error) => error,
+        };
+        // Best effort: the error that matters is the one that led here.
+        let _ = self.cgroup.thaw();
+        Some(Err(failure))
+    }
+}
+
+impl Freezing {
+    /// Looks once; how long to wait before the next look, nothing when all stand still.
+    fn attempt(&self) -> Result<Option<Duration>, CgroupError> {
+        let path = self.cgroup.freezer()?;
+        Ok(if self.cgroup.is_v2() { attempt_v2(path, self.round)? } else { attempt_v1(path, self.round)? })
+    }
+
+    fn timeout(&self) -> CgroupError {
+        let path = self.cgroup.freezer().unwrap_or(Path::new("")).to_owned();
+        CgroupError::Timeout { path, what: "freeze" }
+    }
+}
+
+/// Tasks that fork while being frozen can leave the state at FREEZING for ever; asking again catches the newcomers,
+/// and thawing for a moment lets a task out that others wait for.
+fn attempt_v1(path: &Path, round: u32) -> Result<Option<Duration>, sys::Error> {
+    file::write(path, "freezer.state", "FROZEN")?;
+    if file::read(&path.join("freezer.state"))?.trim() == "FROZEN" {
+        return Ok(None);
+    }
+    Ok(Some(match round {
+        round if round % RELIEF.1 == RELIEF.1 - 1 => {
+            file::write(path, "freezer.state", "THAWED")?;
+            RELIEF.0
+        }
+        round if round < BRISK.1 => BRISK.0,
+        _ => SLOW,
+    }))
+}
+
+fn attempt_v2(path: &Path, round: u32) -> Result<Option<Duration>, sys::Error> {
+    if round == 0 {
+        file::write(path, "cgroup.freeze", "1")?;
+    }
+    if file::value_of(&file::read(&path.join("cgroup.events"))?, "frozen") == Some(1) {
+        return Ok(None);
+    }
+    // From 50 microseconds to 10 milliseconds.
+    Ok(Some(Duration::from_micros(50 << round.min(8)).min(Duration::from_millis(10))))
 }

@@ -57,7 +57,7 @@ impl Below {
 /// A path that goes only down.
 fn plain(path: &Path) -> Result<PathBuf, CgroupError> {
     if path.components().any(|component| component == Component::ParentDir) {
-        return Err(CgroupError::Path(path.display().to_string()));
+        return Err(CgroupError::Value(format!("bad sub cgroup path: {}", path.display())));
     }
     Ok(path.strip_prefix("/").unwrap_or(path).to_owned())
 }

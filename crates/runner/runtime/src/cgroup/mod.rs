@@ -39,10 +39,12 @@ use std::path::{Path, PathBuf};
 use spec::error::{HasKind, Kind};
 use spec::runtime::LinuxResources;
 
-pub use freeze::FreezerState;
+pub use freeze::{FreezerState, Freezing};
 pub use hierarchy::{Layout, Mode, layout};
 pub use join::{Below, Joiner};
 pub use oom::{OomEvent, OomWatch};
+pub use processes::Killing;
+pub use remove::Removal;
 pub use stats::Stats;
 
 /// Key of the v2 directory among [`Cgroup::paths`], as runc's state file has it.
@@ -121,25 +123,57 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// Makes the cgroup at `path` (`linux.cgroupsPath`) or, if that is empty, the cgroup `id` below the caller's own.
+    /// The cgroup at `path` (`linux.cgroupsPath`) or, if that is empty, the cgroup `id` below the caller's own, before
+    /// it is [made](Self::make). An absolute path counts from the mount points, a relative one from the caller's cgroup.
     ///
-    /// An absolute path counts from the mount points, a relative one from the caller's cgroup. A directory that is
-    /// there is taken if it is empty and thawed.
-    pub fn create(path: &str, id: &str) -> Result<Self, CgroupError> {
-        let layout = layout()?;
+    /// # Errors
+    /// A directory that is there holds processes: they are another container's.
+    pub fn plan(path: &str, id: &str) -> Result<Self, CgroupError> {
         let place = place::parse(path, id)?;
-        let cgroup = Self { paths: place::directories(layout, &place)?, unit: None };
+        let cgroup = Self::open(place::directories(layout()?, &place)?);
+        cgroup.check_empty()?;
+        Ok(cgroup)
+    }
+
+    /// Makes the planned directories. One that is there is taken if it is empty and thawed.
+    pub fn make(&self) -> Result<(), CgroupError> {
+        let layout = layout()?;
         let mut made = Vec::new();
         let result = if layout.mode == Mode::V2 {
-            v2::make(&cgroup, layout, &mut made)
+            v2::make(self, layout, &mut made)
         } else {
-            v1::make(&cgroup, &mut made)
+            v1::make(self, &mut made)
         };
         result.inspect_err(|_| {
             for directory in made {
                 let _ = std::fs::remove_dir(directory);
             }
-        })?;
+        })
+    }
+
+    /// [`make`](Self::make) for a user whose cgroups may be the system's: hierarchies in which he may make none are left
+    /// out, and with them the limits that they would hold.
+    pub fn make_permitted(mut self) -> Result<Self, CgroupError> {
+        let mut refused = Vec::new();
+        for directory in self.directories() {
+            match file::make(directory) {
+                Err(error) if [file::EACCES, file::EPERM, file::EROFS].contains(&error.errno()) => {
+                    refused.push(directory.to_owned());
+                }
+                done => drop(done?),
+            }
+        }
+        self.paths.retain(|_, path| !refused.contains(path));
+        if !self.paths.is_empty() {
+            self.make()?;
+        }
+        Ok(self)
+    }
+
+    /// [`plan`](Self::plan), then [`make`](Self::make).
+    pub fn create(path: &str, id: &str) -> Result<Self, CgroupError> {
+        let cgroup = Self::plan(path, id)?;
+        cgroup.make()?;
         Ok(cgroup)
     }
 
@@ -187,14 +221,19 @@ impl Cgroup {
         self.paths.get(key).map(PathBuf::as_path)
     }
 
-    /// Whether v2 is all there is.
+    /// Whether v2 is all there is; a user's container may have no cgroup at all.
     pub fn is_v2(&self) -> bool {
-        self.paths.keys().all(|key| key == UNIFIED)
+        !self.paths.is_empty() && self.paths.keys().all(|key| key == UNIFIED)
     }
 
     /// Whether its directories still exist.
     pub fn exists(&self) -> bool {
         self.directories().any(Path::exists)
+    }
+
+    /// Sets the limits of a new container of a user, who may not set rules for devices.
+    pub fn apply_permitted(&self, resources: &LinuxResources) -> Result<(), CgroupError> {
+        self.write(resources)
     }
 
     /// Sets every limit of a new container, device rules included.

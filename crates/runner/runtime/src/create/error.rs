@@ -65,9 +65,15 @@ pub enum CreateError {
     /// The container's side ended without a word.
     #[error("unable to start container process: container init was killed")]
     Died,
-    /// The container's side did not get ready in time.
-    #[error("unable to start container process: container init was not ready in time")]
-    Timeout,
+    /// The container's side did not get so far in time, and was killed.
+    #[error("unable to start container process: timed out waiting for container init to {step}")]
+    Timeout {
+        /// What it should have done.
+        step: &'static str,
+    },
+    /// The container's side sent what does not belong there, and was killed.
+    #[error("unable to start container process: unexpected message from container init: {0}")]
+    Unexpected(&'static str),
 }
 
 impl CreateError {
@@ -88,8 +94,8 @@ impl HasKind for CreateError {
             Self::Hook(source) => source.kind(),
             Self::Record(source) => source.kind(),
             // What a command-line runtime would have said; containerd passes that on without a class.
-            Self::Init { .. } | Self::Died => Kind::Unknown,
-            Self::Timeout => Kind::DeadlineExceeded,
+            Self::Init { .. } | Self::Died | Self::Unexpected(_) => Kind::Unknown,
+            Self::Timeout { .. } => Kind::DeadlineExceeded,
         }
     }
 }

@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! <root>/<id>/            made first; its existence is what reserves the id
+//!     creation.json       names the cgroup before it is made, so that what a killed creation left can be removed
 //!     exec.fifo           the gate; goes when the container is started
 //!     state.json          written when init is ready
 //! ```
 //!
 //! Invariant: whatever fails, the directory, the cgroup and init are gone again before the error is returned.
 
+mod creation;
 mod error;
 mod idmap;
 mod parent;
@@ -18,17 +20,21 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use spec::runtime::{LinuxResources, MAX_CONFIG_BYTES, Spec, State, Status, VERSION};
+use sys::namespace;
 use sys::process::{self, Fork};
 
 use crate::cgroup::Cgroup;
 use crate::cgroup::systemd::{self, Scope};
+use crate::child::Child;
 use crate::container::Container;
 use crate::init::{self, Init};
+use crate::ongoing::complete;
 use crate::state::{GATE, Record};
 use crate::talk::Talk;
 
+pub use creation::Creation;
 pub use error::CreateError;
-pub(crate) use parent::{Child, limit, parked_in_pid_namespace, settle};
+pub(crate) use parent::{limit, nr_open, settle};
 use plan::Plan;
 
 /// The standard streams of a new process; `None` inherits the caller's.
@@ -67,6 +73,8 @@ pub struct Create<'a> {
     pub systemd_cgroup: bool,
     /// How many descriptors after the standard three the process keeps.
     pub preserve_fds: u32,
+    /// Leave line ends on the process's terminal as its program writes them.
+    pub keep_line_ends: bool,
 }
 
 /// What [`Create::run`] made.
@@ -97,73 +105,80 @@ impl<'a> Create<'a> {
             no_new_keyring: false,
             systemd_cgroup: false,
             preserve_fds: 0,
+            keep_line_ends: false,
         }
     }
 
     /// Creates it: afterwards init waits at the gate for [`Container::start`].
-    pub fn run(mut self) -> Result<Created, CreateError> {
+    pub fn run(self) -> Result<Created, CreateError> {
+        complete(self.begin()?)
+    }
+
+    /// Makes the cgroup and clones init; the rest is for [`Creation`] to see through.
+    pub fn begin(mut self) -> Result<Creation, CreateError> {
         check_id(self.id)?;
         let bundle = std::fs::canonicalize(self.bundle).map_err(io_error("resolve", self.bundle))?;
         let spec = match self.spec.take() {
             Some(spec) => spec,
             None => read_spec(&bundle)?,
         };
-        let plan = plan::plan(&spec, &bundle)?;
+        let mut plan = plan::plan(&spec, &bundle)?;
+        plan.process.keep_line_ends = self.keep_line_ends;
+        plan.process.check_descriptors(parent::nr_open())?;
         let scope = match self.systemd_cgroup {
             true => Some(Scope::plan(&plan.cgroups_path, self.id, &spec.annotations)?),
             false => None,
         };
         let dir = self.root.join(self.id);
         reserve(self.root, &dir, self.id)?;
-        let made = self.make(&spec, &plan, &bundle, &dir, scope);
-        if made.is_err() {
+        let site = Site { spec, plan, bundle, dir: dir.clone() };
+        let begun = self.make(site, scope);
+        if begun.is_err() {
             // Best effort: the error that matters is the one that led here.
             let _ = std::fs::remove_dir_all(&dir);
         }
-        made
+        begun
     }
 
-    fn make(
-        &self,
-        spec: &Spec,
-        plan: &Plan,
-        bundle: &Path,
-        dir: &Path,
-        scope: Option<Scope>,
-    ) -> Result<Created, CreateError> {
+    fn make(&self, site: Site, scope: Option<Scope>) -> Result<Creation, CreateError> {
         let Some(scope) = scope else {
-            let cgroup = Cgroup::create(&plan.cgroups_path, self.id)?;
-            let made = self.make_in(spec, plan, bundle, dir, (&cgroup, &plan.resources));
-            return made.inspect_err(|_| undo_cgroup(&cgroup));
+            let cgroup = Cgroup::plan(&site.plan.cgroups_path, self.id)?;
+            self.record_plan(&site, &cgroup)?;
+            let cgroup = match is_users(&site.plan) {
+                true => cgroup.make_permitted()?,
+                false => cgroup.make().map(|()| cgroup)?,
+            };
+            let limits = site.plan.resources.clone();
+            let begun = self.make_in(site, cgroup.clone(), &limits);
+            return begun.inspect_err(|_| undo_cgroup(&cgroup));
         };
-        let wider = systemd::beside_placeholder(&plan.resources);
-        let limits = wider.as_ref().unwrap_or(&plan.resources);
-        let (cgroup, placeholder) = scope.start(limits)?;
-        let made = self.make_in(spec, plan, bundle, dir, (&cgroup, limits));
-        placeholder.release();
-        let made = made.and_then(|created| match wider {
-            Some(_) => match cgroup.update(&plan.resources) {
-                Ok(()) => Ok(created),
-                Err(error) => {
-                    Child::new(created.pid, created.pidfd, false).end();
-                    Err(error.into())
-                }
-            },
-            None => Ok(created),
-        });
-        made.inspect_err(|_| undo_cgroup(&cgroup))
+        let wider = systemd::beside_placeholder(&site.plan.resources);
+        let limits = wider.as_ref().unwrap_or(&site.plan.resources).clone();
+        self.record_plan(&site, &scope.cgroup()?)?;
+        let (cgroup, placeholder) = scope.start(&limits)?;
+        match self.make_in(site, cgroup.clone(), &limits) {
+            Ok(creation) => Ok(creation.beside(placeholder, wider.is_some())),
+            Err(error) => {
+                placeholder.release();
+                undo_cgroup(&cgroup);
+                Err(error)
+            }
+        }
     }
 
-    fn make_in(
-        &self,
-        spec: &Spec,
-        plan: &Plan,
-        bundle: &Path,
-        dir: &Path,
-        (cgroup, limits): (&Cgroup, &LinuxResources),
-    ) -> Result<Created, CreateError> {
-        cgroup.apply(limits)?;
-        let gate = make_gate(dir)?;
+    /// Writes down what is about to be made, for whoever removes it should this process be killed.
+    fn record_plan(&self, site: &Site, cgroup: &Cgroup) -> Result<(), CreateError> {
+        let record = Record::planned(self.id, &site.spec, &site.bundle, &site.plan.rootfs, cgroup);
+        Ok(record.save_planned(&site.dir)?)
+    }
+
+    /// Everything up to the clone. An error means that there is no process yet.
+    fn make_in(&self, site: Site, cgroup: Cgroup, limits: &LinuxResources) -> Result<Creation, CreateError> {
+        match is_users(&site.plan) {
+            true => cgroup.apply_permitted(limits)?,
+            false => cgroup.apply(limits)?,
+        }
+        let gate = make_gate(&site.dir)?;
         let console_socket = self.console_socket.map(sys::socket::connect).transpose();
         let console_socket = console_socket.map_err(CreateError::at("connect to the console socket"))?;
         let state = State {
@@ -171,27 +186,18 @@ impl<'a> Create<'a> {
             id: self.id.to_owned(),
             status: Status::Creating,
             pid: 0,
-            bundle: bundle.display().to_string(),
-            annotations: spec.annotations.clone(),
+            bundle: site.bundle.display().to_string(),
+            annotations: site.spec.annotations.clone(),
         };
-        let record = |pid: i32| Record::new(self.id, pid, spec, bundle, &plan.rootfs, cgroup);
-        let (child, talk) = self.clone_init(plan, cgroup, &state, gate.as_fd())?;
-        let made = child.converse(plan, &talk, &state, |pid| record(pid).save(dir));
-        let finished = made.and_then(|(child, console)| {
-            let record = record(child.pid());
-            let done = self.publish(&record, dir, child.pid(), console, console_socket);
-            match done {
-                Ok(console) => Ok((child, record, console)),
-                Err(error) => {
-                    child.end();
-                    Err(error)
-                }
-            }
-        });
-        let (child, record, console) = finished?;
-        let (pid, pidfd) = child.into_parts();
-        let container = Container::created(self.root, record, talk);
-        Ok(Created { container, pid, pidfd, console })
+        let (child, talk) = self.clone_init(&site.plan, &cgroup, &state, gate.as_fd())?;
+        let known = creation::Known {
+            root: self.root.to_owned(),
+            cgroup,
+            state,
+            console_socket,
+            pid_file: self.pid_file.map(Path::to_owned),
+        };
+        Ok(Creation::new(site, known, child, talk))
     }
 
     /// Makes init, or the stage that makes it.
@@ -206,10 +212,23 @@ impl<'a> Create<'a> {
         let trees = idmap::trees(plan)?;
         let (ours, theirs) = Talk::pair().map_err(CreateError::at("make the talk"))?;
         let staged = init::needs_stage(&plan.namespaces);
-        let new_user = plan.namespaces.is_new(sys::namespace::Kind::User);
+        let shared = plan.namespaces.joined.iter().find(|(kind, _)| *kind == namespace::Kind::Pid);
+        let shared = shared.map(|(kind, path)| namespace::open(path, *kind)).transpose();
+        let shared = shared.map_err(CreateError::at("open the pid namespace"))?;
+        let stages = u8::from(staged) + u8::from(shared.is_some());
+        let new_user = plan.namespaces.is_new(namespace::Kind::User);
         match parent::clone(&plan.namespaces, &joiner, staged)? {
-            Fork::Parent { pid, pidfd } => Ok((Child::new(pid, pidfd, staged), ours)),
+            Fork::Parent { pid, pidfd } => Ok((Child::new(pid, pidfd, stages), ours)),
             Fork::Child => {
+                let mut trees = trees;
+                if let Some(pids) = &shared {
+                    let made =
+                        init::join_cgroup(&joiner).and_then(|()| init::shared_procfs(plan, pids.as_fd()));
+                    match made {
+                        Ok(made) => trees.extend(made),
+                        Err(error) => init::fail(&theirs, &error),
+                    }
+                }
                 if staged {
                     init::stage(&plan.namespaces, &joiner, &theirs);
                 }
@@ -222,9 +241,10 @@ impl<'a> Create<'a> {
                     cgroup,
                     state,
                     trees: &trees,
+                    pids: shared.as_ref().map(AsFd::as_fd),
                     wait_first: staged || new_user,
                     join_namespaces: !staged,
-                    privileged: !plan.namespaces.has(sys::namespace::Kind::User),
+                    privileged: !plan.namespaces.has(namespace::Kind::User),
                     no_pivot: self.no_pivot,
                     no_new_keyring: self.no_new_keyring,
                     preserve_fds: self.preserve_fds,
@@ -232,31 +252,26 @@ impl<'a> Create<'a> {
             }
         }
     }
-
-    /// Makes the created container known: its state, its pid, its terminal.
-    fn publish(
-        &self,
-        record: &Record,
-        dir: &Path,
-        pid: i32,
-        console: Option<OwnedFd>,
-        console_socket: Option<OwnedFd>,
-    ) -> Result<Option<OwnedFd>, CreateError> {
-        record.save(dir)?;
-        let console =
-            hand_over(console, console_socket).map_err(CreateError::at("hand over the terminal"))?;
-        if let Some(path) = self.pid_file {
-            write_pid_file(path, pid).map_err(CreateError::at("write the pid file"))?;
-        }
-        Ok(console)
-    }
 }
 
-const SIGKILL: i32 = 9;
+/// What is created, and where.
+#[derive(Debug)]
+struct Site {
+    spec: Spec,
+    plan: Plan,
+    bundle: PathBuf,
+    dir: PathBuf,
+}
 
-/// Best effort: the error that matters is the one that led here.
+/// Whether a user without rights over the host's cgroups makes the container, who has not chosen a cgroup: what he may
+/// not limit stays without limits, as runc leaves it.
+fn is_users(plan: &Plan) -> bool {
+    let is_root = || sys::identity::uid() == 0 && namespace::is_initial_user().unwrap_or(true);
+    plan.cgroups_path.is_empty() && !is_root()
+}
+
+/// Removes a cgroup that no process has entered. Best effort: the error that matters is the one that led here.
 fn undo_cgroup(cgroup: &Cgroup) {
-    let _ = cgroup.kill(SIGKILL);
     let _ = cgroup.destroy();
 }
 

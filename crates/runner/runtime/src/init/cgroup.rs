@@ -11,7 +11,7 @@ use sys::namespace::Kind;
 use sys::path::{Root, at};
 
 use super::mount::{attach, attach_copy};
-use super::{Init, InitError, Step};
+use super::{Init, InitError, Step, mountpoint};
 use crate::cgroup::UNIFIED;
 use crate::create::plan::Mount;
 
@@ -20,8 +20,7 @@ const HOST: &str = "/sys/fs/cgroup";
 
 /// Mounts the container's cgroups: one tree on v2, a tmpfs with one directory a hierarchy on v1 and hybrid.
 pub(super) fn mount(init: &Init<'_>, wanted: &Mount, root: &Root) -> Result<(), InitError> {
-    let target =
-        root.make_dirs(&wanted.target, 0o755).step(|| format!("make mountpoint {:?}", wanted.target))?;
+    let target = mountpoint::directory(wanted, root)?;
     let own_ns = init.plan.namespaces.has(Kind::Cgroup);
     if init.cgroup.is_v2() {
         let Some(path) = init.cgroup.path(UNIFIED) else { return Ok(()) };

@@ -17,7 +17,7 @@ const DEVPTS_MAGIC: u64 = 0x1cd1;
 
 /// Gives the process its standard streams. `instance` is the container's devpts when it was mounted just now.
 ///
-/// For the container's first process (`first`) the terminal also appears as `/dev/console`.
+/// For the container's first process (`first`) the terminal also appears as `/dev/console`. [`control`] comes afterwards.
 pub(super) fn or_streams(
     process: &Process,
     root: &Root,
@@ -47,6 +47,10 @@ pub(super) fn or_streams(
         pty::resize(terminal.slave.as_fd(), bounded(size.width), bounded(size.height))
             .step(|| "size of the terminal".into())?;
     }
+    if process.keep_line_ends {
+        // Before the program can write: the caller has no chance to be in time.
+        pty::keep_line_ends(terminal.slave.as_fd()).step(|| "modes of the terminal".into())?;
+    }
     if first {
         show_console(root, terminal.slave.as_fd())?;
     }
@@ -54,7 +58,15 @@ pub(super) fn or_streams(
     for number in 0..=2 {
         fd::become_standard(terminal.slave.as_fd(), number).step(|| format!("stream {number}"))?;
     }
-    pty::control(terminal.slave.as_fd()).step(|| "take control of the terminal".into())
+    Ok(())
+}
+
+/// Makes the terminal, if the process has one, the controlling one of its session.
+pub(super) fn control(process: &Process) -> Result<(), InitError> {
+    match process.terminal {
+        true => pty::control(fd::standard(0)).step(|| "take control of the terminal".into()),
+        false => Ok(()),
+    }
 }
 
 /// The devpts at `/dev/pts`, if that is what is mounted there.

@@ -8,7 +8,7 @@ use sys::mount;
 use sys::path::{Root, at};
 
 use super::mount::Mounted;
-use super::rootfs::plain_dir;
+use super::mountpoint::plain_dir;
 use super::{InitError, Step};
 use crate::create::plan::{DEFAULT_LINKS, Device, Plan};
 

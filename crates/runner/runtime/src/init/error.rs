@@ -33,13 +33,6 @@ impl InitError {
         self
     }
 
-    /// Sets the errno.
-    #[must_use]
-    pub(crate) fn with_errno(mut self, errno: i32) -> Self {
-        self.errno = errno;
-        self
-    }
-
     /// The errno of the call, 0 when there was none.
     pub(crate) fn errno(&self) -> i32 {
         self.errno
@@ -48,6 +41,13 @@ impl InitError {
     /// The complete text.
     pub(crate) fn text(&self) -> String {
         self.text.clone()
+    }
+}
+
+impl From<sys::calls::Failure> for InitError {
+    fn from(failure: sys::calls::Failure) -> Self {
+        let words = sys::error::words(failure.errno);
+        Self { errno: failure.errno, text: format!("{}: {words}", failure.text) }
     }
 }
 

@@ -1,17 +1,16 @@
-//! From a prepared container to the user's program: limits, labels, identity, and `execve(2)`.
+//! From a prepared container to the user's program: limits, labels, streams, directory, and `execve(2)`.
 
-use std::convert::Infallible;
 use std::ffi::CString;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use sys::capability::{self, Set};
+use sys::calls::Calls;
 use sys::path::{Access, Root, at};
 use sys::process::{self, schedule};
 use sys::procfs::Procfs;
-use sys::{Error, fd, identity, rlimit, seccomp};
+use sys::{Error, fd, rlimit};
 
-use super::{InitError, Step, program};
+use super::{InitError, Step, identity, program};
 use crate::create::plan::Process;
 
 const EPERM: i32 = 1;
@@ -27,6 +26,13 @@ const LONGEST_PASSWD: usize = 1 << 20;
 pub(super) struct Program {
     path: CString,
     env: Vec<CString>,
+}
+
+impl Program {
+    /// The environment that it gets.
+    pub(super) fn env(&self) -> &[CString] {
+        &self.env
+    }
 }
 
 /// What needs the host's procfs: the OOM score.
@@ -77,58 +83,34 @@ pub(super) fn labels(process: &Process, host: &Procfs) -> Result<(), InitError> 
     Ok(())
 }
 
-/// How much is left to do for a process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Remaining {
-    /// Whether it is the container's first process.
-    pub first: bool,
-    /// Whether it sets its limits itself; in a user namespace it may not raise them, and the parent does.
-    pub limits: bool,
-}
-
-/// Becomes the user of the process, in its directory, with its capabilities, and finds its program.
-pub(super) fn identity(process: &Process, root: &Root, remaining: Remaining) -> Result<Program, InitError> {
-    scheduling(process, remaining.first)?;
-    if process.no_new_privs {
-        process::set_no_new_privs().step(|| "set no_new_privs".into())?;
-    } else {
-        // Without no_new_privs a filter needs the privileges that are about to go.
-        filter(process)?;
-    }
+/// Does what needs a look at the container's files: the owner of the streams, the home directory, the current
+/// directory and the program. Afterwards only a list of calls is left.
+pub(super) fn prepare(process: &Process, root: &Root, first: bool) -> Result<Program, InitError> {
+    scheduling(process, first)?;
     own_streams(process.uid)?;
     let home = home(process, root);
-    let entered = enter_cwd(process, root);
-    if remaining.limits {
-        // As late as privileges allow: this process needs more descriptors than its program may be allowed.
-        set_limits(0, process).step(|| "set resource limits".into())?;
-    }
-    let (_, permitted, _) = capability::get().step(|| "read capabilities".into())?;
-    capability::bound(process.capabilities.bounding).step(|| "set the bounding set".into())?;
-    process::set_keep_capabilities(true).step(|| "keep capabilities".into())?;
-    become_user(process)?;
-    match entered {
+    match enter_cwd(process, root) {
         // A directory that only its user may enter (on NFS, say).
-        Err(error) if error.errno() == EACCES || error.errno() == EPERM => enter_cwd(process, root)?,
+        Err(error) if error.errno() == EACCES || error.errno() == EPERM => {
+            identity::borrowed(process, || enter_cwd(process, root))?;
+        }
         done => done?,
     }
     check_cwd()?;
-    process::set_keep_capabilities(false).step(|| "stop keeping capabilities".into())?;
-    set_capabilities(process, permitted)?;
-    process::set_dumpable(false).step(|| "stay undumpable".into())?;
     let mut env = process.env.clone();
     env.extend(home);
-    Ok(Program { path: program::find(process)?, env })
+    Ok(Program { path: identity::borrowed(process, || program::find(process))?, env })
 }
 
 fn scheduling(process: &Process, first: bool) -> Result<(), InitError> {
     if !first && !process.cpus.last.is_empty() {
         schedule::set_cpus(&process.cpus.last).step(|| "set CPU affinity".into())?;
     }
-    if let Some(policy) = &process.scheduler {
-        schedule::set_policy(policy).step(|| "set scheduler".into())?;
-    }
     if let Some((class, priority)) = process.io_priority {
         schedule::set_io_priority(class, priority).step(|| "set ioPriority".into())?;
+    }
+    if let Some(policy) = &process.memory_policy {
+        schedule::set_memory_policy(policy.mode, &policy.nodes).step(|| "set memory policy".into())?;
     }
     if let Some(persona) = process.personality {
         schedule::set_personality(persona).step(|| "set personality".into())?;
@@ -206,50 +188,9 @@ fn check_cwd() -> Result<(), InitError> {
 
 const ENOENT: i32 = 2;
 
-fn become_user(process: &Process) -> Result<(), InitError> {
-    match identity::set_groups(&process.groups) {
-        // A user namespace whose maker denied setgroups; nothing is gained by the groups it cannot drop.
-        Err(error) if error.is(EPERM) && process.groups.is_empty() => {}
-        done => done.step(|| "setgroups".into())?,
-    }
-    identity::set_gid(process.gid).step(|| "setgid".into())?;
-    identity::set_uid(process.uid).step(|| "setuid".into())
-}
-
-/// Applies the capability sets, as far as this process has them itself.
-fn set_capabilities(process: &Process, available: Set) -> Result<(), InitError> {
-    let wanted = &process.capabilities;
-    let permitted = Set(wanted.permitted.0 & available.0);
-    let effective = Set(wanted.effective.0 & permitted.0);
-    let inheritable = Set(wanted.inheritable.0 & (available.0 | permitted.0));
-    capability::set(effective, permitted, inheritable).step(|| "set capabilities".into())?;
-    let ambient = Set(wanted.ambient.0 & permitted.0 & inheritable.0);
-    if ambient == Set::default() {
-        // A set that was never raised is empty, and programs started from here inherit nothing.
-        return Ok(());
-    }
-    capability::set_ambient(ambient).step(|| "set ambient capabilities".into())
-}
-
-fn filter(process: &Process) -> Result<(), InitError> {
-    let Some(filter) = &process.seccomp else { return Ok(()) };
-    seccomp::install(&filter.instructions, filter.flags).map(|_| ()).step(|| "install seccomp filter".into())
-}
-
-/// Executes the program; returns only what kept it from running.
-pub(super) fn execute(
-    process: &Process,
-    program: &Program,
-    preserve_fds: u32,
-) -> Result<Infallible, InitError> {
-    process::set_umask(process.umask);
-    fd::close_on_exec_from(3 + preserve_fds).step(|| "close descriptors".into())?;
-    if process.no_new_privs {
-        filter(process)?;
-    }
-    let error = process::exec(&program.path, &process.args, &program.env);
-    let path = program.path.to_string_lossy();
-    Err(InitError::text_only(format!("exec {path}: {}", error.words())).with_errno(error.errno()))
+/// Adds the execution of `program`.
+pub(super) fn execute(process: &Process, program: &Program, calls: &mut Calls) {
+    calls.execute(&program.path, &process.args, &program.env);
 }
 
 #[cfg(test)]

@@ -3,28 +3,15 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use sys::mount::bind::{self, Source};
 use sys::mount::fstab::{self, Options};
-use sys::mount::{self, Attributes, Change, Context, PROC_MAGIC};
-use sys::path::{Root, at};
+use sys::mount::{self, Attributes, Change, Context};
+use sys::path::{Access, Root, at};
 
-use super::rootfs::plain_dir;
+use super::mountpoint::{self, plain_dir};
 use super::{Init, InitError, Step, cgroup, copy_up};
 use crate::create::plan::{Mount, MountKind, Plan};
-
-/// Files of procfs that may be bound over, as runc's list has them: system monitors show container values there.
-const PROC_FILES: [&str; 11] = [
-    "cpuinfo",
-    "diskstats",
-    "meminfo",
-    "stat",
-    "swaps",
-    "uptime",
-    "loadavg",
-    "slabinfo",
-    "net/dev",
-    "sys/kernel/ns_last_pid",
-    "sys/crypto/fips_enabled",
-];
+use crate::talk::Word;
 
 /// Mounts that later steps come back to.
 #[derive(Debug, Default)]
@@ -58,79 +45,89 @@ impl Mounted {
 pub(super) fn all(init: &Init<'_>, root: &Root) -> Result<Mounted, InitError> {
     let mut mounted = Mounted::default();
     for (index, wanted) in init.plan.mounts.iter().enumerate() {
-        let ready = init.trees.iter().find(|(made, _)| *made == index).map(|(_, tree)| tree);
-        let done = match wanted.kind {
-            MountKind::Bind { recursive } => bind(wanted, recursive, ready, root),
-            MountKind::Cgroup => cgroup::mount(init, wanted, root),
-            MountKind::FileSystem => file_system(init.plan, wanted, root, &mut mounted),
+        let asked;
+        let ready = match init.trees.iter().find(|(made, _)| *made == index) {
+            Some((_, tree)) => Some(tree),
+            None if wanted.id_map.is_some() => {
+                asked = ask(init, index)?;
+                Some(&asked)
+            }
+            None => None,
         };
-        done.map_err(|error| {
-            let (source, target) = (wanted.source.display(), wanted.target.display());
-            error.context(format!("error mounting \"{source}\" to rootfs at \"{target}\""))
-        })?;
+        let done = match wanted.kind {
+            MountKind::Bind { recursive } => bind(init.plan, wanted, recursive, ready, root),
+            MountKind::Cgroup => cgroup::mount(init, wanted, root),
+            MountKind::FileSystem => file_system(init.plan, wanted, ready, root, &mut mounted),
+        };
+        done.map_err(|error| error.context(failed_mount(wanted)))?;
     }
     Ok(mounted)
 }
 
+/// Has the parent make the mount `index`, whose source the mounts before it may have made.
+fn ask(init: &Init<'_>, index: usize) -> Result<OwnedFd, InitError> {
+    let index = u32::try_from(index).map_err(|_| InitError::text_only("too many mounts"))?;
+    init.talk.say(&Word::Tree(index)).step(|| "ask for a mount".into())?;
+    init.talk.wait_for_tree().step(|| "wait for a mount".into())
+}
+
 /// Binds something of the host.
-fn bind(wanted: &Mount, recursive: bool, ready: Option<&OwnedFd>, root: &Root) -> Result<(), InitError> {
+fn bind(
+    plan: &Plan,
+    wanted: &Mount,
+    recursive: bool,
+    ready: Option<&OwnedFd>,
+    root: &Root,
+) -> Result<(), InitError> {
+    let source = source(plan);
     let made;
     let tree = match ready {
         Some(tree) => tree.as_fd(),
         None => {
-            made = bind_tree(wanted, recursive).step(|| format!("bind {:?}", wanted.source))?;
+            made = bind_tree(wanted, recursive, source).step(|| format!("bind {:?}", wanted.source))?;
             made.as_fd()
         }
     };
-    let stat = at::stat_fd(tree).step(|| format!("stat {:?}", wanted.source))?;
-    let target = if stat.is_dir() {
-        root.make_dirs(&wanted.target, 0o755)
-    } else {
-        root.make_file(&wanted.target, 0o644, 0o755)
-    };
-    let target = target.step(|| format!("make mountpoint {:?}", wanted.target))?;
-    refuse_proc(wanted, tree, target.as_fd())?;
+    let target = mountpoint::for_bind(wanted, tree, root)?;
     mount::attach(tree, target.as_fd()).step(|| "attach".into())?;
-    fstab::settle(tree, &wanted.options).step(|| "set attributes".into())
+    bind::settle(tree, &wanted.options, source).step(|| "set attributes".into())
 }
 
 /// A detached copy of a bind's source with its attributes.
-pub(crate) fn bind_tree(wanted: &Mount, recursive: bool) -> Result<OwnedFd, sys::Error> {
+pub(crate) fn bind_tree(wanted: &Mount, recursive: bool, source: Source) -> Result<OwnedFd, sys::Error> {
     let tree = mount::copy(at::here(), &wanted.source, recursive)?;
-    fstab::prepare(tree.as_fd(), &wanted.options)?;
+    bind::prepare(tree.as_fd(), &wanted.options, source)?;
     Ok(tree)
 }
 
-/// A bind onto procfs could make a write meant for the kernel land elsewhere; only known files may be covered.
-fn refuse_proc(wanted: &Mount, tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), InitError> {
-    let magic = |fd| mount::file_system_magic(fd).step(|| format!("statfs {:?}", wanted.target));
-    let clean = sys::path::clean(&wanted.target);
-    if clean == Path::new("proc") && magic(tree)? != PROC_MAGIC {
-        return Err(InitError::text_only(format!(
-            "{:?} cannot be mounted because it is not of type proc",
-            wanted.target
-        )));
-    }
-    if magic(target)? != PROC_MAGIC || clean == Path::new("proc") {
-        return Ok(());
-    }
-    match clean.strip_prefix("proc") {
-        Ok(file) if PROC_FILES.iter().any(|allowed| Path::new(allowed) == file) => Ok(()),
-        _ => Err(InitError::text_only(format!(
-            "{:?} cannot be mounted because it is inside /proc",
-            wanted.target
-        ))),
-    }
+/// Whether attributes of what is bound are locked: in a user namespace they are, whoever makes the bind.
+pub(crate) fn source(plan: &Plan) -> Source {
+    if plan.namespaces.has(sys::namespace::Kind::User) { Source::Locked } else { Source::Free }
 }
 
-/// Mounts a file system of its own.
-fn file_system(plan: &Plan, wanted: &Mount, root: &Root, mounted: &mut Mounted) -> Result<(), InitError> {
+/// What the failure to make a mount is told as.
+pub(crate) fn failed_mount(wanted: &Mount) -> String {
+    let (source, target) = (wanted.source.display(), wanted.target.display());
+    format!("error mounting \"{source}\" to rootfs at \"{target}\"")
+}
+
+/// Mounts a file system of its own, which is `ready` where only another process could make it.
+fn file_system(
+    plan: &Plan,
+    wanted: &Mount,
+    ready: Option<&OwnedFd>,
+    root: &Root,
+    mounted: &mut Mounted,
+) -> Result<(), InitError> {
     let kind = wanted.file_system.as_str();
+    let mode = if kind == "tmpfs" { covered_mode(wanted, root) } else { None };
     // A linked /proc, /sys or /dev would lead what is written through it to a place of the image's choice.
     let target = if ["proc", "sysfs"].contains(&kind) || wanted.is_at("/dev") {
-        plain_dir(root, &wanted.target)?
+        let target = plain_dir(root, &wanted.target)?;
+        mountpoint::check(wanted, target.as_fd(), root)?;
+        target
     } else {
-        root.make_dirs(&wanted.target, 0o755).step(|| format!("make mountpoint {:?}", wanted.target))?
+        mountpoint::directory(wanted, root)?
     };
     // A tmpfs is filled (devices, copies, mount points) before it is protected.
     let late = kind == "tmpfs" && wanted.options.set.contains(Attributes::RDONLY);
@@ -138,7 +135,11 @@ fn file_system(plan: &Plan, wanted: &Mount, root: &Root, mounted: &mut Mounted) 
     if late {
         attributes.0 &= !Attributes::RDONLY.0;
     }
-    let tree = match detached(plan, wanted, attributes) {
+    let made = match ready {
+        Some(tree) => at::duplicate(tree.as_fd()).step(|| "dup".into()),
+        None => detached(plan, wanted, attributes, mode),
+    };
+    let tree = match made {
         Err(error) if error.errno() == EPERM && kind == "sysfs" => host_sysfs(&wanted.options)?,
         done => done?,
     };
@@ -167,13 +168,28 @@ fn host_sysfs(options: &Options) -> Result<OwnedFd, InitError> {
     Ok(tree)
 }
 
-/// Makes the file system, attached nowhere.
-fn detached(plan: &Plan, wanted: &Mount, attributes: Attributes) -> Result<OwnedFd, InitError> {
+/// The mode of the directory that a tmpfs covers, which it takes unless its options have one.
+fn covered_mode(wanted: &Mount, root: &Root) -> Option<String> {
+    let covered = root.open(&wanted.target, Access::Handle).ok()?;
+    let stat = at::stat_fd(covered.as_fd()).ok()?;
+    Some(format!("{:o}", stat.mode & 0o7777))
+}
+
+/// Makes the file system, attached nowhere; a tmpfs with the mode `mode` when its options have none.
+fn detached(
+    plan: &Plan,
+    wanted: &Mount,
+    attributes: Attributes,
+    mode: Option<String>,
+) -> Result<OwnedFd, InitError> {
     let kind = wanted.file_system.as_str();
     let context = Context::open(kind).step(|| format!("file system {kind:?}"))?;
     let configure = || -> Result<(), sys::Error> {
         if !wanted.source.as_os_str().is_empty() {
             context.set("source", wanted.source.as_os_str())?;
+        }
+        if let Some(mode) = &mode {
+            context.set("mode", mode.as_ref())?;
         }
         for option in &wanted.options.data {
             match option.split_once('=') {

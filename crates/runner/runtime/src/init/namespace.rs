@@ -35,7 +35,7 @@ pub(super) fn enter(init: &Init<'_>) -> Result<(), InitError> {
     Ok(())
 }
 
-/// Joins namespaces by path, all but pid and user, which the parent or a stage sees to.
+/// Joins namespaces by path, all but pid, which comes last, and user, which a stage sees to.
 fn join_all(namespaces: &Namespaces) -> Result<(), InitError> {
     for (kind, path) in namespaces.joined.iter().filter(|(kind, _)| !matches!(kind, Kind::Pid | Kind::User)) {
         let file = namespace::open(path, *kind).step(|| format!("open namespace {path:?}"))?;
@@ -52,6 +52,11 @@ pub(super) fn become_root() -> Result<(), InitError> {
     identity::set_uid(0).step(|| "become user 0 of the user namespace".into())
 }
 
+/// Joins the cgroup before anything is made in a process that has children of its own.
+pub(crate) fn join_cgroup(joiner: &Joiner) -> Result<(), InitError> {
+    joiner.join_self().step(|| "join the cgroup".into())
+}
+
 /// The stage: joins what must be joined first, makes init as its sibling, names it to the parent and ends.
 ///
 /// Returns only in init.
@@ -62,9 +67,10 @@ pub(crate) fn stage(namespaces: &Namespaces, joiner: &Joiner, talk: &Talk) {
 }
 
 fn stage_steps(namespaces: &Namespaces, joiner: &Joiner, talk: &Talk) -> Result<(), InitError> {
-    joiner.join_self().step(|| "join the cgroup".into())?;
+    join_cgroup(joiner)?;
     let mut opened = Vec::new();
-    for (kind, path) in &namespaces.joined {
+    // The pid namespace is joined last, by the stage that this one makes.
+    for (kind, path) in namespaces.joined.iter().filter(|(kind, _)| *kind != Kind::Pid) {
         opened.push((*kind, path, namespace::open(path, *kind).step(|| format!("open namespace {path:?}"))?));
     }
     // With the caller's privileges first; what belongs to the joined user namespace only opens from inside it.
@@ -86,8 +92,8 @@ fn stage_steps(namespaces: &Namespaces, joiner: &Joiner, talk: &Talk) -> Result<
     if namespaces.is_new(Kind::Time) {
         namespace::unshare(Kind::Time.flag()).step(|| "make a time namespace".into())?;
         if !namespaces.time_offsets.is_empty() {
-            let proc = sys::procfs::Procfs::of_host().step(|| "open procfs".into())?;
-            proc.write_self("timens_offsets", &namespaces.time_offsets).step(|| "set time offsets".into())?;
+            talk.say(&Word::Offsets).step(|| "ask for time offsets".into())?;
+            talk.wait_for_go().step(|| "wait for time offsets".into())?;
         }
     }
     let others = clone_flags(namespaces) & !Kind::User.flag();

@@ -4,20 +4,25 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use sys::mount::{self, Attributes, Change, Propagation};
-use sys::path::{Access, Root, at};
+use sys::namespace::Kind;
+use sys::path::Root;
 use sys::process;
 
 use super::{Init, InitError, Step};
 use crate::create::plan::Plan;
 
-/// Cuts (or keeps, when asked) the ties to the host's mounts and binds the root file system onto itself.
+/// Cuts (or keeps, when asked) the ties to the host's mounts and binds the root file system onto itself. In a mount
+/// namespace that is not the container's own nothing is cut, and the bind stays there, as runc leaves it.
 ///
 /// What is returned stands on that bind; everything of the container is resolved below it.
 pub(super) fn prepare(plan: &Plan) -> Result<Root, InitError> {
-    let (propagation, recursive) = plan.propagation.unwrap_or((Propagation::Slave, true));
-    mount::propagate_path(Path::new("/"), propagation, recursive).step(|| "set propagation of /".into())?;
-    if propagation == Propagation::Shared {
-        part_from_parent(&plan.rootfs)?;
+    if plan.namespaces.is_new(Kind::Mount) {
+        let (propagation, recursive) = plan.propagation.unwrap_or((Propagation::Slave, true));
+        mount::propagate_path(Path::new("/"), propagation, recursive)
+            .step(|| "set propagation of /".into())?;
+        if matches!(propagation, Propagation::Shared | Propagation::Unbindable) {
+            part_from_parent(&plan.rootfs)?;
+        }
     }
     let shown = || format!("rootfs {:?}", plan.rootfs);
     let below = Root::open_dir(&plan.rootfs).step(shown)?;
@@ -26,7 +31,8 @@ pub(super) fn prepare(plan: &Plan) -> Result<Root, InitError> {
     Ok(Root::from_fd(tree))
 }
 
-/// Makes the mount that holds the root file system private: `pivot_root(2)` refuses a shared one.
+/// Makes the mount that holds the root file system private: `pivot_root(2)` refuses a shared one, and an unbindable one
+/// cannot be bound.
 fn part_from_parent(rootfs: &Path) -> Result<(), InitError> {
     let real = std::fs::canonicalize(rootfs)
         .map_err(|error| InitError::text_only(format!("rootfs {rootfs:?}: {error}")))?;
@@ -36,16 +42,19 @@ fn part_from_parent(rootfs: &Path) -> Result<(), InitError> {
         .filter(|entry| real.starts_with(&entry.target))
         .max_by_key(|entry| entry.target.components().count());
     match holder {
-        Some(holder) if holder.shared => mount::propagate_path(&holder.target, Propagation::Private, false)
+        Some(holder) => mount::propagate_path(&holder.target, Propagation::Private, false)
             .step(|| format!("make {:?} private", holder.target)),
-        _ => Ok(()),
+        None => Ok(()),
     }
 }
 
 /// Makes `root` the root of this mount namespace and lets go of the old one.
 pub(super) fn enter(init: &Init<'_>, root: Root) -> Result<Root, InitError> {
     process::change_dir(root.as_fd()).step(|| "enter the rootfs".into())?;
-    if init.no_pivot {
+    if !init.plan.namespaces.is_new(Kind::Mount) {
+        // In a mount namespace that others use too the root is this process's alone.
+        process::root_here().step(|| "chroot".into())?;
+    } else if init.no_pivot {
         move_root()?;
     } else {
         let old = Root::open_dir(Path::new("/")).step(|| "open /".into())?;
@@ -92,18 +101,4 @@ pub(super) fn finish(plan: &Plan, root: &Root) -> Result<(), InitError> {
         mount::change(root.as_fd(), change, false).step(|| "make the rootfs read-only".into())?;
     }
     Ok(())
-}
-
-/// Opens the directory `path`, which must be reached without any link.
-pub(super) fn plain_dir(root: &Root, path: &Path) -> Result<std::os::fd::OwnedFd, InitError> {
-    let clean = sys::path::clean(path);
-    let made = root.make_dirs(&clean, 0o755).step(|| format!("make {path:?}"))?;
-    drop(made);
-    let dir = root
-        .open_without_links(&clean, Access::Handle)
-        .step(|| format!("{path:?} must be mounted on ordinary directory"))?;
-    match at::stat_fd(dir.as_fd()).step(|| format!("stat {path:?}"))?.is_dir() {
-        true => Ok(dir),
-        false => Err(InitError::text_only(format!("{path:?} must be mounted on ordinary directory"))),
-    }
 }

@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 
 use spec::error::{HasKind, Kind};
 use spec::runtime::{Arch, LinuxSeccomp, SeccompAction, SeccompArg, SeccompSyscall};
-use sys::seccomp::{
-    FLAG_LOG, FLAG_SPEC_ALLOW, FLAG_TSYNC, FLAG_WAIT_KILLABLE_RECV, Instruction, MAX_INSTRUCTIONS,
-};
+use sys::seccomp::{FLAG_LOG, FLAG_SPEC_ALLOW, FLAG_WAIT_KILLABLE_RECV, Instruction, MAX_INSTRUCTIONS};
 
 use super::assemble::{if_all, if_at_least, if_equal, load_architecture, load_number, ret, split};
 use super::syscalls::{ARM_PRIVATE, Table, number};
@@ -87,7 +85,7 @@ pub fn compile(filter: &LinuxSeccomp) -> Result<Program, CompileError> {
     if instructions.len() > MAX_INSTRUCTIONS {
         return Err(CompileError::TooLong(instructions.len()));
     }
-    Ok(Program { instructions, flags: flags(&filter.flags)? })
+    Ok(Program { instructions, flags: flags(filter.flags.as_deref())? })
 }
 
 fn tables(architectures: &[Arch]) -> Result<Vec<Table>, CompileError> {
@@ -278,12 +276,11 @@ fn value_of(action: SeccompAction, errno: Option<u32>) -> Result<u32, CompileErr
 }
 
 /// No flag at all means the one that keeps speculative store bypass as it is, as runc has it.
-fn flags(names: &[String]) -> Result<u32, CompileError> {
-    if names.is_empty() {
-        return Ok(FLAG_SPEC_ALLOW);
-    }
+fn flags(names: Option<&[String]>) -> Result<u32, CompileError> {
+    let Some(names) = names else { return Ok(FLAG_SPEC_ALLOW) };
     names.iter().try_fold(0, |flags, name| match name.as_str() {
-        "SECCOMP_FILTER_FLAG_TSYNC" => Ok(flags | FLAG_TSYNC),
+        // The process has one thread.
+        "SECCOMP_FILTER_FLAG_TSYNC" => Ok(flags),
         "SECCOMP_FILTER_FLAG_LOG" => Ok(flags | FLAG_LOG),
         "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => Ok(flags | FLAG_SPEC_ALLOW),
         "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" => Ok(flags | FLAG_WAIT_KILLABLE_RECV),

@@ -24,7 +24,7 @@ fn filter(
         default_action,
         default_errno_ret: None,
         architectures,
-        flags: Vec::new(),
+        flags: None,
         listener_path: String::new(),
         listener_metadata: String::new(),
         syscalls,
@@ -129,7 +129,7 @@ fn wrong_documents_are_named() {
     assert_eq!(error.unwrap_err().to_string(), "seccomp rule for read: no argument 6");
     assert_eq!(compile(&filter(SeccompAction::Notify, vec![], vec![])).unwrap_err(), CompileError::Notify);
     let mut flagged = filter(SeccompAction::Allow, vec![], vec![]);
-    flagged.flags = vec!["SECCOMP_FILTER_FLAG_X".into()];
+    flagged.flags = Some(vec!["SECCOMP_FILTER_FLAG_X".into()]);
     assert_eq!(compile(&flagged).unwrap_err(), CompileError::Flag("SECCOMP_FILTER_FLAG_X".into()));
     let many: Vec<_> = (0..2000)
         .map(|value| SeccompArg { index: 0, value, value_two: 0, op: SeccompOperator::EqualTo })
@@ -245,4 +245,17 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn absent_flags_are_the_default_and_an_empty_list_is_none() {
+    use sys::seccomp::{FLAG_LOG, FLAG_SPEC_ALLOW};
+    let flags = |names: Option<&[&str]>| {
+        let names = names.map(|names| names.iter().map(|&name| name.to_owned()).collect());
+        let filter = LinuxSeccomp { flags: names, ..filter(SeccompAction::Allow, Vec::new(), Vec::new()) };
+        compile(&filter).unwrap().flags
+    };
+    assert_eq!(flags(None), FLAG_SPEC_ALLOW);
+    assert_eq!(flags(Some(&[])), 0);
+    assert_eq!(flags(Some(&["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_LOG"])), FLAG_LOG);
 }

@@ -109,14 +109,73 @@ fn a_creator_that_is_killed_leaves_no_process() {
     bundle.assert_gone();
 }
 
-/// A pidfd of the process in the container's cgroup.
-fn init_of(id: &str) -> std::os::fd::OwnedFd {
-    let pids: Vec<i32> = cgroup_dirs(id)
+/// A shared pid namespace, so that no end of init takes others along; the hook and its child ignore the talk.
+#[test]
+fn creation_killed_before_its_state_is_written_leaves_nothing() {
+    let Some(mut bundle) = bundle("killed_early", "true") else { return };
+    let reached = bundle.path().join("reached");
+    bundle.namespace(spec::runtime::NamespaceKind::Pid, None);
+    let script = format!("/usr/bin/sleep 1000 & echo > {}; exec /usr/bin/sleep 1000", reached.display());
+    bundle.spec.hooks = Some(Hooks {
+        create_container: vec![Hook {
+            path: "/bin/sh".into(),
+            args: vec!["sh".into(), "-c".into(), script],
+            ..Hook::default()
+        }],
+        ..Hooks::default()
+    });
+    sys::fd::make_fifo(&reached, 0o600).unwrap();
+    let id = bundle.id.clone();
+    for program in [true, false] {
+        let mut child = bundle.command(&["create", &id]).stdout(std::process::Stdio::null()).spawn().unwrap();
+        let _ = std::fs::read_to_string(&reached).unwrap();
+        let inside = members(&id);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(inside.len() >= 3, "init, the hook and its child");
+        assert!(!bundle.root().join(&id).join("state.json").exists());
+        if program {
+            let done = bundle.runc(&["delete", "--force"]);
+            assert_eq!(done.code, 0, "{done:?}");
+        } else {
+            runtime::Container::remove_remains(&bundle.root(), &id).unwrap();
+        }
+        for process in &inside {
+            let limit = std::time::Duration::from_secs(20);
+            assert!(sys::process::ended(std::os::fd::AsFd::as_fd(process), limit).unwrap());
+        }
+        bundle.assert_gone();
+    }
+}
+
+/// What a container's cgroup is to be, before it is made, may be in use by another.
+#[test]
+fn creation_in_the_cgroup_of_another_leaves_it_alone() {
+    let Some(mut other) = bundle("cgroup_owner", "sleep 1000") else { return };
+    other.namespace(spec::runtime::NamespaceKind::Pid, None);
+    other.start();
+    let Some(mut bundle) = bundle("cgroup_taker", "true") else { return };
+    let path = other.spec.linux_mut().cgroups_path.clone();
+    bundle.spec.linux_mut().cgroups_path = path;
+    let done = bundle.runc(&["create"]);
+    assert!(done.code != 0 && done.err.contains("cgroup is not empty"), "{done:?}");
+    assert!(!bundle.root().join(&bundle.id).exists());
+    assert_eq!(other.runc(&["kill", "--all"]).code, 0);
+}
+
+/// Pidfds of the processes in the container's cgroup.
+fn members(id: &str) -> Vec<std::os::fd::OwnedFd> {
+    let pids: std::collections::BTreeSet<i32> = cgroup_dirs(id)
         .iter()
         .filter_map(|dir| std::fs::read_to_string(dir.join("cgroup.procs")).ok())
         .flat_map(|text| text.lines().filter_map(|line| line.parse().ok()).collect::<Vec<i32>>())
         .collect();
-    sys::process::pidfd(pids[0]).unwrap()
+    pids.into_iter().filter_map(|pid| sys::process::pidfd(pid).ok()).collect()
+}
+
+/// A pidfd of a process in the container's cgroup.
+fn init_of(id: &str) -> std::os::fd::OwnedFd {
+    members(id).swap_remove(0)
 }
 
 #[test]
@@ -127,7 +186,7 @@ fn remains_of_a_creation_go_and_free_the_id() {
     sys::fd::make_fifo(&dir.join("exec.fifo"), 0o600).unwrap();
     assert!(bundle.run().err.contains("already exists"));
     for _ in 0..2 {
-        runtime::Container::remove_remains(&bundle.root(), &bundle.id, bundle.path()).unwrap();
+        runtime::Container::remove_remains(&bundle.root(), &bundle.id).unwrap();
     }
     assert_eq!(bundle.run().code, 5);
     bundle.assert_gone();

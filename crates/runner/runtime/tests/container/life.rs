@@ -119,3 +119,72 @@ fn twenty_at_once() {
     });
     bundles.iter().for_each(crate::bundle::Bundle::assert_gone);
 }
+
+/// Moves the processes of the container into the root of every hierarchy and removes its directories.
+fn take_cgroup_away(id: &str) {
+    for dir in crate::bundle::cgroup_dirs(id) {
+        let root = dir.parent().unwrap().parent().unwrap();
+        for pid in std::fs::read_to_string(dir.join("cgroup.procs")).unwrap().lines() {
+            std::fs::write(root.join("cgroup.procs"), pid).unwrap();
+        }
+        std::fs::remove_dir(&dir).unwrap();
+    }
+}
+
+fn init_of(bundle: &crate::bundle::Bundle) -> std::os::fd::OwnedFd {
+    let state: serde_json::Value = serde_json::from_str(&bundle.runc(&["state"]).out).unwrap();
+    sys::process::pidfd(state["pid"].as_i64().unwrap().try_into().unwrap()).unwrap()
+}
+
+fn ends(pidfd: &std::os::fd::OwnedFd) -> bool {
+    sys::process::ended(std::os::fd::AsFd::as_fd(pidfd), std::time::Duration::from_secs(20)).unwrap()
+}
+
+#[test]
+fn container_whose_cgroup_was_removed_is_killed_and_deleted() {
+    for verb in [["kill", "--all", "KILL"].as_slice(), &["kill", "KILL"], &["delete", "--force"]] {
+        let Some(mut bundle) = bundle("no_cgroup", "sleep 1000") else { return };
+        bundle.namespace(spec::runtime::NamespaceKind::Pid, None);
+        bundle.start();
+        let init = init_of(&bundle);
+        take_cgroup_away(&bundle.id);
+        let mut args = verb.to_vec();
+        args.insert(verb.len() - usize::from(verb[0] == "kill"), &bundle.id);
+        let done = crate::bundle::finish(bundle.command(&args));
+        assert_eq!(done.code, 0, "{verb:?}: {done:?}");
+        assert!(ends(&init), "{verb:?}");
+        if verb[0] == "kill" {
+            assert_eq!(bundle.runc(&["delete"]).code, 0);
+        }
+        bundle.assert_gone();
+    }
+}
+
+#[test]
+fn kill_reaches_what_has_outlived_init() {
+    let Some(mut bundle) = bundle("outlived", "sleep 1000 & echo $! > /other; exec sleep 1000") else {
+        return;
+    };
+    bundle.namespace(spec::runtime::NamespaceKind::Pid, None);
+    bundle.start();
+    let init = init_of(&bundle);
+    let file = bundle.rootfs().join("other");
+    let limit = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let other = loop {
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        if let Some(pid) = text.strip_suffix('\n') {
+            break sys::process::pidfd(pid.parse().unwrap()).unwrap();
+        }
+        assert!(std::time::Instant::now() < limit);
+        std::thread::yield_now();
+    };
+    sys::process::signal(std::os::fd::AsFd::as_fd(&init), 9).unwrap();
+    assert!(ends(&init));
+    let refused = bundle.runc(&["kill"]);
+    assert!(refused.code != 0 && refused.err.contains("container not running"), "{refused:?}");
+    let done = crate::bundle::finish(bundle.command(&["kill", &bundle.id, "KILL"]));
+    assert_eq!(done.code, 0, "{done:?}");
+    assert!(ends(&other));
+    assert_eq!(bundle.runc(&["delete"]).code, 0);
+    bundle.assert_gone();
+}

@@ -1,6 +1,6 @@
 //! The fallbacks for older kernels, on this one: a filter answers ENOSYS for the calls that they lack.
 
-use spec::runtime::Mount;
+use spec::runtime::{Mount, Namespace, NamespaceKind};
 use sys::seccomp::{Instruction, install};
 
 use crate::bundle::{Done, bundle};
@@ -45,4 +45,26 @@ fn before_mount_setattr() {
     let lines: Vec<&str> = done.out.split_whitespace().collect();
     assert_eq!(lines[..4], ["ro", "protected", "sealed", "0"], "{done:?}");
     bundle.assert_gone();
+}
+
+#[test]
+fn without_executable_memory_files_processes_join_from_a_copy_of_the_runtime() {
+    let Some(first) = bundle("no_memory_files", "sleep 100") else { return };
+    let Some(mut second) = bundle("no_memory_files", "cat /proc/1/cmdline; kill -0 1 && echo joined") else {
+        return;
+    };
+    without(libc::SYS_memfd_create, || {
+        first.start();
+        let done = first.exec(&["sh", "-c", "echo user $(id -u), parent $PPID"]);
+        assert_eq!((done.code, done.out.as_str()), (0, "user 0, parent 0"), "{done:?}");
+        let done = first.exec(&["nope"]);
+        assert!(done.err.contains(r#"exec: "nope": executable file not found in $PATH"#), "{done:?}");
+        let state = first.runc(&["state"]).out;
+        let pid = serde_json::from_str::<serde_json::Value>(&state).unwrap()["pid"].as_i64().unwrap();
+        let path = format!("/proc/{pid}/ns/pid");
+        second.namespace(NamespaceKind::Pid, Some(Namespace { kind: NamespaceKind::Pid, path }));
+        let out = second.says();
+        assert!(out.contains("sleep") && out.ends_with("joined"), "{out:?}");
+    });
+    second.assert_gone();
 }

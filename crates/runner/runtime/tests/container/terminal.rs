@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 
-use spec::runtime::ConsoleSize;
+use spec::runtime::{ConsoleSize, Namespace, NamespaceKind};
 
 use crate::bundle::{bundle, finish_detached};
 
@@ -20,11 +20,19 @@ fn read_screen(master: std::os::fd::OwnedFd) -> String {
 
 #[test]
 fn the_console_socket_gets_the_master() {
-    let script = "tty; test -c /dev/console && echo console; echo typed: $(head -n 1)";
-    for user_namespace in [false, true] {
+    let script = "tty; test -c /dev/console && echo console; echo x >/dev/tty && echo controlled; echo typed: $(head -n 1)";
+    let Some(other) = bundle("console_socket", "sleep 100") else { return };
+    other.start();
+    let state = other.runc(&["state"]).out;
+    let pid = serde_json::from_str::<serde_json::Value>(&state).unwrap()["pid"].as_i64().unwrap();
+    let shared = Namespace { kind: NamespaceKind::Pid, path: format!("/proc/{pid}/ns/pid") };
+    for (user_namespace, pids) in [(false, None), (true, None), (false, Some(shared))] {
         let Some(mut bundle) = bundle("console_socket", script) else { return };
         if user_namespace {
             bundle.user_namespace();
+        }
+        if pids.is_some() {
+            bundle.namespace(NamespaceKind::Pid, pids);
         }
         bundle.process().terminal = true;
         bundle.process().console_size = Some(ConsoleSize { height: 25, width: 80 });
@@ -39,7 +47,7 @@ fn the_console_socket_gets_the_master() {
         rustix::io::write(&master, b"hello\n").unwrap();
         assert_eq!(bundle.runc(&["start"]).code, 0);
         let screen = read_screen(master);
-        for line in ["/dev/pts/0", "console", "typed: hello"] {
+        for line in ["/dev/pts/0", "console", "controlled", "typed: hello"] {
             assert!(screen.lines().any(|seen| seen == line), "{line}: {screen:?}");
         }
     }

@@ -47,7 +47,7 @@ pub fn group(bundle: &Path, id: &str) -> Result<String, GroupError> {
     File::open(bundle.join("config.json"))
         .and_then(|file| file.take(spec::runtime::MAX_CONFIG_BYTES).read_to_end(&mut json))
         .map_err(GroupError::Read)?;
-    let annotated: Annotated = serde_json::from_slice(&json).map_err(GroupError::Parse)?;
+    let annotated: Annotated = spec::json::first_from_slice(&json).map_err(GroupError::Parse)?;
     let annotations = annotated.annotations.unwrap_or_default();
     let named = GROUP_ANNOTATIONS.iter().find_map(|name| annotations.get(*name));
     Ok(named.map_or_else(|| id.to_owned(), Clone::clone))

@@ -5,6 +5,7 @@ use std::io::Read;
 use api::containerd::types::{RuntimeInfo, RuntimeRequest, RuntimeVersion};
 use api::{Any, Message};
 use spec::error::Error;
+use spec::version::REVISION;
 
 use super::VERSION;
 use crate::service::logs::CAPABILITY;
@@ -21,7 +22,7 @@ const FEATURES_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/f
 /// # Errors
 /// None; the type is that of the other actions.
 pub fn version() -> Result<Vec<u8>, Error> {
-    let text = format!("containerd-shim-runc-v2:\n  Version:  {VERSION}\n  Revision: \n\n");
+    let text = format!("containerd-shim-runc-v2:\n  Version:  {VERSION}\n  Revision: {REVISION}\n\n");
     Ok(text.into_bytes())
 }
 
@@ -44,7 +45,7 @@ pub fn info(input: &mut dyn Read) -> Result<Vec<u8>, Error> {
     };
     let info = RuntimeInfo {
         name: "io.containerd.runc.v2".into(),
-        version: Some(RuntimeVersion { version: VERSION.into(), revision: String::new() }),
+        version: Some(RuntimeVersion { version: VERSION.into(), revision: REVISION.into() }),
         options: given,
         features,
         annotations: [(CAPABILITY.to_owned(), "1".to_owned())].into(),

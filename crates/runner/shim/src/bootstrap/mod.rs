@@ -21,4 +21,4 @@ pub use socket::{address, path_of};
 pub use start::{LIBRARY_PATH, Started, clean_library_path, start};
 
 /// The version of this program, as `-v` and `-info` say it.
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub const VERSION: &str = spec::version::VERSION;

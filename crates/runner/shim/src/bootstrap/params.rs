@@ -85,7 +85,7 @@ pub struct Params {
     pub may_stay: bool,
 }
 
-/// What the environment adds for daemons that send no parameters.
+/// What the environment adds for daemons that send no parameters, or leave some out.
 #[derive(Debug, Default)]
 pub struct Environment {
     /// `TTRPC_ADDRESS`.
@@ -128,13 +128,13 @@ impl Params {
         match BootstrapParams::decode(bytes.as_slice()) {
             // An Any with options also decodes as parameters: its type name lands in the id.
             Ok(params) if params.instance_id == args.id && params.namespace == args.namespace => {
-                Self::from_message(params, args, environment.stay)
+                Self::from_message(params, args, environment)
             }
             _ => Self::from_flags(&bytes, args, environment),
         }
     }
 
-    fn from_message(params: BootstrapParams, args: &Args, may_stay: bool) -> Result<Self, Error> {
+    fn from_message(params: BootstrapParams, args: &Args, environment: Environment) -> Result<Self, Error> {
         let mut options = Options::default();
         for value in params.extensions.iter().filter_map(|extension| extension.value.as_ref()) {
             if let Ok(Some(found)) = decode_any::<Options>(value) {
@@ -142,17 +142,18 @@ impl Params {
             }
         }
         let named = params.socket_dir.filter(|dir| !dir.is_empty());
+        let flag = args.address.clone();
         Ok(Self {
             id: params.instance_id,
             namespace: params.namespace,
-            grpc_address: params.containerd_grpc_address,
-            ttrpc_address: params.containerd_ttrpc_address,
+            grpc_address: first([params.containerd_grpc_address, flag, environment.grpc_address]),
+            ttrpc_address: first([params.containerd_ttrpc_address, environment.ttrpc_address]),
             names_socket_dir: named.is_some(),
             socket_dir: named.unwrap_or_else(|| DEFAULT_SOCKET_DIR.into()).into(),
             debug: args.debug || params.log_level <= -4,
             options,
             reply: Reply::Binary,
-            may_stay,
+            may_stay: environment.stay,
         })
     }
 
@@ -161,8 +162,7 @@ impl Params {
             Ok(any) => options::decode(Some(&any)).unwrap_or_default(),
             Err(_) => Options::default(),
         };
-        let grpc_address =
-            if args.address.is_empty() { environment.grpc_address } else { args.address.clone() };
+        let grpc_address = first([args.address.clone(), environment.grpc_address]);
         Ok(Self {
             id: args.id.clone(),
             namespace: args.namespace.clone(),
@@ -180,6 +180,11 @@ impl Params {
             may_stay: false,
         })
     }
+}
+
+/// The first address that is given.
+fn first<const COUNT: usize>(addresses: [String; COUNT]) -> String {
+    addresses.into_iter().find(|address| !address.is_empty()).unwrap_or_default()
 }
 
 /// The JSON form of the reply.
@@ -241,6 +246,27 @@ mod tests {
         let params = Params::read(&args(), Environment::default(), &mut bytes.as_slice()).unwrap();
         assert_eq!((params.reply, params.grpc_address.as_str()), (Reply::Binary, "/grpc"));
         assert_eq!((params.options, params.names_socket_dir), (options, true));
+    }
+
+    #[test]
+    fn addresses_that_parameters_leave_out_are_those_of_the_environment() {
+        let message =
+            BootstrapParams { instance_id: "a".into(), namespace: "ns".into(), ..BootstrapParams::default() };
+        let environment = || Environment {
+            ttrpc_address: "/events".into(),
+            grpc_address: "/grpc".into(),
+            ..Environment::default()
+        };
+        let read = |args: &Args, message: &BootstrapParams| {
+            let params = Params::read(args, environment(), &mut message.encode_to_vec().as_slice()).unwrap();
+            assert_eq!(params.reply, Reply::Binary);
+            (params.grpc_address, params.ttrpc_address)
+        };
+        assert_eq!(read(&args(), &message), ("/sock".into(), "/events".into()));
+        let no_flag = Args { address: String::new(), ..args() };
+        assert_eq!(read(&no_flag, &message), ("/grpc".into(), "/events".into()));
+        let named = BootstrapParams { containerd_ttrpc_address: "/named".into(), ..message };
+        assert_eq!(read(&args(), &named).1, "/named");
     }
 
     #[test]

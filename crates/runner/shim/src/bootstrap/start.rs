@@ -34,6 +34,8 @@ pub struct Started {
     pub reply: Vec<u8>,
     /// The socket, when this process is to serve it once the daemon has been told.
     pub here: Option<UnixListener>,
+    /// Where events go.
+    pub events: String,
 }
 
 /// Starts a shim for the bundle that is the working directory, or finds the one of its group.
@@ -51,19 +53,19 @@ pub fn start(args: &Args, input: &mut dyn Read) -> Result<Started, Error> {
     let path = socket::path_of(&address);
     let mut writes_logs = true;
     let mut here = None;
-    let socket = socket::listen(path)?;
-    let noted = write(&bundle.join("address"), &address);
-    if let Socket::New(listener) = socket {
-        here = noted.and_then(|()| serve(&params, listener, &bundle)).inspect_err(|_| {
+    // Before the socket is made: whoever cleans up after a start that was killed finds it by this.
+    write(&bundle.join("address"), &address)?;
+    if let Socket::New(listener) = socket::listen(path)? {
+        here = serve(&params, listener, &bundle).inspect_err(|_| {
             let _ = fs::remove_file(path);
         })?;
     } else {
-        noted?;
         // It may be of an older program than this one.
         writes_logs = params.reply == Reply::Binary && probe(path, &params.namespace);
     }
     let serves = if here.is_some() { Serves::InPlace } else { Serves::Apart };
-    Ok(Started { reply: params.reply.encode(&address, writes_logs, serves), here })
+    let reply = params.reply.encode(&address, writes_logs, serves);
+    Ok(Started { reply, here, events: params.ttrpc_address })
 }
 
 /// Sees to a process that serves `listener`; it is this one if that is given back.

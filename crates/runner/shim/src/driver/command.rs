@@ -4,6 +4,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
@@ -24,6 +25,8 @@ const LONG: Duration = Duration::from_secs(120);
 const SHORT: Duration = Duration::from_secs(30);
 /// The most of a log or an output that is read back.
 const MAX_OUTPUT: u64 = 256 << 10;
+
+const SIGKILL: i32 = 9;
 
 /// Runs a container through a program.
 #[derive(Debug)]
@@ -68,7 +71,7 @@ impl Command {
 
     /// Starts `command`; whatever it prints is kept for the error or the result.
     fn spawn(&self, mut command: std::process::Command, expect: Expect) -> Result<Running, DriverError> {
-        let program = |source| DriverError::Program { binary: self.binary.clone(), source };
+        let program = |reason| DriverError::Program { binary: self.binary.clone(), reason };
         let log = self.bundle.join("log.json");
         let log_start = fs::metadata(&log).map_or(0, |found| found.len());
         let output = match &expect {
@@ -88,9 +91,9 @@ impl Command {
         Ok(Running {
             child,
             binary: self.binary.clone(),
-            deadline: Instant::now() + limit,
+            deadline: spec::time::deadline(limit),
             limit,
-            killed: false,
+            killed: None,
             log,
             log_start,
             output,
@@ -113,7 +116,12 @@ impl Command {
         self.spawn(command, Expect::Process { pid_file, console, _scratch: None })
     }
 
-    fn exec(&self, exec_id: &str, process: &[u8], stdio: Option<ChildStdio>) -> Result<Running, DriverError> {
+    fn exec(
+        &self,
+        (exec_id, process): (&str, &[u8]),
+        stdio: Option<ChildStdio>,
+        until: Option<Instant>,
+    ) -> Result<Running, DriverError> {
         let pid_file = self.bundle.join(format!("{exec_id}.pid"));
         let document = self.bundle.join(format!("{exec_id}.process.json"));
         fs::write(&document, process)
@@ -123,7 +131,12 @@ impl Command {
         command.arg("exec").arg("--process").args(scratch.as_ref().map(|scratch| &scratch.0));
         let console = self.stdio(&mut command, stdio, &format!("{exec_id}.sock"))?;
         command.args(["--detach", "--pid-file"]).arg(&pid_file).arg(&self.id);
-        self.spawn(command, Expect::Process { pid_file, console, _scratch: scratch })
+        let mut running = self.spawn(command, Expect::Process { pid_file, console, _scratch: scratch })?;
+        if let Some(until) = until.filter(|until| *until < running.deadline) {
+            running.limit = until.saturating_duration_since(Instant::now());
+            running.deadline = until;
+        }
+        Ok(running)
     }
 
     /// Gives the program the container's files, or the socket that the terminal comes back on.
@@ -177,7 +190,7 @@ impl Command {
                 command.args(["ps", "--format", "json", id]);
                 self.spawn(command, Expect::Pids)
             }
-            Call::Exec { exec_id, process, stdio } => self.exec(exec_id, process, stdio),
+            Call::Exec { exec_id, process, stdio, until } => self.exec((exec_id, process), stdio, until),
         }
     }
 }
@@ -218,11 +231,20 @@ pub struct Running {
     binary: String,
     deadline: Instant,
     limit: Duration,
-    killed: bool,
+    killed: Option<Why>,
     log: PathBuf,
     log_start: u64,
     output: Option<File>,
     expect: Expect,
+}
+
+/// Why a program was killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    /// It took too long.
+    Deadline,
+    /// Nobody wants its result any more.
+    Canceled,
 }
 
 impl Running {
@@ -236,9 +258,18 @@ impl Running {
         self.deadline
     }
 
-    /// Kills it and its helpers; it is reaped as if it had ended by itself.
+    /// Kills it and its helpers, because it takes too long; it is reaped as if it had ended by itself.
     pub fn kill(&mut self) {
-        self.killed = true;
+        self.kill_because(Why::Deadline);
+    }
+
+    /// Kills it and its helpers, and what it may have made in the end.
+    pub fn cancel(&mut self) {
+        self.kill_because(Why::Canceled);
+    }
+
+    fn kill_because(&mut self, why: Why) {
+        self.killed.get_or_insert(why);
         // Not yet reaped, so the number is still its own.
         if let Some(group) = rustix::process::Pid::from_raw(self.child.id().cast_signed()) {
             let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
@@ -258,7 +289,7 @@ impl Running {
             if let Ok(Some(status)) = self.child.try_wait() {
                 break status;
             }
-            if Instant::now() >= self.deadline && !self.killed {
+            if Instant::now() >= self.deadline && self.killed.is_none() {
                 self.kill();
             }
             std::thread::sleep(Duration::from_millis(2));
@@ -270,13 +301,20 @@ impl Running {
     ///
     /// # Errors
     /// It failed; the text is its own last error.
-    pub fn finish(mut self, raw: i32) -> Result<Outcome, DriverError> {
+    pub fn finish(&mut self, raw: i32) -> Result<Outcome, DriverError> {
         self.conclude(ExitStatus::from_raw(raw))
     }
 
     fn conclude(&mut self, status: ExitStatus) -> Result<Outcome, DriverError> {
-        if self.killed {
-            return Err(DriverError::Deadline { binary: self.binary.clone(), limit: self.limit });
+        if let Some(why) = self.killed {
+            self.kill_made();
+            return Err(match why {
+                Why::Deadline => DriverError::Deadline { binary: self.binary.clone(), limit: self.limit },
+                Why::Canceled => DriverError::Runtime {
+                    text: "the process was killed before it ran its program".into(),
+                    kind: Kind::Unknown,
+                },
+            });
         }
         if !status.success() {
             return Err(self.failure(status));
@@ -302,13 +340,24 @@ impl Running {
         }
     }
 
+    /// Kills the process that a program made before it was killed itself: it is our child by then, as we are the
+    /// subreaper.
+    fn kill_made(&self) {
+        let Expect::Process { pid_file, .. } = &self.expect else { return };
+        let pid = fs::read_to_string(pid_file).ok().and_then(|text| text.trim().parse::<i32>().ok());
+        let Some(Ok(process)) = pid.map(sys::process::pidfd) else { return };
+        if sys::process::is_child(process.as_fd()).unwrap_or(false) {
+            let _ = sys::process::signal(process.as_fd(), SIGKILL); // it may have ended by itself
+        }
+    }
+
     fn pids(&mut self) -> Result<Vec<u32>, DriverError> {
         let text = self.printed();
         // runc 1.1 prints null for a container without processes.
-        let list: Option<Vec<u32>> = serde_json::from_str(text.trim()).map_err(|error| {
-            DriverError::Reply { what: "cannot read the process list", source: error.into() }
-        })?;
-        Ok(list.unwrap_or_default())
+        spec::json::from_str(text.trim()).map_err(|error| DriverError::Reply {
+            what: "cannot read the process list",
+            source: error.into(),
+        })
     }
 
     /// The program's words for its failure: its log's last error, or what it printed, or its status.
@@ -358,7 +407,7 @@ fn last_error(log: &Path, start: u64) -> Option<String> {
     file.take(MAX_OUTPUT).read_to_end(&mut text).ok()?;
     let lines = text.split(|byte| *byte == b'\n');
     lines
-        .filter_map(|line| serde_json::from_slice::<LogLine>(line).ok())
+        .filter_map(|line| spec::json::from_slice::<LogLine>(line).ok())
         .rfind(|line| line.level == "error")
         .map(|line| line.msg.trim().to_owned())
 }
@@ -368,7 +417,7 @@ fn last_error(log: &Path, start: u64) -> Option<String> {
 /// # Errors
 /// It has no such command, or cannot be run.
 pub fn features(binary: &str) -> Result<Vec<u8>, DriverError> {
-    let program = |source| DriverError::Program { binary: binary.into(), source };
+    let program = |reason| DriverError::Program { binary: binary.into(), reason };
     let file = output_file().map_err(program)?;
     let mut command = std::process::Command::new(binary);
     command.arg("features").stdin(Stdio::null()).stderr(Stdio::null()).process_group(0);
@@ -378,7 +427,7 @@ pub fn features(binary: &str) -> Result<Vec<u8>, DriverError> {
         binary: binary.into(),
         deadline: Instant::now() + SHORT,
         limit: SHORT,
-        killed: false,
+        killed: None,
         log: PathBuf::new(),
         log_start: 0,
         output: Some(file),

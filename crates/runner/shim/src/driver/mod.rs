@@ -1,21 +1,24 @@
 //! The two ways to run a container: the runtime library in this process, or another program that speaks runc's CLI.
 //!
-//! A verb either is done when [`Driver::begin`] returns (the library), or goes on in a child process that the event
-//! loop reaps ([`Running`]), so that a slow or hanging program never holds up the shim.
+//! A verb either is done when [`Driver::begin`] returns, or goes on: in a child process that the event loop reaps
+//! ([`Running`]), or in steps of the library that the loop drives ([`Verb`]), so that neither a program nor a process of
+//! a container holds up the shim.
 
 mod command;
 mod console;
 mod inprocess;
+mod verb;
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::containerd::runc::v1::Options;
 use spec::error::{HasKind, Kind};
 
 pub use command::{Command, Running};
 pub use inprocess::InProcess;
+pub use verb::Verb;
 
 use crate::options;
 
@@ -74,6 +77,8 @@ pub enum Call<'a> {
         process: &'a [u8],
         /// Its files; `None` asks for a terminal.
         stdio: Option<ChildStdio>,
+        /// When the client stops waiting for it, if it has said.
+        until: Option<Instant>,
     },
 }
 
@@ -100,12 +105,12 @@ pub enum DriverError {
         kind: Kind,
     },
     /// The program cannot be run at all.
-    #[error("exec: {binary:?}: {}", why_not_run(binary, source))]
+    #[error("exec: {binary:?}: {}", why_not_run(binary, reason))]
     Program {
         /// Its name.
         binary: String,
-        /// What execve(2) or the search for it said.
-        source: std::io::Error,
+        /// What execve(2) or the search for it said; part of the text.
+        reason: std::io::Error,
     },
     /// The program did not end in time and was killed.
     #[error("{binary} did not end within {}s", limit.as_secs())]
@@ -152,11 +157,14 @@ pub enum Begun {
     Done(Result<Outcome, DriverError>),
     /// A child process does it.
     Running(Running),
+    /// The library does it, in steps.
+    Ongoing(Verb),
 }
 
 /// Runs the verbs of one container.
 pub trait Driver: std::fmt::Debug {
-    /// Begins `call`. The caller begins the next one only when this one is over.
+    /// Begins `call`. Of create, start, delete, pause, resume and update the caller begins the next one only when the
+    /// last is over.
     fn begin(&mut self, call: Call<'_>) -> Begun;
 }
 
@@ -178,6 +186,7 @@ pub fn settle(begun: Begun) -> Result<Outcome, DriverError> {
     match begun {
         Begun::Done(result) => result,
         Begun::Running(running) => running.wait(),
+        Begun::Ongoing(verb) => runtime::ongoing::complete(verb),
     }
 }
 
@@ -196,8 +205,8 @@ mod tests {
     #[test]
     fn missing_runtime_is_named_in_the_words_of_gos_exec() {
         let text = |binary: &str, errno: i32| {
-            let source = std::io::Error::from_raw_os_error(errno);
-            DriverError::Program { binary: binary.into(), source }.to_string()
+            let reason = std::io::Error::from_raw_os_error(errno);
+            DriverError::Program { binary: binary.into(), reason }.to_string()
         };
         assert_eq!(text("no-runc", 2), r#"exec: "no-runc": executable file not found in $PATH"#);
         assert_eq!(text("/opt/no-runc", 2), r#"exec: "/opt/no-runc": no such file or directory"#);

@@ -4,6 +4,7 @@
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 use api::Message;
 use api::ttrpc::Request;
@@ -84,6 +85,12 @@ impl Connection {
     }
 }
 
+/// The moment that is `nanoseconds` away; none for numbers that are no time, and for those that no clock reaches.
+fn moment(nanoseconds: i64) -> Option<Instant> {
+    let within = u64::try_from(nanoseconds).ok().filter(|within| *within > 0)?;
+    Instant::now().checked_add(Duration::from_nanos(within))
+}
+
 fn is_transient(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
@@ -138,7 +145,7 @@ impl Shim {
         while let Some(connection) = self.connections.get_mut(&id) {
             match connection.take_frame() {
                 Ok(Some((stream, FrameType::Request, payload))) => {
-                    self.take_request(ReplyTo { connection: id, stream }, &payload);
+                    self.take_request(ReplyTo { connection: id, stream, until: None }, &payload);
                 }
                 // No method of ours streams; a client that sends data has been told so.
                 Ok(Some(_)) => {}
@@ -154,10 +161,13 @@ impl Shim {
     fn take_request(&mut self, reply: ReplyTo, payload: &[u8]) {
         let result = match Request::decode(payload) {
             Ok(request) => match service::method(&request.service, &request.method) {
-                Ok(method) => match self.request(reply, method, request.payload) {
-                    Answer::Now(result) => result,
-                    Answer::Later => return,
-                },
+                Ok(method) => {
+                    let reply = ReplyTo { until: moment(request.timeout_nano), ..reply };
+                    match self.request(reply, method, request.payload) {
+                        Answer::Now(result) => result,
+                        Answer::Later => return,
+                    }
+                }
                 Err(error) => Err(error),
             },
             Err(error) => Err(Error::invalid(format_args!("request: {error}"))),

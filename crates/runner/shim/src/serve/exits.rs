@@ -11,7 +11,7 @@ use spec::error::Error;
 
 use super::{ReplyTo, Shim};
 use crate::log;
-use crate::process::{Exit, Freeze, Phase, Queued};
+use crate::process::{Exit, Freeze, Phase};
 use crate::service::{Answer, Method};
 
 /// How long the end of init waits for those of the execs.
@@ -20,7 +20,7 @@ const HELD_LIMIT: Duration = Duration::from_secs(10);
 const MAX_EARLY: usize = 1024;
 
 /// Who is told the result of what the shim does by itself: nobody.
-const NOBODY: ReplyTo = ReplyTo { connection: 0, stream: 0 };
+const NOBODY: ReplyTo = ReplyTo { connection: 0, stream: 0, until: None };
 
 fn code(status: WaitStatus) -> u32 {
     let code = status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal));
@@ -28,11 +28,29 @@ fn code(status: WaitStatus) -> u32 {
 }
 
 impl Shim {
-    /// Collects every child that has ended.
+    /// Collects every child that has ended. A verb under way that awaits one is advanced first: it takes the status
+    /// itself, or learns of the child by the last message from it.
     pub(crate) fn reap(&mut self) {
         loop {
-            match rustix::process::wait(WaitOptions::NOHANG) {
+            let next = match self.has_verbs() {
+                true => match sys::process::ended_child() {
+                    Ok(Some(pid)) => Some(pid),
+                    Ok(None) => return,
+                    Err(error) => return log::error(format_args!("{error}")),
+                },
+                false => None,
+            };
+            if let Some(pid) = next {
+                self.advance_awaiting(pid);
+            }
+            let waited = match next.and_then(rustix::process::Pid::from_raw) {
+                Some(pid) => rustix::process::waitpid(Some(pid), WaitOptions::NOHANG),
+                None => rustix::process::wait(WaitOptions::NOHANG),
+            };
+            match waited {
                 Ok(Some((pid, status))) => self.reaped(pid.as_raw_nonzero().get().cast_unsigned(), status),
+                // The verb has taken it.
+                Err(Errno::CHILD) if next.is_some() => {}
                 Ok(None) | Err(Errno::CHILD) => return,
                 Err(Errno::INTR) => {}
                 Err(errno) => return log::error(format_args!("wait: {errno}")),
@@ -41,11 +59,14 @@ impl Shim {
     }
 
     fn reaped(&mut self, pid: u32, status: WaitStatus) {
-        if self.finish_job(pid, status.as_raw()) || self.end_logger(pid) {
+        if self.finish_program(pid, status.as_raw()) || self.end_logger(pid) {
             return;
         }
         let exit = Exit::now(code(status));
-        if !self.end_process(pid, exit) && self.has_jobs() && self.early.len() < MAX_EARLY {
+        if self.keep_exit(pid, exit) || self.end_process(pid, exit) {
+            return;
+        }
+        if self.has_programs() && self.early.len() < MAX_EARLY {
             self.early.push((pid, exit));
         }
     }
@@ -64,7 +85,8 @@ impl Shim {
         true
     }
 
-    /// Tells the end of process `pid`; `false` when it is not one, or its start has not been told.
+    /// Tells the end of process `pid`; `false` when it is none that is known. An end that comes before the start has
+    /// been told is kept for it.
     fn end_process(&mut self, pid: u32, exit: Exit) -> bool {
         let found = self.containers.iter_mut().find_map(|(container, known)| {
             let mut processes = known.processes_mut();
@@ -72,19 +94,26 @@ impl Shim {
             Some((container.clone(), exec.to_owned()))
         });
         let Some((container, exec)) = found else { return false };
-        if self.jobs.values().any(|job| job.starts(&container, &exec)) {
-            return false;
+        if !self.keep_exit_of(&container, &exec, exit) {
+            self.ended(&container, &exec, exit);
         }
-        self.ended(&container, &exec, exit);
         true
     }
 
     /// Tells the ends that came before their starts.
     pub(super) fn settle_early(&mut self) {
         for (pid, exit) in std::mem::take(&mut self.early) {
-            if !self.end_process(pid, exit) && self.has_jobs() {
+            if !self.end_process(pid, exit) && self.has_programs() {
                 self.early.push((pid, exit));
             }
+        }
+    }
+
+    /// Tells the end of a process that came while it was being started.
+    pub(super) fn ended_early(&mut self, container: &str, exec: &str, exit: Exit) {
+        let process = self.containers.get(container).and_then(|known| known.process(exec));
+        if process.is_some_and(|process| process.pid != 0 && process.exit().is_none()) {
+            self.ended(container, exec, exit);
         }
     }
 
@@ -95,8 +124,12 @@ impl Shim {
             let kill = KillRequest { id: container.into(), signal: 9, all: true, ..KillRequest::default() };
             self.by_itself(container, Method::Kill, kill.encode_to_vec());
         }
+        if exec.is_empty() {
+            self.cancel_verbs(container);
+        }
+        let is_last = self.starting(container).is_empty();
         let Some(known) = self.containers.get_mut(container) else { return };
-        if exec.is_empty() && known.has_running_execs() {
+        if exec.is_empty() && (known.has_running_execs() || !is_last) {
             known.held_exit = Some((exit, Instant::now() + HELD_LIMIT));
         } else {
             self.tell_exit(container, exec, exit);
@@ -105,10 +138,7 @@ impl Shim {
 
     /// Serves a request that nobody sent.
     fn by_itself(&mut self, container: &str, method: Method, payload: Vec<u8>) {
-        let Some(known) = self.containers.get_mut(container) else { return };
-        if known.busy {
-            known.queue.push_back(Queued { reply: NOBODY, method, payload });
-        } else if let Answer::Now(Err(error)) = self.request(NOBODY, method, payload) {
+        if let Answer::Now(Err(error)) = self.request(NOBODY, method, payload) {
             log::warn(format_args!("container {container}: {}", error.text()));
         }
     }
@@ -164,10 +194,11 @@ impl Shim {
         }
     }
 
-    /// Tells the end of init once no exec runs, or regardless.
-    fn release_held(&mut self, container: &str, regardless: bool) {
+    /// Tells the end of init once no exec runs or is being started, or regardless.
+    pub(crate) fn release_held(&mut self, container: &str, regardless: bool) {
+        let is_last = self.starting(container).is_empty();
         let Some(known) = self.containers.get_mut(container) else { return };
-        if (regardless || !known.has_running_execs())
+        if (regardless || (is_last && !known.has_running_execs()))
             && let Some((exit, _)) = known.held_exit.take()
         {
             self.tell_exit(container, "", exit);
@@ -188,7 +219,7 @@ impl Shim {
     }
 
     /// Goes on with the delete of a process whose output is all out.
-    pub(super) fn finish_drained(&mut self, container: &str, exec: &str) {
+    pub(crate) fn finish_drained(&mut self, container: &str, exec: &str) {
         let Some(process) = self.containers.get_mut(container).and_then(|known| known.process_mut(exec))
         else {
             return;

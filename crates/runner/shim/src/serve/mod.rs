@@ -1,6 +1,7 @@
 //! The serving process: one thread, one epoll, everything else hangs off it.
 //!
-//! Invariant: between two waits nothing blocks on a client, a container, a daemon or a disk that is not ours.
+//! Invariant: between two waits nothing blocks on a client, a container, a daemon or a disk that is not ours. What
+//! depends on a process that a container can stop is a job with a deadline.
 //! Invariant: an idle shim does not wake up: every timeout belongs to something that is under way.
 
 mod attachments;
@@ -50,6 +51,8 @@ const BUFFER_BYTES: usize = 16 << 10;
 pub struct ReplyTo {
     connection: u32,
     stream: u32,
+    /// When the client stops waiting for it, if it has said.
+    pub until: Option<Instant>,
 }
 
 /// The serving process.
@@ -111,11 +114,12 @@ impl Shim {
             Token::Attachment(id) => self.attachments.ready(&self.poll, id, flags),
             Token::Oom(id) => self.read_oom(id),
             Token::Publisher => self.publisher.ready(&self.poll, &mut self.buffer),
+            Token::Job(id) => self.advance_job(id),
         }
     }
 
     /// A number that no live thing of this process has.
-    fn new_id(&mut self) -> u32 {
+    pub(crate) fn new_id(&mut self) -> u32 {
         self.next_id = self.next_id.wrapping_add(1);
         self.next_id
     }

@@ -25,6 +25,8 @@ pub enum Token {
     Oom(u32),
     /// The daemon's event service.
     Publisher,
+    /// What a verb under way waits for.
+    Job(u32),
 }
 
 impl Token {
@@ -37,6 +39,7 @@ impl Token {
             Self::Stream(id) => (4, id),
             Self::Oom(id) => (5, id),
             Self::Attachment(id) => (6, id),
+            Self::Job(id) => (7, id),
         };
         class << 32 | u64::from(id)
     }
@@ -51,6 +54,7 @@ impl Token {
             3 => Self::Connection(id),
             4 => Self::Stream(id),
             5 => Self::Oom(id),
+            7 => Self::Job(id),
             _ => Self::Attachment(id),
         }
     }
@@ -119,7 +123,7 @@ mod tests {
     #[test]
     fn tokens_come_back_as_they_went() {
         let all = [Token::Listener, Token::Signals, Token::Publisher, Token::Oom(u32::MAX)];
-        let all = all.into_iter().chain([Token::Attachment(3)]);
+        let all = all.into_iter().chain([Token::Attachment(3), Token::Job(9)]);
         for token in all.chain([Token::Connection(7), Token::Stream(0)]) {
             assert_eq!(Token::unpack(token.pack()), token);
         }

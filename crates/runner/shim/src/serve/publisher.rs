@@ -254,7 +254,7 @@ impl Publisher {
     fn fail(&mut self, poll: &Poll, why: &str) {
         log::warn(format_args!("forward event: {why}"));
         self.disconnect(poll);
-        self.link = Link::Backoff(Instant::now() + self.pause);
+        self.link = Link::Backoff(spec::time::deadline(self.pause));
         self.pause = (self.pause * 2).min(BACKOFF.1);
     }
 

@@ -40,7 +40,8 @@ pub fn prepare(args: &Args) -> Result<(Shim, Option<PathBuf>), Error> {
     let poll = Poll::new()?;
     poll.add(&listener, Token::Listener, EventFlags::IN)?;
     poll.add(signals.as_fd(), Token::Signals, EventFlags::IN)?;
-    let events = std::env::var("TTRPC_ADDRESS").ok().filter(|address| !address.is_empty());
+    let events = args.events.clone().or_else(|| std::env::var("TTRPC_ADDRESS").ok());
+    let events = events.filter(|address| !address.is_empty());
     let events = events.map(|address| PathBuf::from(address.trim_start_matches("unix://")));
     let shim = Shim {
         namespace: args.namespace.clone(),

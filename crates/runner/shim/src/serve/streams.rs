@@ -63,7 +63,7 @@ impl Shim {
         process.outputs = outputs.clone();
         process.log = opened.log;
         process.input = input;
-        process.input_hold = opened.input_hold;
+        process.input_hold = opened.input_hold.filter(|_| !process.input_closed);
         if opened.logger.is_some() {
             process.logger = opened.logger;
         }

@@ -5,14 +5,14 @@ use api::containerd::runc::v1::ProcessDetails;
 use api::containerd::task::v3::{CreateTaskResponse, PidsResponse, StartResponse};
 use api::containerd::v1::types::ProcessInfo;
 use api::{Message, encode_any};
-use spec::error::{Error, Kind};
+use spec::error::{Error, HasKind, Kind};
 
 use super::create::{Creating, abandon};
-use super::{empty, runtime_failed};
+use super::{empty, no_process, runtime_failed};
 use crate::driver::{Call, DriverError, Outcome};
 use crate::process::{Freeze, Phase};
 use crate::serve::{Doing, ReplyTo, Shim};
-use crate::stdio::{self, Owner};
+use crate::stdio::{self, Opened, Owner};
 use crate::{cgroup, log, rootfs};
 
 impl Shim {
@@ -20,8 +20,8 @@ impl Shim {
     pub(crate) fn complete(&mut self, id: &str, doing: Doing, result: Result<Outcome, DriverError>) {
         match doing {
             Doing::Create(reply, creating) => self.created(id, reply, *creating, result),
-            Doing::Start(reply, exec_id) if exec_id.is_empty() => self.started(id, reply, result),
-            Doing::Start(reply, exec_id) => self.exec_started(id, &exec_id, reply, result),
+            Doing::Start(reply) => self.started(id, reply, result),
+            Doing::Exec(reply, exec_id, opened) => self.exec_started(id, (&exec_id, *opened), reply, result),
             Doing::Undo => {
                 if let Err(error) = result {
                     log::warn(format_args!("container {id}: {error}"));
@@ -89,6 +89,24 @@ impl Shim {
         self.answer(reply, Ok(CreateTaskResponse { pid: outcome.pid }.encode_to_vec()));
     }
 
+    /// Answers for a verb whose container has been deleted meanwhile.
+    pub(crate) fn outlived(&mut self, doing: Doing) {
+        let reply = match doing {
+            Doing::Create(reply, creating) => {
+                abandon(creating.opened);
+                reply
+            }
+            Doing::Exec(reply, _, opened) => {
+                abandon(*opened);
+                reply
+            }
+            Doing::Undo => return,
+            Doing::Start(reply) | Doing::Delete(reply) | Doing::Kill(reply) | Doing::Pause(reply) => reply,
+            Doing::Resume(reply) | Doing::Update(reply) | Doing::Pids(reply) => reply,
+        };
+        self.answer(reply, Err(Error::not_found("container not created")));
+    }
+
     /// Takes back a container that the client never heard of.
     fn undo_create(&mut self, id: &str, reply: ReplyTo, error: Error) {
         self.answer(reply, Err(error));
@@ -140,26 +158,35 @@ impl Shim {
         self.answer(reply, Ok(StartResponse { pid }.encode_to_vec()));
     }
 
+    /// Goes on with an exec; its files are only now the client's, so that what a runtime prints when it fails is not
+    /// taken for the process's output.
     fn exec_started(
         &mut self,
         id: &str,
-        exec_id: &str,
+        (exec_id, opened): (&str, Opened),
         reply: ReplyTo,
         result: Result<Outcome, DriverError>,
     ) {
         let outcome = match result {
             Ok(outcome) => outcome,
             Err(error) => {
-                self.exec_failed(id, exec_id);
-                return self.answer(reply, Err(runtime_failed("OCI runtime exec failed", error)));
+                abandon(opened);
+                // A process that its container has stopped is the only one whose time runs out here.
+                let late = error.kind() == Kind::DeadlineExceeded;
+                let error = runtime_failed("OCI runtime exec failed", error);
+                let kind = if late { Kind::DeadlineExceeded } else { error.kind() };
+                self.answer(reply, Err(Error::new(kind, error.text())));
+                return self.exec_failed(id, exec_id);
             }
         };
         let pid = outcome.pid;
         let Some(process) = self.containers.get_mut(id).and_then(|known| known.process_mut(exec_id)) else {
-            return;
+            abandon(opened);
+            return self.answer(reply, Err(no_process(exec_id)));
         };
         process.pid = pid;
         process.phase = Phase::Running;
+        self.attach(id, exec_id, opened);
         if let Err(error) = self.attach_terminal(id, exec_id, outcome.console) {
             log::warn(format_args!("exec {exec_id}: {}", error.text()));
         }

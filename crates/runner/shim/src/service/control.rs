@@ -38,7 +38,9 @@ impl Shim {
         let container = self.container(&request.id)?;
         let process = container.process(&request.exec_id).ok_or_else(|| no_process(&request.exec_id))?;
         match process.phase {
-            Phase::Created => return Err(Error::failed_precondition("process not created")),
+            Phase::Created => {
+                return self.kill_starting(&request.id, &request.exec_id, request.signal).map(|()| empty());
+            }
             Phase::Stopped(_) => return Err(Error::not_found("process already finished")),
             Phase::Running => {}
         }
@@ -136,6 +138,7 @@ impl Shim {
         let request: CloseIoRequest = decode(payload)?;
         let process = self.process(&request.id, &request.exec_id)?;
         process.input_hold = None;
+        process.input_closed = true;
         Ok(empty())
     }
 

@@ -53,7 +53,7 @@ fn shares_pid(bundle: &Path) -> Result<bool, Error> {
         .map_err(|error| {
             Error::new(Kind::Unknown, format!("open {}/config.json: {error}", bundle.display()))
         })?;
-    let document: Namespaced = serde_json::from_slice(&json)
+    let document: Namespaced = spec::json::first_from_slice(&json)
         .map_err(|error| Error::new(Kind::InvalidArgument, format!("parse config.json: {error}")))?;
     let namespaces = document.linux.unwrap_or_default().namespaces.unwrap_or_default();
     let own = namespaces.iter().any(|ns| ns.r#type == "pid" && ns.path.as_deref().is_none_or(str::is_empty));
@@ -89,6 +89,7 @@ impl Shim {
             return Err(error.into());
         }
         let container = Container {
+            serial: self.new_id(),
             driver: driver::open(&options, &self.namespace, &id, &bundle),
             bundle,
             init: Process::new(streams, Vec::new()),
@@ -97,7 +98,7 @@ impl Shim {
             freeze: Freeze::Thawed,
             io_owner,
             ready: false,
-            busy: false,
+            busy: 0,
             queue: VecDeque::new(),
             held_exit: None,
             cgroup: None,
@@ -128,9 +129,13 @@ impl Shim {
     /// Lets init, or an exec, run.
     pub(super) fn start(&mut self, reply: ReplyTo, payload: &[u8]) -> Parked {
         let request: StartRequest = decode(payload)?;
+        let is_starting = self.is_starting(&request.id, &request.exec_id);
         let container = self.container(&request.id)?;
         let process = container.process(&request.exec_id).ok_or_else(|| no_process(&request.exec_id))?;
         match process.phase {
+            Phase::Created if is_starting => {
+                return Err(Error::failed_precondition("cannot start a process that is being started"));
+            }
             Phase::Created => {}
             Phase::Running => return Err(Error::failed_precondition("cannot start a running process")),
             Phase::Stopped(_) => return Err(Error::failed_precondition("cannot start a stopped process")),
@@ -138,7 +143,7 @@ impl Shim {
         if !request.exec_id.is_empty() {
             return self.start_exec(reply, &request.id, &request.exec_id);
         }
-        self.run(&request.id, Doing::Start(reply, String::new()), Call::Start);
+        self.run(&request.id, Doing::Start(reply), Call::Start);
         Ok(())
     }
 }

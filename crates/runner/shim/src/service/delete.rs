@@ -20,6 +20,7 @@ impl Shim {
     /// Deletes a process that has ended or never ran.
     pub(super) fn delete(&mut self, reply: ReplyTo, payload: &[u8]) -> Parked {
         let request: DeleteRequest = decode(payload)?;
+        let is_starting = self.is_starting(&request.id, &request.exec_id);
         let container = self.container(&request.id)?;
         let process = container.process_mut(&request.exec_id).ok_or_else(|| no_process(&request.exec_id))?;
         if process.is_running() {
@@ -27,6 +28,11 @@ impl Shim {
         }
         if process.deleting.is_some() {
             return Err(Error::failed_precondition("the process is being deleted"));
+        }
+        if is_starting && !request.exec_id.is_empty() {
+            process.deleting = Some(ParkedDelete { reply, deadline: Instant::now() + DRAIN_LIMIT });
+            self.cancel_start(&request.id, &request.exec_id);
+            return Ok(());
         }
         // A process that never ran has written nothing, though its files are open.
         if !process.is_drained() && process.exit().is_some() {
@@ -43,6 +49,7 @@ impl Shim {
             let Some(container) = self.containers.get(id) else { return };
             // An init that still waits at the gate is killed with its container.
             let force = matches!(container.init.phase, Phase::Created);
+            self.starting(id).iter().for_each(|exec| self.cancel_start(id, exec));
             return self.run(id, Doing::Delete(reply), Call::Delete { force });
         }
         let Some(container) = self.containers.get_mut(id) else { return };

@@ -21,7 +21,8 @@ impl Shim {
         if container.execs.contains_key(&request.exec_id) {
             return Err(Error::already_exists(format_args!("id {}", request.exec_id)));
         }
-        if container.init.exit().is_some() || container.held_exit.is_some() {
+        // One whose end is still held counts as running, as in Go's shim; the start is refused.
+        if container.init.exit().is_some() {
             return Err(Error::failed_precondition("cannot exec in a stopped state"));
         }
         if container.freeze != Freeze::Thawed {
@@ -58,27 +59,23 @@ impl Shim {
         let (streams, document) = (process.streams.clone(), std::mem::take(&mut process.document));
         let mut opened = self.open_files(exec_id, &streams, io_owner)?;
         let stdio = opened.child.take();
-        self.attach(id, exec_id, opened);
-        let call = Call::Exec { exec_id, process: &document, stdio };
-        self.run(id, Doing::Start(reply, exec_id.into()), call);
+        let call = Call::Exec { exec_id, process: &document, stdio, until: reply.until };
+        self.run(id, Doing::Exec(reply, exec_id.into(), Box::new(opened)), call);
         Ok(())
     }
 
     /// An exec that could not be started: it is over, and can only be deleted.
     pub(super) fn exec_failed(&mut self, id: &str, exec_id: &str) {
-        let Some(container) = self.containers.get_mut(id) else { return };
-        let Some(mut process) = container.execs.remove(exec_id) else { return };
-        self.close_streams(&mut process);
-        if let Some(logger) = process.logger {
-            // It has nothing to log, and its end is awaited like any other's.
-            logger.kill();
-        }
         let exit = Exit::now(255);
+        let Some(process) = self.containers.get_mut(id).and_then(|known| known.execs.get_mut(exec_id)) else {
+            return;
+        };
         process.phase = Phase::Stopped(exit);
-        self.answer_waits(std::mem::take(&mut process.waits), exit);
-        if let Some(container) = self.containers.get_mut(id) {
-            container.execs.insert(exec_id.into(), process);
-        }
+        let waits = std::mem::take(&mut process.waits);
+        self.answer_waits(waits, exit);
+        // A client may have asked for its delete while it was being started, and init may have ended.
+        self.finish_drained(id, exec_id);
+        self.release_held(id, false);
     }
 }
 

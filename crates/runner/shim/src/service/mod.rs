@@ -124,11 +124,15 @@ fn task_method(method: &str) -> Result<Method, Error> {
 }
 
 impl Method {
-    /// Whether it waits for the verb before it on the same container.
-    fn takes_turns(self) -> bool {
+    /// Whether it waits for the verbs before it on the same container.
+    ///
+    /// Signals and processes that are added wait for nothing: what is stuck must be killable. `added` says that the
+    /// request is about a process that was added.
+    fn takes_turns(self, added: bool) -> bool {
         match self {
-            Self::Start | Self::Delete | Self::Pids | Self::Pause | Self::Resume => true,
-            Self::Kill | Self::Exec | Self::Update => true,
+            Self::Start | Self::Delete => !added,
+            Self::Pause | Self::Resume | Self::Update => true,
+            Self::Kill | Self::Exec | Self::Pids => false,
             Self::State | Self::Create | Self::Checkpoint | Self::ResizePty | Self::CloseIo => false,
             Self::Wait | Self::Stats | Self::Connect | Self::Shutdown => false,
             Self::Probe | Self::Reopen | Self::Attach => false,
@@ -139,7 +143,7 @@ impl Method {
 impl Shim {
     /// Serves one request.
     pub(crate) fn request(&mut self, reply: ReplyTo, method: Method, payload: Vec<u8>) -> Answer {
-        if method.takes_turns() {
+        if method.takes_turns(false) {
             match self.queue_if_busy(reply, method, &payload) {
                 Ok(false) => {}
                 Ok(true) => return Answer::Later,
@@ -173,16 +177,21 @@ impl Shim {
 
     /// Puts the request behind the verb that is under way on its container.
     fn queue_if_busy(&mut self, reply: ReplyTo, method: Method, payload: &[u8]) -> Result<bool, Error> {
-        /// Field 1 of every request is the container's id.
+        /// Field 1 of every request is the container's id, field 2 of some the exec's.
         #[derive(Clone, PartialEq, prost::Message)]
         struct Addressed {
             #[prost(string, tag = "1")]
             id: String,
+            #[prost(bytes = "vec", tag = "2")]
+            exec_id: Vec<u8>,
         }
-        let id = decode::<Addressed>(payload)?.id;
-        let Some(container) = self.containers.get_mut(&id).filter(|container| container.busy) else {
+        let Addressed { id, exec_id } = decode(payload)?;
+        let Some(container) = self.containers.get_mut(&id).filter(|container| container.busy > 0) else {
             return Ok(false);
         };
+        if !method.takes_turns(!exec_id.is_empty()) {
+            return Ok(false);
+        }
         if !Self::may_queue(container.queue.len()) {
             return Err(Error::worded(Kind::ResourceExhausted, format_args!("requests of container {id}")));
         }

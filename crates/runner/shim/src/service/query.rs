@@ -25,6 +25,8 @@ impl Shim {
         let container = self.container(&request.id)?;
         let process = container.process(&request.exec_id).ok_or_else(|| no_process(&request.exec_id))?;
         let status = match (process.phase, container.freeze) {
+            // An exec that could not be started is as it was, as in Go's shim.
+            (Phase::Stopped(_), _) if process.pid == 0 => Status::Created,
             (Phase::Stopped(_), _) => Status::Stopped,
             (_, Freeze::Pausing) => Status::Pausing,
             (_, Freeze::Frozen) => Status::Paused,

@@ -94,7 +94,7 @@ impl Client {
         request: &Req,
     ) -> Result<Rep, CallError> {
         let stream = self.send(service, method, request)?;
-        let response = self.receive(stream, Instant::now() + self.timeout)?;
+        let response = self.receive(stream, spec::time::deadline(self.timeout))?;
         let payload = message::reply(response).map_err(CallError::Remote)?;
         Rep::decode(payload.as_slice())
             .map_err(|error| CallError::Decode { method: method.into(), reason: error.to_string() })

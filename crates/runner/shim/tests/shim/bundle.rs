@@ -81,9 +81,10 @@ impl Drop for Place {
     fn drop(&mut self) {
         // The cgroups of the namespace: containerd's own leaves them, a test does not.
         let Ok(controllers) = fs::read_dir("/sys/fs/cgroup") else { return };
-        let _ = fs::remove_dir(Path::new("/sys/fs/cgroup").join(&self.namespace));
-        for controller in controllers.flatten() {
-            let _ = fs::remove_dir(controller.path().join(&self.namespace));
+        let roots = controllers.flatten().map(|controller| controller.path());
+        for root in roots.chain([Path::new("/sys/fs/cgroup").to_owned()]) {
+            let _ = fs::remove_dir(root.join(&self.namespace).join("stuck"));
+            let _ = fs::remove_dir(root.join(&self.namespace));
         }
     }
 }

@@ -12,3 +12,4 @@ mod other_runtimes;
 mod protection;
 mod shim;
 mod streams;
+mod stuck;

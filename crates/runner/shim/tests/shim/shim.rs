@@ -148,9 +148,16 @@ impl Shim {
         self.call("Delete", &DeleteRequest { id: id.into(), exec_id: exec_id.into() }).unwrap()
     }
 
-    /// Describes and starts a process that runs `command` by the shell.
+    /// Describes and starts a process that runs `args`.
     pub fn exec(&mut self, request: ExecProcessRequest, args: &[&str]) -> Result<u32, CallError> {
         let (id, exec_id) = (request.id.clone(), request.exec_id.clone());
+        let () = self.call("Exec", &Self::described(request, args))?;
+        let response: StartResponse = self.call("Start", &StartRequest { id, exec_id })?;
+        Ok(response.pid)
+    }
+
+    /// The request with the process that runs `args`.
+    pub fn described(request: ExecProcessRequest, args: &[&str]) -> ExecProcessRequest {
         let process = spec::runtime::Process {
             args: args.iter().map(|arg| (*arg).to_owned()).collect(),
             cwd: "/".into(),
@@ -161,9 +168,7 @@ impl Shim {
         let value = serde_json::to_vec(&process).unwrap();
         let spec =
             Some(Any { type_url: "types.containerd.io/opencontainers/runtime-spec/1/Process".into(), value });
-        let () = self.call("Exec", &ExecProcessRequest { spec, ..request })?;
-        let response: StartResponse = self.call("Start", &StartRequest { id, exec_id })?;
-        Ok(response.pid)
+        ExecProcessRequest { spec, ..request }
     }
 
     /// The shim's process id.

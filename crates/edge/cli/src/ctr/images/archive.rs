@@ -10,7 +10,7 @@ use api::containerd::types::transfer::{
 
 use super::{args, pull};
 use crate::client::Client;
-use crate::failure::{OrFail, Result};
+use crate::failure::{Failure, OrFail, Result};
 use crate::stream;
 use crate::ui::progress::{Display, Form};
 
@@ -187,13 +187,24 @@ impl Import {
         tokio::pin!(feed, transfer);
         // Both are polled in place. The archive that cannot be read is the reason for what the daemon then says of it.
         tokio::select! {
-            done = &mut transfer => done.map(drop),
+            done = &mut transfer => done.map(drop).map_err(with_naming_hint),
             fed = &mut feed => {
                 fed.or_fail(format!("cannot read {}", self.input))?;
-                transfer.await.map(drop)
+                transfer.await.map(drop).map_err(with_naming_hint)
             }
         }
     }
+}
+
+/// Adds which flags name the images of an archive that names none.
+fn with_naming_hint(failure: Failure) -> Failure {
+    // The class alone does not tell: a missing snapshotter is not found either.
+    if !failure.is_not_found() || !failure.text().contains("no image name found") {
+        return failure;
+    }
+    failure.hint(
+        "--index-name NAME names the archive's index, --base-name NAME --digests its images as NAME@DIGEST",
+    )
 }
 
 /// What an archive's images are called that bring no whole name.
@@ -205,7 +216,6 @@ fn default_prefix() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::failure::Failure;
 
     /// What comes of a transfer and its bytes, of which `None` never ends.
     fn outcome(
@@ -220,6 +230,22 @@ mod tests {
         }
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(until_failure(of(transfer), of(bytes))).map_err(|failure| failure.to_string())
+    }
+
+    #[test]
+    fn archive_without_names_says_which_flags_name_it() {
+        let failed = |status: tonic::Status| with_naming_hint(Failure::from(status)).to_string();
+        let unnamed = failed(tonic::Status::not_found("no image name found in the archive"));
+        assert!(
+            unnamed.starts_with("no image name found in the archive\nhint: --index-name NAME "),
+            "{unnamed}"
+        );
+        assert!(unnamed.contains("--base-name NAME --digests"), "{unnamed}");
+        for other in
+            [tonic::Status::not_found("snapshotter \"x\""), tonic::Status::internal("no image name found")]
+        {
+            assert_eq!(failed(other.clone()), other.message());
+        }
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! `ctr images check`.
 
-use spec::media;
-
 use super::args;
 use crate::client::Client;
 use crate::failure::Result;
@@ -76,17 +74,11 @@ impl Parts {
 /// Looks at the config and layers of the manifest for this host, as containerd counts them.
 async fn parts(client: &Client, image: &Image, snapshotter: &str) -> Result<Parts> {
     let mut parts = Parts { required: vec![], present: vec![], available: false, unpacked: false };
-    if media::is_index(&image.target.media_type) && image::has(client, &image.target.digest).await? {
-        parts.present.push(image.target.size);
-        parts.required.push(image.target.size);
-    }
     let manifests = image::manifests(client, &image.target).await?;
     let Some(descriptor) = image::best(client, manifests, None).await? else { return Ok(parts) };
     let Some(manifest) = image::manifest(client, &descriptor).await? else { return Ok(parts) };
     parts.available = true;
-    let needed =
-        std::iter::once(&descriptor).chain(std::iter::once(&manifest.config)).chain(&manifest.layers);
-    for part in needed {
+    for part in std::iter::once(&manifest.config).chain(&manifest.layers) {
         parts.required.push(part.size);
         if image::has(client, &part.digest).await? {
             parts.present.push(part.size);

@@ -49,7 +49,7 @@ async fn measure(client: &Client, image: &Image) -> Result<(u64, String)> {
     let manifests = image::manifests(client, &image.target).await?;
     let mut platforms = BTreeSet::new();
     for descriptor in &manifests {
-        if let Some(platform) = image::platform(client, descriptor).await? {
+        if let Some(platform) = image::listed_platform(client, descriptor).await? {
             platforms.insert(platform.to_string());
         }
     }

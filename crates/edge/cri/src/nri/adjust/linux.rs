@@ -178,7 +178,7 @@ fn seccomp(wanted: &pb::LinuxSeccomp) -> Result<LinuxSeccomp> {
         default_action: action(&wanted.default_action)?,
         default_errno_ret: wanted.default_errno.map(|errno| errno.value),
         architectures: architectures.collect::<Result<_>>()?,
-        flags: wanted.flags.clone(),
+        flags: Some(wanted.flags.clone()).filter(|flags| !flags.is_empty()),
         listener_path: wanted.listener_path.clone(),
         listener_metadata: wanted.listener_metadata.clone(),
         syscalls,

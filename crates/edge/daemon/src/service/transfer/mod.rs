@@ -8,6 +8,7 @@ mod credentials;
 mod progress;
 mod store;
 
+use std::io::Write as _;
 use std::sync::Arc;
 
 use api::Any;
@@ -121,6 +122,7 @@ impl Transfer {
             (End::Import(from), End::Store(to)) => self.import(ctx, from, to, &how, &progress).await,
             (End::Store(from), End::Export(to)) => self.export(ctx, from, to, &progress).await,
             (End::Store(from), End::Store(to)) => self.tag(ctx, &from, &to).await,
+            (End::Import(from), End::Export(to)) => self.echo(ctx, &from, &to).await,
             _ => {
                 let (from, to) = (&source.type_url, &target.type_url);
                 Err(Error::unimplemented(format_args!("method Transfer not implemented for {from} to {to}")))
@@ -256,6 +258,24 @@ impl Transfer {
         .await
     }
 
+    /// Sends the bytes of one stream back on another, as clients do that try their streams.
+    async fn echo(&self, ctx: &Ctx, from: &ImageImportStream, to: &ImageExportStream) -> Result<()> {
+        let namespace = ctx.namespace()?;
+        let reader = bytes::reader(self.0.streams.take(namespace, &from.stream)?);
+        let (writer, sent) = bytes::writer(self.0.streams.take(namespace, &to.stream)?);
+        let copied = ctx
+            .blocking(Lane::Stream, move |_| {
+                copy(reader, writer)
+                    .map_err(|error| Error::unavailable(format!("cannot copy the stream: {error}")))
+            })
+            .await;
+        if copied.is_err() {
+            sent.abort();
+        }
+        copied?;
+        sent.await.map_err(|panic| Error::internal(format!("sending the bytes failed: {panic}")))?
+    }
+
     /// How to reach the registry of a request.
     fn registry(
         &self,
@@ -285,4 +305,10 @@ impl Transfer {
         }
         Ok(config)
     }
+}
+
+/// Copies all of `reader`.
+fn copy(mut reader: bytes::Reader, mut writer: bytes::Writer) -> std::io::Result<()> {
+    std::io::copy(&mut reader, &mut writer)?;
+    writer.flush()
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 use serde_json::Value;
+use spec::json;
 
 use super::range::{Range, RangeSet};
 use crate::cni::{Call, Error, IpNet, Route, Version, code};
@@ -41,8 +42,14 @@ struct Section {
     resolv_conf: Option<PathBuf>,
     #[serde(default)]
     ranges: Option<Vec<Vec<RangeText>>>,
-    #[serde(flatten)]
-    single: RangeText,
+    #[serde(default)]
+    subnet: Option<String>,
+    #[serde(default)]
+    range_start: Option<String>,
+    #[serde(default)]
+    range_end: Option<String>,
+    #[serde(default)]
+    gateway: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -72,14 +79,15 @@ impl RangeText {
 impl Config {
     /// Reads a call.
     pub fn read(call: &Call) -> Result<Self, Error> {
-        let Some(section) = call.config.raw.get("ipam").filter(|section| !section.is_null()) else {
+        let Some(section) = json::field(&call.config.raw, "ipam") else {
             return Err(Error::config("IPAM config missing 'ipam' key"));
         };
-        let section = Section::deserialize(section)
+        let section: Section = json::from_value(section)
             .map_err(|error| Error::new(code::DECODING, format!("failed to load ipam: {error}")))?;
         let mut texts: Vec<Vec<RangeText>> = call.config.runtime_config("ipRanges")?.unwrap_or_default();
-        if section.single.subnet.is_some() {
-            texts.push(vec![section.single]);
+        let Section { subnet, range_start, range_end, gateway, .. } = section;
+        if subnet.is_some() {
+            texts.push(vec![RangeText { subnet, range_start, range_end, gateway }]);
         }
         texts.extend(section.ranges.unwrap_or_default());
         if texts.is_empty() {
@@ -126,9 +134,9 @@ fn check_sets(sets: &[RangeSet], version: Version) -> Result<(), Error> {
 fn wanted(call: &Call) -> Result<Vec<IpAddr>, Error> {
     let mut texts: Vec<String> =
         call.arg("IP").filter(|text| !text.is_empty()).map(str::to_owned).into_iter().collect();
-    for list in [cni_arg(call, "ips").and_then(Value::as_array), runtime_ips(call)].into_iter().flatten() {
-        texts.extend(list.iter().filter_map(Value::as_str).map(str::to_owned));
-    }
+    let listed = cni_arg(call, "ips").and_then(Value::as_array).into_iter().flatten();
+    texts.extend(listed.filter_map(Value::as_str).map(str::to_owned));
+    texts.extend(call.config.runtime_config::<Vec<String>>("ips")?.unwrap_or_default());
     if texts.len() > MOST {
         return Err(Error::config(format!("more than {MOST} requested IPs")));
     }
@@ -140,10 +148,6 @@ fn wanted(call: &Call) -> Result<Vec<IpAddr>, Error> {
         }
     }
     Ok(wanted)
-}
-
-fn runtime_ips(call: &Call) -> Option<&Vec<Value>> {
-    call.config.raw.get("runtimeConfig")?.get("ips")?.as_array()
 }
 
 /// An address; one of IPv4 written as IPv6 is of IPv4.

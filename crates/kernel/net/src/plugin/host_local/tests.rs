@@ -94,6 +94,15 @@ fn a_failed_range_frees_the_ones_before() {
 }
 
 #[test]
+fn ranges_in_another_case_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path(), json!({"Routes": null}));
+    let range = json!({"Subnet": "10.0.0.0/24", "RangeStart": "10.0.0.7", "RangeEnd": null, "Gateway": ""});
+    config["runtimeConfig"] = json!({"IPRanges": [[range]]});
+    assert_eq!(run(Command::Add, &call("a", config)).unwrap(), ["10.0.0.7/24"]);
+}
+
+#[test]
 fn an_address_can_be_asked_for() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = config(dir.path(), json!({"subnet": "10.0.0.0/24"}));

@@ -86,14 +86,13 @@ struct Fields {
     external_set_mark_chain: Option<String>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 struct Entry {
     host_port: i64,
     container_port: i64,
-    #[serde(default)]
     protocol: Option<String>,
-    #[serde(default, rename = "hostIP")]
+    #[serde(rename = "hostIP")]
     host_ip: Option<String>,
 }
 
@@ -203,4 +202,53 @@ fn is_chain(name: &str) -> bool {
         && name.len() <= CHAIN_MAX
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
         && !name.starts_with('-')
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::cni::NetworkConfig;
+
+    fn call(config: Value) -> Call {
+        Call {
+            container_id: "pod".into(),
+            netns: None,
+            ifname: "eth0".into(),
+            args: Vec::new(),
+            path: Vec::new(),
+            config: NetworkConfig::parse(config.to_string().as_bytes()).unwrap(),
+            deadline: std::time::Instant::now(),
+        }
+    }
+
+    #[test]
+    fn ports_in_another_case_are_read() {
+        let mapping = json!({"HostPort": 8080, "ContainerPort": 80, "Protocol": "UDP", "HostIP": "10.0.0.1"});
+        let config = json!({
+            "cniVersion": "1.0.0", "name": "n", "type": "portmap", "SNAT": false, "backend": "nftables",
+            "conditionsV4": null, "runtimeConfig": {"PortMappings": [mapping]},
+        });
+        let config = Config::read(&call(config)).unwrap();
+        let wanted = Mapping {
+            host_port: 8080,
+            container_port: 80,
+            protocol: 17,
+            host_ip: Some("10.0.0.1".parse().unwrap()),
+        };
+        assert_eq!(config.mappings, [wanted]);
+        assert!(!config.snat);
+    }
+
+    #[test]
+    fn port_that_is_absent_or_null_is_refused_as_zero() {
+        for mapping in [json!({"hostPort": 80}), json!({"hostPort": 80, "containerPort": null})] {
+            let config = json!({
+                "cniVersion": "1.0.0", "name": "n", "type": "portmap", "backend": "nftables",
+                "runtimeConfig": {"portMappings": [mapping]},
+            });
+            assert_eq!(Config::read(&call(config)).unwrap_err().msg, "Invalid container port number: 0");
+        }
+    }
 }

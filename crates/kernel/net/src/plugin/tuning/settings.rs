@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::ErrorKind;
 
-use regex::Regex;
+use regex::bytes::Regex;
 use serde_json::{Map, Value};
 
 use crate::cni::{Error, code};
@@ -54,8 +54,10 @@ fn parts(key: &str, ifname: &str) -> Result<Vec<String>, Error> {
 
 fn check_allowed(key: &str, list: &str) -> Result<(), Error> {
     for line in list.lines().map(str::trim).filter(|line| !line.is_empty()) {
-        let pattern = Regex::new(line).map_err(|error| Error::config(format!("{ALLOWED}: {error}")))?;
-        if pattern.is_match(key) {
+        let failed = |error: String| Error::config(format!("{ALLOWED}: {error}"));
+        let translated = spec::regexp::translate(line).map_err(|error| failed(error.to_string()))?;
+        let pattern = Regex::new(&translated).map_err(|error| failed(error.to_string()))?;
+        if pattern.is_match(key.as_bytes()) {
             return Ok(());
         }
     }

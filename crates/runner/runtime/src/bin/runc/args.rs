@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// Open Container Initiative runtime
 ///
@@ -25,9 +25,34 @@ pub struct Cli {
     pub command: Option<Command>,
 }
 
+impl Cli {
+    /// Reads the command line of this process.
+    ///
+    /// # Errors
+    /// The parser's, which also carry what was asked for help.
+    pub fn read() -> Result<Self, clap::Error> {
+        let command = command();
+        let words = flags::with_usual_dashes(&command, std::env::args_os());
+        Self::from_arg_matches(&command.try_get_matches_from(words)?)
+    }
+}
+
+/// The command line's definition, with help laid out as runc lays it out.
+pub fn command() -> clap::Command {
+    let layout = |name: &str| {
+        format!("NAME:\n   {name} - {{about}}\n\nUSAGE:\n   {{usage}}\n\n{{all-args}}{{after-help}}\n")
+    };
+    let mut command = Cli::command().help_template(layout("runc")).mut_subcommands(|below| {
+        let name = format!("runc {}", below.get_name());
+        below.help_template(layout(&name))
+    });
+    command.build();
+    command
+}
+
 /// The help of the whole program.
 pub fn help() -> String {
-    Cli::command().render_help().to_string()
+    command().render_help().to_string()
 }
 
 /// Flags before the command.
@@ -48,7 +73,7 @@ pub struct Global {
     /// enable systemd cgroup support, expects cgroupsPath to be of form "slice:prefix:name" for e.g. "system.slice:runc:434234"
     #[arg(long)]
     pub systemd_cgroup: bool,
-    /// ignored: this runtime needs root
+    /// ignored: what a user may not do fails
     #[arg(long, value_name = "value", default_value = "auto", hide = true)]
     pub rootless: String,
     /// ignored: there is no checkpoint
@@ -59,6 +84,8 @@ pub struct Global {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// checkpoint a running container (this runtime cannot)
+    Checkpoint(Unsupported),
     /// create a container
     Create(Create),
     /// delete any resources held by the container often used with detached container
@@ -77,6 +104,8 @@ pub enum Command {
     Pause(Target),
     /// ps displays the processes running inside a container
     Ps(Ps),
+    /// restore a container from a previous checkpoint (this runtime cannot)
+    Restore(Unsupported),
     /// resumes all processes that have been previously paused
     Resume(Target),
     /// create and run a container
@@ -95,6 +124,7 @@ impl Command {
     /// The word on the command line.
     pub fn name(&self) -> &'static str {
         match self {
+            Self::Checkpoint(_) => "checkpoint",
             Self::Create(_) => "create",
             Self::Delete(_) => "delete",
             Self::Events(_) => "events",
@@ -104,6 +134,7 @@ impl Command {
             Self::List(_) => "list",
             Self::Pause(_) => "pause",
             Self::Ps(_) => "ps",
+            Self::Restore(_) => "restore",
             Self::Resume(_) => "resume",
             Self::Run(_) => "run",
             Self::Spec(_) => "spec",
@@ -124,6 +155,13 @@ impl Command {
 pub struct Target {
     /// name of the container
     #[arg(value_name = "container-id")]
+    pub args: Vec<String>,
+}
+
+/// A command of runc that this runtime does not have, whatever its flags.
+#[derive(Debug, Args)]
+pub struct Unsupported {
+    #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
     pub args: Vec<String>,
 }
 
@@ -376,4 +414,40 @@ pub struct Update {
     /// name of the container
     #[arg(value_name = "container-id")]
     pub args: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(line: &str, expected: &str) {
+        let words = line.split(' ').map(std::ffi::OsString::from);
+        let found: Vec<String> = flags::with_usual_dashes(&command(), words)
+            .into_iter()
+            .map(|word| word.into_string().unwrap())
+            .collect();
+        assert_eq!(found.join(" "), expected, "{line}");
+    }
+
+    #[test]
+    fn one_dash_is_as_good_as_two() {
+        check("runc -root /x -log-format=json list", "runc --root /x --log-format=json list");
+        check("runc --root /x run -bundle /b -d -keep id", "runc --root /x run --bundle /b -d --keep id");
+        check("runc exec -cwd / -e=A=B id sh", "runc exec --cwd / -e=A=B id sh");
+        check("runc -help", "runc --help");
+    }
+
+    #[test]
+    fn switches_take_a_value() {
+        check("runc -debug=true -systemd-cgroup=false list -q=1", "runc --debug list -q");
+        check("runc -debug=maybe list", "runc --debug=maybe list");
+    }
+
+    #[test]
+    fn what_belongs_to_the_container_stays() {
+        check("runc exec id ls -debug=true -root", "runc exec id ls -debug=true -root");
+        check("runc exec -t id -- -root", "runc exec -t id -- -root");
+        check("runc -root -debug state -debug", "runc --root -debug state -debug");
+        check("runc -nosuch x", "runc -nosuch x");
+    }
 }

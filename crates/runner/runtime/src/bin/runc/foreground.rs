@@ -9,7 +9,8 @@ use rustix::process::WaitOptions;
 use spec::{Error, Result};
 use sys::event::Signals;
 
-use crate::terminal::{HostTerminal, keep_line_ends};
+use crate::relay::Relay;
+use crate::terminal::HostTerminal;
 
 const HUP: i32 = 1;
 const INT: i32 = 2;
@@ -35,8 +36,12 @@ impl Foreground {
         Ok(Self(Signals::take(&SIGNALS).map_err(failed)?))
     }
 
-    /// Waits for the child `pid`, working its terminal `console` if it has one; its exit status as a shell reports it.
-    pub fn wait(&self, pid: i32, console: Option<OwnedFd>) -> Result<u8> {
+    /// Waits for the child `pid`, working its terminal `console` or its streams `relay` if it has any; its exit status
+    /// as a shell reports it.
+    pub fn wait(&self, pid: i32, console: Option<OwnedFd>, relay: Option<Relay>) -> Result<u8> {
+        if let Some(relay) = relay {
+            return self.wait_with(pid, relay);
+        }
         let mut screen = console.map(Screen::new).transpose()?;
         loop {
             if let Some(status) = self.take_signals(pid, screen.as_ref())? {
@@ -49,6 +54,16 @@ impl Foreground {
                 None => wait_for(&mut [PollFd::new(&self.0, PollFlags::IN)])?,
                 Some(screen) => screen.turn(self.0.as_fd())?,
             }
+        }
+    }
+
+    fn wait_with(&self, pid: i32, mut relay: Relay) -> Result<u8> {
+        loop {
+            if let Some(status) = self.take_signals(pid, None)? {
+                relay.drain();
+                return Ok(status);
+            }
+            relay.turn(self.0.as_fd())?;
         }
     }
 
@@ -102,7 +117,6 @@ impl Screen {
     fn new(console: OwnedFd) -> Result<Self> {
         rustix::io::ioctl_fionbio(&console, true)
             .map_err(|errno| failed(errno_of(errno, "ioctl(FIONBIO)")))?;
-        keep_line_ends(console.as_fd());
         let host = HostTerminal::take()?;
         let screen = Self { console, host, pending: Vec::new(), has_input: true, has_output: true };
         screen.resize();
@@ -187,7 +201,7 @@ impl Screen {
     }
 }
 
-fn wait_for(fds: &mut [PollFd<'_>]) -> Result<()> {
+pub fn wait_for(fds: &mut [PollFd<'_>]) -> Result<()> {
     match poll(fds, None) {
         Ok(_) | Err(Errno::INTR) => Ok(()),
         Err(errno) => Err(failed(errno_of(errno, "poll"))),

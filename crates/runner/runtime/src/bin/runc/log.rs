@@ -14,6 +14,7 @@ pub struct Log {
     /// `None` is stderr.
     file: Option<File>,
     is_json: bool,
+    is_debug: bool,
 }
 
 impl Log {
@@ -31,17 +32,29 @@ impl Log {
             file.map_err(|error| Error::internal(format!("open {}: {}", path.display(), words(&error))))
         };
         let file = global.log.as_ref().filter(|path| !path.as_os_str().is_empty()).map(open).transpose()?;
-        Ok(Self { file, is_json })
+        Ok(Self { file, is_json, is_debug: global.debug })
     }
 
     /// A text log on stderr.
     pub fn stderr() -> Self {
-        Self { file: None, is_json: false }
+        Self { file: None, is_json: false, is_debug: false }
     }
 
     /// Whether the log is not stderr.
     pub fn is_file(&self) -> bool {
         self.file.is_some()
+    }
+
+    /// Whether [`Self::debug`] logs anything.
+    pub fn is_debug(&self) -> bool {
+        self.is_debug
+    }
+
+    /// Logs what helps to find an error, with `--debug` alone.
+    pub fn debug(&self, text: &str) {
+        if self.is_debug {
+            self.write("debug", text);
+        }
     }
 
     /// Logs an error.

@@ -3,18 +3,19 @@
 //! Commands return values; [`output`] prints them. Errors go to the log as runc writes it, because shims read them
 //! there: `{"level":"error","msg":...,"time":...}`.
 //!
-//! Deliberately absent: checkpoint and restore, rootless operation.
+//! Deliberately absent: checkpoint and restore. A user without rights gets what the kernel lets him have.
 
 mod args;
 mod command;
+mod diagnosis;
 mod foreground;
 mod log;
 mod output;
+mod relay;
 mod terminal;
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use clap::error::ErrorKind;
 
 use args::{Cli, Command};
@@ -26,12 +27,12 @@ const NO_COMMAND: u8 = 3;
 const EXEC_FAILED: u8 = 255;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::read() {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
     };
     if cli.version {
-        println!("runc version {}\nspec: {}", runtime::features::RUNTIME_VERSION, spec::runtime::VERSION);
+        print!("{}", version());
         return ExitCode::SUCCESS;
     }
     let log = match Log::open(&cli.global) {
@@ -53,6 +54,13 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => fail(&log, &worded(name, &error.to_string()), failure_code),
     }
+}
+
+/// What `--version` prints. Programs read the number behind `version`, and compare it with runc's releases.
+fn version() -> String {
+    use runtime::features::{COMMIT, COMPATIBLE_VERSION, RUNTIME_VERSION};
+    let spec = spec::runtime::VERSION;
+    format!("runc version {COMPATIBLE_VERSION} (berth {RUNTIME_VERSION})\ncommit: {COMMIT}\nspec: {spec}\n")
 }
 
 /// The text of a failed command, as runc begins it.

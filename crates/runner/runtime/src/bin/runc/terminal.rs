@@ -53,11 +53,3 @@ fn find() -> Option<OwnedFd> {
     let found = standard.into_iter().find(|fd| isatty(fd)).and_then(|fd| fd.try_clone_to_owned().ok());
     found.or_else(|| File::options().read(true).write(true).open("/dev/tty").ok().map(OwnedFd::from))
 }
-
-/// Leaves line ends on the container's terminal as the program writes them.
-pub fn keep_line_ends(console: BorrowedFd<'_>) {
-    if let Ok(mut modes) = tcgetattr(console) {
-        modes.output_modes -= OutputModes::ONLCR;
-        let _ = tcsetattr(console, OptionalActions::Now, &modes);
-    }
-}

@@ -102,7 +102,7 @@ fn of_manager(member: &str) -> Method<'_> {
 impl Bus {
     /// Connects; all that follows must be done `within` that time.
     pub fn connect(within: Duration) -> Result<Self, BusError> {
-        let until = Instant::now() + within;
+        let until = spec::time::deadline(within);
         let shared = sys::socket::connect_within(Path::new(SYSTEM_BUS), within);
         let has_bus = shared.is_ok();
         let socket = match shared {

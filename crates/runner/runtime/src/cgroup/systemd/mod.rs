@@ -96,6 +96,17 @@ impl Scope {
         Ok(Self { unit: Unit::parse(path, id)?, properties: properties::of_annotations(annotations)? })
     }
 
+    /// The cgroup that it will have.
+    ///
+    /// # Errors
+    /// A directory that is there holds processes: they are another scope's.
+    pub fn cgroup(&self) -> Result<Cgroup, CgroupError> {
+        let paths = place::directories(layout()?, &place::Place::Absolute(self.unit.path()))?;
+        let cgroup = Cgroup::open_unit(paths, self.unit.clone());
+        cgroup.check_empty()?;
+        Ok(cgroup)
+    }
+
     /// Has systemd make it with these limits. The placeholder holds it until the container's first process is in it.
     pub fn start(self, resources: &LinuxResources) -> Result<(Cgroup, Placeholder), CgroupError> {
         if !Path::new("/run/systemd/system").is_dir() {

@@ -1,6 +1,6 @@
 //! Device nodes of a container's `/dev`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use spec::runtime::LinuxDevice;
 
@@ -33,7 +33,7 @@ const DEFAULTS: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 
 /// The default devices and `wanted`, which replace a default of the same path.
-pub(super) fn plan(wanted: &[LinuxDevice]) -> Result<Vec<Device>, PlanError> {
+pub(super) fn plan(wanted: &[LinuxDevice], rootfs: &Path) -> Result<Vec<Device>, PlanError> {
     let mut devices: Vec<Device> = DEFAULTS
         .iter()
         .map(|&(name, major, minor)| Device {
@@ -44,16 +44,16 @@ pub(super) fn plan(wanted: &[LinuxDevice]) -> Result<Vec<Device>, PlanError> {
         })
         .collect();
     for device in wanted {
-        let device = one(device)?;
+        let device = one(device, rootfs)?;
         devices.retain(|default| default.path != device.path);
         devices.push(device);
     }
     Ok(devices)
 }
 
-fn one(wanted: &LinuxDevice) -> Result<Device, PlanError> {
+fn one(wanted: &LinuxDevice, rootfs: &Path) -> Result<Device, PlanError> {
     let refuse = |why: String| PlanError::field("linux.devices", format!("{:?}: {why}", wanted.path));
-    let path = super::absolute("linux.devices", &wanted.path)?;
+    super::absolute("linux.devices", &wanted.path)?;
     let kind = match wanted.kind.as_str() {
         "c" | "u" => libc_char(),
         "b" => 0o060_000,
@@ -68,7 +68,7 @@ fn one(wanted: &LinuxDevice) -> Result<Device, PlanError> {
         sys::path::at::device_number(part(wanted.major)?, part(wanted.minor)?)
     };
     Ok(Device {
-        path: PathBuf::from("/").join(sys::path::clean(&path)),
+        path: super::mount::below_root(&wanted.path, rootfs),
         mode: kind | wanted.file_mode.unwrap_or(0o666) & 0o7777,
         rdev,
         owner: (wanted.uid.unwrap_or(0), wanted.gid.unwrap_or(0)),

@@ -6,6 +6,7 @@
 //! Invariant: a namespaced thing (sysctl, host name, mask) is planned only when its namespace is the container's own.
 
 mod device;
+pub mod memory_policy;
 mod mount;
 mod process;
 mod sysctl;
@@ -18,7 +19,7 @@ use sys::mount::Propagation;
 use sys::namespace;
 
 pub use device::{DEFAULT_LINKS, Device};
-pub use mount::{IdMap, Mount, MountKind};
+pub use mount::{IdMap, Mount, MountKind, Owners};
 pub use process::{Capabilities, Limit, Process, StartCpus};
 
 use crate::seccomp::CompileError;
@@ -143,18 +144,22 @@ pub fn plan(spec: &Spec, bundle: &Path) -> Result<Plan, PlanError> {
     process.seccomp =
         linux.seccomp.as_ref().map(crate::seccomp::compile).transpose().map_err(PlanError::Seccomp)?;
     process.personality = process::personality(linux.personality.as_ref())?;
-    let mounts = mount::plan(&spec.mounts, bundle)?;
+    process.limited_cpus = limits_cpus(spec);
+    process.memory_policy = linux.memory_policy.as_ref().map(memory_policy::plan).transpose()?;
+    let rootfs = bundle.join(&root.path);
+    let context = mount::Context { bundle, rootfs: &rootfs, namespaces: &namespaces };
+    let mounts = mount::plan(&spec.mounts, &context)?;
     let own_dev = !mounts.iter().any(Mount::binds_dev);
     Ok(Plan {
-        rootfs: bundle.join(&root.path),
         readonly_rootfs: root.readonly,
         propagation: propagation(&linux.rootfs_propagation)?,
         sysctls: sysctl::plan(&linux.sysctl, &namespaces)?,
         namespaces,
         mounts,
-        devices: if own_dev { device::plan(&linux.devices)? } else { Vec::new() },
+        devices: if own_dev { device::plan(&linux.devices, &rootfs)? } else { Vec::new() },
         own_dev,
-        masked_paths: paths(&linux.masked_paths),
+        rootfs,
+        masked_paths: distinct(paths(&linux.masked_paths)),
         readonly_paths: paths(&linux.readonly_paths),
         hostname: Some(spec.hostname.clone()).filter(|name| !name.is_empty()),
         domainname: Some(spec.domainname.clone()).filter(|name| !name.is_empty()),
@@ -173,17 +178,22 @@ pub fn plan_exec(spec: &Spec, wanted: &spec::runtime::Process) -> Result<Process
         process.seccomp =
             linux.seccomp.as_ref().map(crate::seccomp::compile).transpose().map_err(PlanError::Seccomp)?;
         process.personality = process::personality(linux.personality.as_ref())?;
+        process.memory_policy = linux.memory_policy.as_ref().map(memory_policy::plan).transpose()?;
     }
+    process.limited_cpus = limits_cpus(spec);
     Ok(process)
+}
+
+/// Whether the container's cgroup has a set of CPUs of its own.
+fn limits_cpus(spec: &Spec) -> bool {
+    let resources = spec.linux.as_ref().and_then(|linux| linux.resources.as_ref());
+    resources.and_then(|resources| resources.cpu.as_ref()).is_some_and(|cpu| !cpu.cpus.is_empty())
 }
 
 /// What this runtime does not do is refused, never silently left out.
 fn check_supported(linux: &spec::runtime::Linux) -> Result<(), PlanError> {
-    let asked = [
-        ("linux.netDevices", !linux.net_devices.is_empty()),
-        ("linux.intelRdt", linux.intel_rdt.is_some()),
-        ("linux.memoryPolicy", linux.memory_policy.is_some()),
-    ];
+    let asked =
+        [("linux.netDevices", !linux.net_devices.is_empty()), ("linux.intelRdt", linux.intel_rdt.is_some())];
     match asked.into_iter().find(|(_, asked)| *asked) {
         Some((field, _)) => Err(PlanError::field(field, "is not supported")),
         None => Ok(()),
@@ -199,6 +209,12 @@ fn check_version(version: &str) -> Result<(), PlanError> {
 
 fn paths(texts: &[String]) -> Vec<PathBuf> {
     texts.iter().map(PathBuf::from).collect()
+}
+
+/// Each path once, whatever its spelling: hiding one twice would stack two mounts.
+fn distinct(paths: Vec<PathBuf>) -> Vec<PathBuf> {
+    let mut seen = std::collections::BTreeSet::new();
+    paths.into_iter().filter(|path| seen.insert(sys::path::clean(path))).collect()
 }
 
 fn propagation(text: &str) -> Result<Option<(Propagation, bool)>, PlanError> {
@@ -247,10 +263,6 @@ fn check_namespaces(namespaces: &Namespaces) -> Result<(), PlanError> {
     }
     if !namespaces.time_offsets.is_empty() && !namespaces.is_new(namespace::Kind::Time) {
         return Err(PlanError::field("linux.timeOffsets", "offsets need a new time namespace"));
-    }
-    if !namespaces.is_new(namespace::Kind::Mount) {
-        // Every mount below would be made on the host; joining one by path would pivot somebody else's root.
-        return Err(PlanError::field("linux.namespaces", "a new mount namespace is needed"));
     }
     Ok(())
 }

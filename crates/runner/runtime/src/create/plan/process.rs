@@ -9,6 +9,7 @@ use sys::process::schedule::Policy;
 use sys::rlimit::{self, Resource};
 
 use super::PlanError;
+use super::memory_policy::MemoryPolicy;
 use crate::seccomp::Program;
 
 /// The most arguments and environment bytes that a plan holds; the kernel's own bound on one `execve(2)` is lower.
@@ -64,6 +65,8 @@ pub struct Process {
     pub terminal: bool,
     /// Size of the terminal.
     pub console_size: Option<ConsoleSize>,
+    /// Whether the terminal leaves line ends as the program writes them, for a caller that shows them on one of its own.
+    pub keep_line_ends: bool,
     /// User.
     pub uid: u32,
     /// Group.
@@ -86,6 +89,8 @@ pub struct Process {
     pub oom_score_adj: Option<i32>,
     /// Scheduling policy.
     pub scheduler: Option<Policy>,
+    /// Whether the container's cgroup has a set of CPUs of its own.
+    pub limited_cpus: bool,
     /// Class and priority of its I/O.
     pub io_priority: Option<(u32, u32)>,
     /// CPUs of a joining process.
@@ -94,8 +99,42 @@ pub struct Process {
     pub seccomp: Option<Program>,
     /// Execution domain.
     pub personality: Option<u64>,
+    /// Where its memory comes to lie.
+    pub memory_policy: Option<MemoryPolicy>,
     /// Whether a joining process takes in its orphaned descendants.
     pub child_subreaper: bool,
+}
+
+impl Process {
+    /// Refuses more descriptors than `most`, which the kernel gives no process whatever its rights (`fs.nr_open`).
+    pub fn check_descriptors(&self, most: u64) -> Result<(), PlanError> {
+        match self.limits.iter().find(|limit| limit.name == "RLIMIT_NOFILE" && limit.hard > most) {
+            Some(limit) => {
+                let why = format!("error setting rlimit type 7: {} is above fs.nr_open {most}", limit.hard);
+                Err(PlanError::field("process.rlimits", why))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// What is asked for and will not be, in words for the user; the process starts all the same.
+    pub fn warnings(&self) -> Vec<String> {
+        let sets = &self.capabilities;
+        // The kernel raises a capability only when it is permitted and inheritable.
+        let unraisable = sets.ambient.0 & !(sets.permitted.0 & sets.inheritable.0);
+        (0..64)
+            .filter(|number| unraisable >> number & 1 == 1)
+            .map(|number| {
+                let name = capability::names().nth(number).unwrap_or_default();
+                format!("can't raise ambient capability {name}: operation not permitted")
+            })
+            .collect()
+    }
+
+    /// Whether its execution takes on a label of AppArmor or SELinux.
+    pub fn is_labelled(&self) -> bool {
+        !self.apparmor_profile.is_empty() || !self.selinux_label.is_empty()
+    }
 }
 
 /// Checks and converts a process of the specification.
@@ -105,7 +144,7 @@ pub(super) fn plan(wanted: &spec::runtime::Process) -> Result<Process, PlanError
     }
     let mut process = Process {
         args: strings("process.args", &wanted.args)?,
-        env: strings("process.env", &wanted.env)?,
+        env: strings("process.env", &environment(&wanted.env)?)?,
         cwd: super::absolute("process.cwd", &wanted.cwd)?,
         terminal: wanted.terminal,
         console_size: wanted.console_size.filter(|size| size.width > 0 || size.height > 0),
@@ -135,6 +174,25 @@ pub(super) fn plan(wanted: &spec::runtime::Process) -> Result<Process, PlanError
         process.cpus = StartCpus { initial: cpus(&affinity.initial)?, last: cpus(&affinity.last)? };
     }
     Ok(process)
+}
+
+/// The environment as a program gets it: each variable once, the last value counts. An empty `HOME` counts as none, so
+/// that the user's own is filled in.
+fn environment(wanted: &[String]) -> Result<Vec<String>, PlanError> {
+    let refuse = |why: &str| PlanError::field("process.env", format!("invalid environment variable: {why}"));
+    let mut seen = std::collections::HashSet::new();
+    let mut env = Vec::with_capacity(wanted.len());
+    for entry in wanted.iter().rev() {
+        let (name, value) = entry.split_once('=').ok_or_else(|| refuse("missing '='"))?;
+        if name.is_empty() {
+            return Err(refuse("name cannot be empty"));
+        }
+        if seen.insert(name) && !(name == "HOME" && value.is_empty()) {
+            env.push(entry.clone());
+        }
+    }
+    env.reverse();
+    Ok(env)
 }
 
 fn strings(field: &str, texts: &[String]) -> Result<Vec<CString>, PlanError> {
@@ -212,9 +270,7 @@ fn scheduler(wanted: &spec::runtime::Scheduler) -> Result<Policy, PlanError> {
             other => return Err(refuse(other)),
         };
     }
-    if !(-20..=19).contains(&wanted.nice) {
-        return Err(PlanError::field("process.scheduler", format!("nice {} is out of range", wanted.nice)));
-    }
+    check_scheduler(wanted)?;
     let priority = u32::try_from(wanted.priority).map_err(|_| {
         PlanError::field("process.scheduler", format!("priority {} is out of range", wanted.priority))
     })?;
@@ -227,6 +283,24 @@ fn scheduler(wanted: &spec::runtime::Scheduler) -> Result<Policy, PlanError> {
         deadline: wanted.deadline,
         period: wanted.period,
     })
+}
+
+/// Which numbers go with which policy.
+fn check_scheduler(wanted: &spec::runtime::Scheduler) -> Result<(), PlanError> {
+    let refuse = |why: String| Err(PlanError::field("process.scheduler", why));
+    let policy = wanted.policy.as_str();
+    if ["SCHED_OTHER", "SCHED_BATCH"].contains(&policy) && !(-20..=19).contains(&wanted.nice) {
+        return refuse(format!("invalid scheduler.nice: {} when scheduler.policy is {policy}", wanted.nice));
+    }
+    if wanted.priority != 0 && !["SCHED_FIFO", "SCHED_RR"].contains(&policy) {
+        return refuse("scheduler.priority can only be specified for SchedFIFO or SchedRR policy".into());
+    }
+    if policy != "SCHED_DEADLINE" && (wanted.runtime, wanted.deadline, wanted.period) != (0, 0, 0) {
+        return refuse(
+            "scheduler runtime/deadline/period can only be specified for SchedDeadline policy".into(),
+        );
+    }
+    Ok(())
 }
 
 fn io_priority(wanted: spec::runtime::IoPriority) -> Result<(u32, u32), PlanError> {
@@ -256,19 +330,26 @@ pub(super) fn personality(wanted: Option<&Personality>) -> Result<Option<u64>, P
 
 /// A list of CPUs such as `0-3,7`.
 fn cpus(text: &str) -> Result<Vec<usize>, PlanError> {
-    const MOST: usize = 8192;
+    const MAX_CPUS: usize = 8192;
     let refuse = || PlanError::field("process.execCPUAffinity", format!("{text:?} is not a list of CPUs"));
+    numbers(text, MAX_CPUS).ok_or_else(refuse)
+}
+
+/// A list such as `0-3,7` of numbers below `limit`.
+pub(super) fn numbers(text: &str, limit: usize) -> Option<Vec<usize>> {
     let mut out = Vec::new();
     for part in text.split(',').filter(|part| !part.is_empty()) {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let number = |text: &str| text.trim().parse::<usize>().ok().filter(|number| *number < MOST);
-        let (Some(first), Some(last)) = (number(first), number(last)) else { return Err(refuse()) };
+        let number = |text: &str| text.trim().parse::<usize>().ok().filter(|number| *number < limit);
+        let (first, last) = (number(first)?, number(last)?);
         if first > last {
-            return Err(refuse());
+            return None;
         }
         out.extend(first..=last);
     }
-    Ok(out)
+    out.sort_unstable();
+    out.dedup();
+    Some(out)
 }
 
 #[cfg(test)]
@@ -290,6 +371,65 @@ mod tests {
             spec::runtime::Process { args: vec!["x".into()], cwd: "/".into(), ..Default::default() };
         process.user.uid = u32::MAX;
         assert!(plan(&process).is_err());
+    }
+
+    #[test]
+    fn a_variable_is_kept_once_and_an_empty_home_is_none() {
+        let env = |entries: &[&str]| environment(&entries.iter().map(|&e| e.to_owned()).collect::<Vec<_>>());
+        assert_eq!(env(&["A=1", "B=2", "A=3=4"]).unwrap(), ["B=2", "A=3=4"]);
+        assert_eq!(env(&["HOME=/a", "X=", "HOME="]).unwrap(), ["X="]);
+        assert_eq!(env(&["HOME=", "HOME=/b"]).unwrap(), ["HOME=/b"]);
+        assert!(env(&["A"]).unwrap_err().to_string().contains("missing '='"));
+        assert!(env(&["=A"]).unwrap_err().to_string().contains("name cannot be empty"));
+    }
+
+    #[test]
+    fn numbers_of_another_scheduling_policy_are_refused() {
+        let policy = |policy: &str, nice, priority, runtime| {
+            let wanted = spec::runtime::Scheduler {
+                policy: policy.into(),
+                nice,
+                priority,
+                runtime,
+                ..spec::runtime::Scheduler::default()
+            };
+            scheduler(&wanted).map(|_| ()).map_err(|error| error.to_string())
+        };
+        assert_eq!(policy("SCHED_DEADLINE", 19, 0, 42_000), Ok(()));
+        assert_eq!(policy("SCHED_FIFO", 40, 5, 0), Ok(()));
+        for (wanted, why) in [
+            (policy("SCHED_BATCH", 40, 0, 0), "invalid scheduler.nice: 40"),
+            (policy("SCHED_OTHER", 0, 1, 0), "scheduler.priority can only"),
+            (policy("SCHED_RR", 0, 1, 7), "runtime/deadline/period can only"),
+        ] {
+            assert!(wanted.unwrap_err().contains(why), "{why}");
+        }
+    }
+
+    #[test]
+    fn an_ambient_capability_that_cannot_be_raised_is_a_warning() {
+        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        let wanted = spec::runtime::Capabilities {
+            permitted: names(&["CAP_KILL", "CAP_CHOWN"]),
+            inheritable: names(&["CAP_KILL"]),
+            ambient: names(&["CAP_KILL", "CAP_CHOWN"]),
+            ..spec::runtime::Capabilities::default()
+        };
+        let process = Process { capabilities: capabilities(&wanted), ..Process::default() };
+        let expected = "can't raise ambient capability CAP_CHOWN: operation not permitted";
+        assert_eq!(process.warnings(), [expected]);
+    }
+
+    #[test]
+    fn more_descriptors_than_the_kernel_gives_are_refused() {
+        let check = |kind: &str, hard| {
+            let wanted = spec::runtime::Rlimit { kind: kind.into(), soft: 1, hard };
+            let process = Process { limits: limits(&[wanted]).unwrap(), ..Process::default() };
+            process.check_descriptors(1024)
+        };
+        let text = check("RLIMIT_NOFILE", 1025).unwrap_err().to_string();
+        assert!(text.contains("error setting rlimit type 7"), "{text}");
+        assert!(check("RLIMIT_NOFILE", 1024).is_ok() && check("RLIMIT_NPROC", 1025).is_ok());
     }
 
     #[test]

@@ -59,19 +59,22 @@ fn path(key: &str) -> Result<String, PlanError> {
 }
 
 fn allowed(key: &str, path: &str, namespaces: &Namespaces) -> Result<(), PlanError> {
-    let refuse = |why: &str| Err(PlanError::field("linux.sysctl", format!("{key:?} {why}")));
-    let needs = if path.starts_with("net/") {
-        Kind::Network
+    let refuse = |why: &str| Err(PlanError::field("linux.sysctl", format!("sysctl {key:?} {why}")));
+    let (needs, otherwise) = if path.starts_with("net/") {
+        (Kind::Network, "not allowed in host network namespace")
     } else if IPC.contains(&path) || path.starts_with("fs/mqueue/") {
-        Kind::Ipc
+        (Kind::Ipc, "is not allowed in the hosts ipc namespace")
     } else if path == "kernel/domainname" {
-        Kind::Uts
+        (Kind::Uts, "is not in a separate kernel namespace")
     } else if path == "kernel/hostname" {
-        return refuse("conflicts with the hostname field");
+        return refuse("is not allowed as it conflicts with the OCI \"hostname\" field");
+    } else if path.starts_with("user/") {
+        // Without a user namespace of its own the container would set the host's limits.
+        (Kind::User, "is not allowed: setting ucounts without a user namespace not allowed")
     } else {
         return refuse("is not in a separate kernel namespace");
     };
-    if namespaces.has(needs) { Ok(()) } else { refuse("is not allowed in the hosts namespace") }
+    if namespaces.has(needs) { Ok(()) } else { refuse(otherwise) }
 }
 
 #[cfg(test)]
@@ -82,6 +85,17 @@ mod tests {
     fn both_separators_name_the_file() {
         assert_eq!(path("net.ipv4.conf.eth0/1.forwarding").unwrap(), "net/ipv4/conf/eth0.1/forwarding");
         assert_eq!(path("net/ipv4/conf/eth0.1/forwarding").unwrap(), "net/ipv4/conf/eth0.1/forwarding");
+    }
+
+    #[test]
+    fn limits_of_users_need_a_user_namespace() {
+        let wanted = BTreeMap::from([("user.max_net_namespaces".to_owned(), "5".to_owned())]);
+        let mut namespaces = Namespaces::default();
+        let text = plan(&wanted, &namespaces).unwrap_err().to_string();
+        assert!(text.contains("setting ucounts without a user namespace not allowed"), "{text}");
+        namespaces.new.push(Kind::User);
+        let planned = plan(&wanted, &namespaces).unwrap();
+        assert_eq!(planned, [("sys/user/max_net_namespaces".to_owned(), "5".to_owned())]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use spec::runtime::{IdMapping, Mount, Namespace, NamespaceKind, Spec, default_unix_spec};
 use sys::namespace;
 
-use super::{Plan, PlanError, plan};
+use super::{IdMap, Owners, Plan, PlanError, plan};
 
 fn base() -> Spec {
     let mut spec = default_unix_spec("default", "test");
@@ -115,6 +115,55 @@ fn mappings_become_the_kernels_text() {
     let plan = planned(&spec);
     assert!(plan.namespaces.is_new(namespace::Kind::User));
     assert_eq!(plan.namespaces.uid_map, "0 100000 65536\n");
+}
+
+#[test]
+fn a_destination_on_the_host_below_the_root_counts_from_there() {
+    let mut spec = base();
+    for destination in ["/bundle/rootfs/a/b", "/bundle/./x/../rootfs/a/b/", "a/b", "/a/b"] {
+        spec.mounts.push(Mount::new(destination, "tmpfs", "tmpfs", &[]));
+    }
+    spec.mounts.push(Mount::new("/bundle/rootfs2/a", "tmpfs", "tmpfs", &[]));
+    let plan = planned(&spec);
+    let targets: Vec<_> = plan.mounts[7..].iter().map(|mount| mount.target.to_str().unwrap()).collect();
+    assert_eq!(targets, ["/a/b", "/a/b", "/a/b", "/a/b", "/bundle/rootfs2/a"]);
+}
+
+#[test]
+fn idmap_without_mappings_takes_the_containers() {
+    let mapped = |options: &[&str], change: &dyn Fn(&mut Spec)| {
+        let mut spec = base();
+        spec.mounts.push(Mount::new("/m", "", "/src", options));
+        change(&mut spec);
+        plan(&spec, Path::new("/bundle")).map(|plan| plan.mounts.last().unwrap().id_map.clone())
+    };
+    let own = |spec: &mut Spec| {
+        let linux = spec.linux_mut();
+        linux.namespaces.push(Namespace::new(NamespaceKind::User));
+        linux.uid_mappings = vec![IdMapping { container_id: 0, host_id: 7, size: 9 }];
+        linux.gid_mappings = linux.uid_mappings.clone();
+    };
+    let text = "0 7 9\n".to_owned();
+    let owners = Owners::Maps { uid_map: text.clone(), gid_map: text };
+    let expected = |recursive| Some(IdMap { owners: owners.clone(), recursive });
+    assert_eq!(mapped(&["bind", "idmap"], &own).unwrap(), expected(false));
+    assert_eq!(mapped(&["rbind", "ridmap"], &own).unwrap(), expected(true));
+    let joined = |spec: &mut Spec| {
+        let path = "/proc/1/ns/user".to_owned();
+        spec.linux_mut().namespaces.push(Namespace { kind: NamespaceKind::User, path });
+    };
+    let owners = Owners::Namespace("/proc/1/ns/user".into());
+    assert_eq!(mapped(&["bind", "idmap"], &joined).unwrap(), Some(IdMap { owners, recursive: false }));
+    let text = mapped(&["bind", "idmap"], &|_| {}).unwrap_err().to_string();
+    assert!(text.contains("must have both uid and gid mappings"), "{text}");
+}
+
+#[test]
+fn a_path_is_masked_once() {
+    let mut spec = base();
+    spec.linux_mut().masked_paths =
+        ["/proc/acpi", "/testdir", "/testdir/", "//testdir", "/x/../testdir"].map(String::from).to_vec();
+    assert_eq!(planned(&spec).masked_paths, [Path::new("/proc/acpi"), Path::new("/testdir")]);
 }
 
 /// Text that configurations of attackers are made of.

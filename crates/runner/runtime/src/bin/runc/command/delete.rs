@@ -6,7 +6,7 @@ use runtime::Container;
 use spec::runtime::Status;
 use spec::{Error, Kind, Result};
 
-use super::{io_error, load, one_id, precondition, root, status};
+use super::{load, one_id, precondition, root, status};
 use crate::args::{self, Global};
 
 /// How long the end of a killed container may take.
@@ -40,11 +40,6 @@ pub fn delete(global: &Global, args: &args::Delete) -> Result<u8> {
 
 /// A directory without a state file is what an interrupted create left.
 fn remains(global: &Global, id: &str, force: bool, error: Error) -> Result<u8> {
-    let path = root(global)?.join(id);
-    if let Err(error) = std::fs::remove_dir_all(&path)
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        return Err(io_error("remove", &path, &error));
-    }
+    Container::remove_remains(&root(global)?, id)?;
     if force { Ok(0) } else { Err(error) }
 }

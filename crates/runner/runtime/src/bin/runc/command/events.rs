@@ -36,7 +36,7 @@ pub fn events(global: &Global, args: &args::Events) -> Result<u8> {
 
 fn watch(global: &Global, id: &str, cgroup: &Cgroup, interval: Duration) -> Result<u8> {
     let mut oom = cgroup.watch_oom()?;
-    let mut next = Instant::now() + interval;
+    let mut next = spec::time::deadline(interval);
     loop {
         let left = next.saturating_duration_since(Instant::now());
         let readable = sys::process::readable(oom.fd(), left)
@@ -52,7 +52,7 @@ fn watch(global: &Global, id: &str, cgroup: &Cgroup, interval: Duration) -> Resu
                 Ok(Status::Stopped) | Err(_) => return Ok(0),
                 Ok(_) => print_stats(id, cgroup)?,
             }
-            next = Instant::now() + interval;
+            next = spec::time::deadline(interval);
         }
     }
 }

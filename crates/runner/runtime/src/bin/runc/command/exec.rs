@@ -3,18 +3,22 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-use runtime::Exec;
 use runtime::cgroup::Below;
+use runtime::create::plan::plan_exec;
 use runtime::state::Record;
+use runtime::{Exec, Stdio};
 use spec::runtime::{Process, Spec, Status};
 use spec::{Error, Result};
 
 use super::{first_id, invalid, load, precondition, read_document, record, status};
 use crate::args::{self, Global};
+use crate::diagnosis;
 use crate::foreground::Foreground;
+use crate::log::Log;
+use crate::relay::Relay;
 
 /// Runs one more process in a container.
-pub fn exec(global: &Global, args: args::Exec) -> Result<u8> {
+pub fn exec(global: &Global, args: args::Exec, log: &Log) -> Result<u8> {
     let id = first_id("exec", &args.args)?.to_owned();
     let container = load(global, &id)?;
     match status(global, &id)? {
@@ -36,7 +40,23 @@ pub fn exec(global: &Global, args: args::Exec) -> Result<u8> {
         return Err(invalid("cannot use console socket if runc will not detach or allocate tty"));
     }
     let foreground = if args.detach { None } else { Some(Foreground::take()?) };
+    let record = record(global, &id)?;
+    let linux = record.spec.as_deref().and_then(|spec| spec.linux.as_ref());
+    let owner = linux.and_then(super::namespace_root).filter(|_| foreground.is_some() && !process.terminal);
+    let (relay, stdio) = match owner {
+        Some((uid, gid)) => {
+            let (relay, stdio) = Relay::open(uid, gid)?;
+            (Some(relay), stdio)
+        }
+        None => (None, Stdio::default()),
+    };
+    let unfilled = Spec::default();
+    if let Ok(plan) = plan_exec(record.spec.as_deref().unwrap_or(&unfilled), &process) {
+        diagnosis::before(log, &plan);
+    }
     let exec = Exec {
+        stdio,
+        keep_line_ends: foreground.is_some(),
         console_socket: args.console_socket.as_deref(),
         pid_file: args.pid_file.as_deref(),
         preserve_fds: args.preserve_fds,
@@ -45,9 +65,10 @@ pub fn exec(global: &Global, args: args::Exec) -> Result<u8> {
         ..Exec::new(&container, process)
     };
     let started = exec.run()?;
+    diagnosis::joined(log, started.pid);
     send_pidfd(args.pidfd_socket.as_deref(), started.pidfd.as_fd())?;
     match foreground {
-        Some(foreground) => foreground.wait(started.pid, started.console),
+        Some(foreground) => foreground.wait(started.pid, started.console, relay),
         None => Ok(0),
     }
 }

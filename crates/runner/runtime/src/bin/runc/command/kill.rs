@@ -1,9 +1,9 @@
 //! `runc kill`.
 
-use spec::runtime::Status;
-use spec::{Result, error::Kind};
+use runtime::container::ContainerError;
+use spec::{HasKind, Kind, Result};
 
-use super::{check_id, invalid, load, precondition, status, usage};
+use super::{check_id, invalid, load, precondition, usage};
 use crate::args::{self, Global};
 
 /// Sends a signal to init, or to every process.
@@ -16,18 +16,10 @@ pub fn kill(global: &Global, args: &args::Kill) -> Result<u8> {
     };
     let container = load(global, id)?;
     let signal = sys::signal::parse(signal).ok_or_else(|| invalid(format!("unknown signal {signal:?}")))?;
-    if status(global, id)? == Status::Stopped {
-        // Without a pid namespace of its own a container may outlive its init.
-        return if args.all {
-            container.kill(signal, true).or_else(|error| {
-                use spec::HasKind;
-                if error.kind() == Kind::FailedPrecondition { Ok(()) } else { Err(error) }
-            })?;
-            Ok(0)
-        } else {
-            Err(precondition("container not running"))
-        };
+    match container.kill(signal, args.all) {
+        // Without a pid namespace of its own a container may outlive its init; then there is something to kill.
+        Err(ContainerError::NotRunning) => Err(precondition("container not running")),
+        Err(error) if args.all && error.kind() == Kind::FailedPrecondition => Ok(0),
+        done => Ok(done.map(|()| 0)?),
     }
-    container.kill(signal, args.all)?;
-    Ok(0)
 }

@@ -24,10 +24,10 @@ use crate::output;
 /// Runs `command`; its exit status.
 pub fn run(global: &Global, command: Command, log: &Log) -> Result<u8> {
     match command {
-        Command::Create(args) => create::create(global, &args),
+        Command::Create(args) => create::create(global, &args, log),
         Command::Run(args) => create::run(global, &args, log),
         Command::Start(args) => start(global, &args.args),
-        Command::Exec(args) => exec::exec(global, args),
+        Command::Exec(args) => exec::exec(global, args, log),
         Command::Kill(args) => kill::kill(global, &args),
         Command::Delete(args) => delete::delete(global, &args),
         Command::State(args) => list::state(global, &args.args),
@@ -38,6 +38,8 @@ pub fn run(global: &Global, command: Command, log: &Log) -> Result<u8> {
         Command::Update(args) => update::update(global, &args, log),
         Command::Events(args) => events::events(global, &args),
         Command::Spec(args) => spec::spec(&args),
+        Command::Checkpoint(_) => Err(unsupported("checkpoint")),
+        Command::Restore(_) => Err(unsupported("restore")),
         Command::Features(args) => {
             exactly("features", &args.args, 0)?;
             let mut text = output::pretty(&runtime::features::features(), "    ")?;
@@ -89,8 +91,45 @@ pub(crate) fn root(global: &Global) -> Result<PathBuf> {
         }
         return Ok(root);
     }
-    let own = std::env::var_os("XDG_RUNTIME_DIR").filter(|_| !rustix::process::geteuid().is_root());
-    Ok(own.map_or_else(|| PathBuf::from("/run"), PathBuf::from).join("runc"))
+    match runtime_dir() {
+        Some(own) => make_private(&own.join("runc")),
+        None => Ok(PathBuf::from("/run/runc")),
+    }
+}
+
+/// The user's own runtime directory. Root of the host has none; root of a user namespace has the one of the user who
+/// made that, unless it is a login of its own.
+fn runtime_dir() -> Option<PathBuf> {
+    let dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty())?;
+    let is_host_root =
+        rustix::process::geteuid().is_root() && sys::namespace::is_initial_user().unwrap_or(true);
+    let is_login = || {
+        rustix::process::geteuid().is_root() && std::env::var_os("USER").is_some_and(|user| user == "root")
+    };
+    (!is_host_root && !is_login()).then(|| dir.into())
+}
+
+/// Makes the state root of a user. The sticky bit keeps it from being pruned, as the XDG specification says.
+fn make_private(dir: &Path) -> Result<PathBuf> {
+    use std::os::unix::fs::PermissionsExt;
+    let made = std::fs::create_dir_all(dir)
+        .and_then(|()| std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o1700)));
+    made.map_err(|error| {
+        io_error("the path in $XDG_RUNTIME_DIR must be writable by the user: mkdir", dir, &error)
+    })?;
+    Ok(dir.to_owned())
+}
+
+fn unsupported(command: &str) -> Error {
+    Error::new(Kind::Unimplemented, format!("cannot {command} containers: not supported by this runtime"))
+}
+
+/// The host's user and group that are root in the user namespace of a document, if it has one with mappings.
+fn namespace_root(linux: &::spec::runtime::Linux) -> Option<(u32, u32)> {
+    let of = |mappings: &[::spec::runtime::IdMapping]| {
+        mappings.iter().find(|map| map.container_id == 0).map(|map| map.host_id)
+    };
+    Some((of(&linux.uid_mappings)?, of(&linux.gid_mappings)?))
 }
 
 /// The only argument, a container id.
