@@ -206,7 +206,7 @@ mod tests {
         check("-debug=false run -d=1 --rm=F id", "run -d id");
         check("list -quiet=false", "list --quiet=false");
         check("list -quiet -address x", "list --quiet --address x");
-        check("group sub -deep=1 -address=/x", "group sub --deep --address=/x");
+        check("group sub -deep=1 -address=/x", "group sub --deep=1 --address=/x");
         check("-version", "--version");
         check("run -help", "run --help");
     }
