@@ -116,8 +116,12 @@ fn a_pods_figures_are_those_of_its_cgroup_with_what_has_ended() {
     assert_eq!(one.attributes.as_ref().unwrap().id, idle);
     let running = number(one.cpu.as_ref().unwrap().usage_core_nano_seconds);
     assert!(spent > running + 50_000_000, "{spent} in all, {running} of it by what runs");
-    let memory = linux.memory.unwrap();
-    assert!(number(memory.usage_bytes) >= number(one.memory.as_ref().unwrap().usage_bytes), "{memory:?}");
+    // The two are read one after the other while the processes' memory grows.
+    wait::eventually(PATIENCE, "the pod's memory includes its container's", || {
+        let linux = pod_stats(&kubelet, &pod).linux.unwrap();
+        let inside = linux.containers[0].memory.as_ref().unwrap().usage_bytes;
+        (number(linux.memory.unwrap().usage_bytes) >= number(inside)).then_some(())
+    });
     assert_eq!(linux.network, None, "its network is the host's");
     // A container that goes takes no figure with it.
     call!(kubelet, remove_container, v1::RemoveContainerRequest { container_id: worker }).unwrap();
